@@ -1,0 +1,1 @@
+//! Writes facts to ClickHouse and keeps what is derived from them true.

@@ -1,0 +1,3 @@
+//! The command line: up, send, keys, migrate, check-config.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Fetches, verifies, starts and stops the pinned Kafka and ClickHouse engines.

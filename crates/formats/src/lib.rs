@@ -1,0 +1,1 @@
+//! Bytes in, events out: one module a format, pure.

@@ -1,0 +1,1 @@
+//! Config, telemetry, health, shutdown and supervision; knows no event.

@@ -1,0 +1,1 @@
+//! Wires the four services into one process; contains no logic.

@@ -1,0 +1,3 @@
+//! Developer commands; no product code.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! The benchmark suite: load generator and reports.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Record in, events out: decode, normalise, redact, enrich.

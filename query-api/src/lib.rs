@@ -1,0 +1,1 @@
+//! Read-only answers over the stored facts and derivations.

@@ -1,0 +1,1 @@
+//! Names and shapes only: the event model, Avro schemas and ClickHouse DDL.

@@ -1,0 +1,1 @@
+//! End-to-end promises on real Kafka and the real ClickHouse engine.
