@@ -1,0 +1,1 @@
+//! The JSON form of an event that people and tools see.
