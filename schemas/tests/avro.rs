@@ -1,9 +1,7 @@
 //! The published Avro schemas and the generated codec are one contract.
 
 use apache_avro::{Schema, from_avro_datum, from_value, to_avro_datum, to_value};
-use fleetlog_schemas::avro::{
-    Blob, DecodeError, Published, from_single_object, to_single_object,
-};
+use fleetlog_schemas::avro::{Blob, DecodeError, Published, from_single_object, to_single_object};
 use fleetlog_schemas::event::{AgentEvent, EventType, Status, TimestampSource, TokenBasis, UsageRole};
 use fleetlog_schemas::id::{Key128, NanoUsd};
 use fleetlog_schemas::record::{
@@ -154,7 +152,11 @@ proptest! {
 fn a_truncated_record_is_refused_at_every_length() {
     let whole = to_single_object(&RawBatch { project_id: "p".into(), ..RawBatch::default() }).unwrap();
     for len in 0..whole.len() {
-        assert!(from_single_object::<RawBatch>(&whole[..len]).is_err(), "accepted {len} of {} bytes", whole.len());
+        assert!(
+            from_single_object::<RawBatch>(&whole[..len]).is_err(),
+            "accepted {len} of {} bytes",
+            whole.len()
+        );
     }
     let longer = [&whole[..], b"x"].concat();
     assert_eq!(from_single_object::<RawBatch>(&longer), Err(DecodeError::Trailing(1)));
@@ -164,7 +166,10 @@ fn a_truncated_record_is_refused_at_every_length() {
 fn a_schema_nobody_published_is_named_in_the_error() {
     let mut bytes = to_single_object(&RawBatch::default()).unwrap();
     bytes[2..10].copy_from_slice(&0x1122_3344_5566_7788u64.to_le_bytes());
-    assert_eq!(from_single_object::<RawBatch>(&bytes), Err(DecodeError::UnknownSchema(0x1122_3344_5566_7788)));
+    assert_eq!(
+        from_single_object::<RawBatch>(&bytes),
+        Err(DecodeError::UnknownSchema(0x1122_3344_5566_7788))
+    );
 }
 
 /// A frozen record of each topic, as the first released version wrote it. Regenerate never: a schema change must
@@ -172,7 +177,10 @@ fn a_schema_nobody_published_is_named_in_the_error() {
 #[test]
 fn bytes_of_every_earlier_version_still_decode() {
     let raw: RawBatch = from_single_object(include_bytes!("golden/raw_batch.v1.avro")).unwrap();
-    assert_eq!((raw.project_id.as_str(), raw.route, raw.payload.0.as_slice()), ("demo", Route::Events, b"{}".as_slice()));
+    assert_eq!(
+        (raw.project_id.as_str(), raw.route, raw.payload.0.as_slice()),
+        ("demo", Route::Events, b"{}".as_slice())
+    );
     assert_eq!(raw.stream.unwrap().first_line, 7);
     let batch: EventBatch = from_single_object(include_bytes!("golden/event_batch.v1.avro")).unwrap();
     assert_eq!(batch.events[0].event_type, EventType::LlmRequest);

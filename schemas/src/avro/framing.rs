@@ -122,7 +122,11 @@ pub fn from_single_object<R: Published>(bytes: &[u8]) -> Result<R, DecodeError> 
 }
 
 /// The slow path: reads under the writer's schema and resolves to the current one.
-pub(crate) fn resolve<R: Record>(writer: &Schema, reader: &Schema, mut datum: &[u8]) -> Result<R, DecodeError> {
+pub(crate) fn resolve<R: Record>(
+    writer: &Schema,
+    reader: &Schema,
+    mut datum: &[u8],
+) -> Result<R, DecodeError> {
     let value = from_avro_datum(writer, &mut datum, Some(reader))
         .map_err(|e| DecodeError::Resolution(e.to_string()))?;
     from_value(&value).map_err(|e| DecodeError::Resolution(e.to_string()))
