@@ -1,0 +1,118 @@
+//! A real Kafka node: it starts, survives a kill, is alone on its data, and says what is wrong.
+#![expect(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "helpers of tests")]
+
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use fleetlog_engines::{EngineCache, EngineError, KafkaNode, KafkaOptions, Progress, Stopped};
+use tokio::net::TcpStream;
+
+const BUDGET: Duration = Duration::from_secs(30);
+
+/// Kafka's jars; `None`, said aloud, on a machine without Java or Maven.
+fn kafka_lib() -> Option<PathBuf> {
+    match EngineCache::of_user().unwrap().kafka(&Progress::stderr()) {
+        Ok(lib) => Some(lib),
+        Err(error @ EngineError::MissingTool { .. }) => {
+            println!("SKIPPED: {error}");
+            None
+        }
+        Err(error) => panic!("{error}"),
+    }
+}
+
+fn options(lib: &Path, data_dir: &Path) -> KafkaOptions {
+    KafkaOptions { heap_mb: 256, ..KafkaOptions::new(lib, data_dir) }
+}
+
+async fn serves(node: &KafkaNode) {
+    TcpStream::connect(node.bootstrap()).await.unwrap();
+}
+
+fn cluster_id(data_dir: &Path) -> String {
+    std::fs::read_to_string(data_dir.join("data/meta.properties")).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_node_comes_back_on_its_port_with_its_data_within_seconds() {
+    let Some(lib) = kafka_lib() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let mut node = KafkaNode::start(options(&lib, dir.path())).await.unwrap();
+    serves(&node).await;
+    let (bootstrap, identity, pid) = (node.bootstrap(), cluster_id(dir.path()), node.pid());
+
+    node.kill().await;
+    assert!(!node.wait().await.status.success());
+    assert!(TcpStream::connect(&bootstrap).await.is_err());
+
+    let began = Instant::now();
+    node.restart().await.unwrap();
+    // 4–6 s on an idle machine, of which 2 are its old session; the rest allows for a busy one.
+    assert!(began.elapsed() < Duration::from_secs(40), "back only after {:?}", began.elapsed());
+    assert_ne!(node.pid(), pid);
+    assert_eq!((node.bootstrap(), cluster_id(dir.path())), (bootstrap, identity));
+    serves(&node).await;
+    assert_eq!(node.stop(BUDGET).await, Stopped::Cleanly);
+    assert_eq!(node.stop(BUDGET).await, Stopped::AlreadyEnded);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_node_on_the_same_data_is_refused() {
+    let Some(lib) = kafka_lib() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let node = KafkaNode::start(options(&lib, dir.path())).await.unwrap();
+    let refused = KafkaNode::start(options(&lib, dir.path())).await.err().unwrap();
+    assert!(matches!(refused, EngineError::AlreadyRunning { .. }), "{refused}");
+    assert!(refused.to_string().contains(&std::process::id().to_string()), "{refused}");
+    // The refusal must not have harmed the one that runs.
+    serves(&node).await;
+    drop(node);
+    // A drop is a kill; what it leaves is free at once.
+    let again = KafkaNode::start(options(&lib, dir.path())).await.unwrap();
+    serves(&again).await;
+}
+
+#[test]
+fn a_node_outlives_the_thread_that_started_it() {
+    let Some(lib) = kafka_lib() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let on_runtime = |work: &mut dyn FnMut(&tokio::runtime::Runtime)| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        work(&runtime);
+    };
+    let node = std::thread::scope(|scope| {
+        let starter = scope.spawn(|| {
+            let mut node = None;
+            on_runtime(&mut |runtime| {
+                node = Some(runtime.block_on(KafkaNode::start(options(&lib, dir.path()))).unwrap());
+            });
+            node.unwrap()
+        });
+        starter.join().unwrap()
+    });
+    // The parent-death signal comes at the thread's end, which has passed: a dead node would say AlreadyEnded.
+    on_runtime(&mut |runtime| assert_eq!(runtime.block_on(node.stop(BUDGET)), Stopped::Cleanly));
+}
+
+#[tokio::test]
+async fn a_taken_port_is_named_with_the_setting_that_changes_it() {
+    let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let dir = tempfile::tempdir().unwrap();
+    let options = KafkaOptions { port, ..options(Path::new("/nowhere"), dir.path()) };
+    let message = KafkaNode::start(options).await.err().unwrap().to_string();
+    assert!(message.contains(&format!("port {port}")) && message.contains("`--kafka-port`"), "{message}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_cannot_start_is_quoted() {
+    if kafka_lib().is_none() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let empty = tempfile::tempdir().unwrap();
+    let error = KafkaNode::start(options(empty.path(), dir.path())).await.err().unwrap();
+    assert!(matches!(error, EngineError::EndedEarly { .. }), "{error}");
+    assert!(error.to_string().contains("ClassNotFoundException"), "{error}");
+}
