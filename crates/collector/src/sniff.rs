@@ -1,0 +1,144 @@
+//! How a file is cut and where it goes, from its first bytes.
+
+use fleetlog_schemas::EventType;
+use serde_json::Value;
+
+/// Which endpoint a body goes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// Universal events.
+    Events,
+    /// OTLP logs.
+    OtlpLogs,
+    /// OTLP traces.
+    OtlpTraces,
+    /// OTLP metrics.
+    OtlpMetrics,
+    /// Any other format, recognised further on.
+    Raw,
+}
+
+impl Target {
+    /// Words for the command line.
+    pub const WORDS: &'static [&'static str] = &["events", "otlp-logs", "otlp-traces", "otlp-metrics", "raw"];
+
+    /// The target a word names.
+    pub fn parse(word: &str) -> Option<Self> {
+        match word {
+            "events" => Some(Self::Events),
+            "otlp-logs" => Some(Self::OtlpLogs),
+            "otlp-traces" => Some(Self::OtlpTraces),
+            "otlp-metrics" => Some(Self::OtlpMetrics),
+            "raw" => Some(Self::Raw),
+            _ => None,
+        }
+    }
+
+    /// The endpoint's path.
+    pub const fn path(self) -> &'static str {
+        match self {
+            Self::Events => "/v1/events",
+            Self::OtlpLogs => "/v1/logs",
+            Self::OtlpTraces => "/v1/traces",
+            Self::OtlpMetrics => "/v1/metrics",
+            Self::Raw => "/v1/raw/auto",
+        }
+    }
+
+    const fn is_otlp(self) -> bool {
+        matches!(self, Self::OtlpLogs | Self::OtlpTraces | Self::OtlpMetrics)
+    }
+}
+
+/// How a file is cut into requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// The file is one body.
+    Whole,
+    /// Lines are records; many go into one request.
+    Lines,
+    /// Each line is a body of its own (files written by collectors).
+    BodyPerLine,
+    /// The file is one binary body.
+    Protobuf,
+}
+
+/// Tells how a file is cut and where it goes. `head` is its beginning, at least the first line if that is short.
+///
+/// `wanted` overrides the endpoint; the framing is still taken from the bytes.
+pub fn sniff(head: &[u8], wanted: Option<Target>) -> (Framing, Target) {
+    let text = head.trim_ascii_start();
+    if !matches!(text.first(), Some(b'{' | b'[')) {
+        // 0x0A is the tag of field 1, which every OTLP request begins with.
+        let binary = head.first() == Some(&0x0A) && wanted.is_some_and(Target::is_otlp);
+        let framing = if binary { Framing::Protobuf } else { Framing::Lines };
+        return (framing, wanted.unwrap_or(Target::Raw));
+    }
+    let first_line = text.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let rest = text.get(first_line.len()..).unwrap_or_default().trim_ascii();
+    match serde_json::from_slice::<Value>(first_line) {
+        Ok(line @ Value::Object(_)) if !rest.is_empty() => {
+            let target = wanted.unwrap_or_else(|| target_of(&line));
+            (if target.is_otlp() { Framing::BodyPerLine } else { Framing::Lines }, target)
+        }
+        Ok(whole) => (Framing::Whole, wanted.unwrap_or_else(|| target_of(&whole))),
+        // A document over several lines, or a first line longer than the head: keys tell, as far as they are seen.
+        Err(_) => (Framing::Whole, wanted.unwrap_or_else(|| target_by_keys(text))),
+    }
+}
+
+fn target_of(value: &Value) -> Target {
+    let Value::Object(object) = value else {
+        let first = value.as_array().and_then(|items| items.first());
+        return first.map_or(Target::Events, target_of);
+    };
+    let has = |keys: [&str; 2]| keys.iter().any(|key| object.contains_key(*key));
+    if has(["resourceLogs", "resource_logs"]) {
+        Target::OtlpLogs
+    } else if has(["resourceSpans", "resource_spans"]) {
+        Target::OtlpTraces
+    } else if has(["resourceMetrics", "resource_metrics"]) {
+        Target::OtlpMetrics
+    } else if object.get("events").is_some_and(Value::is_array)
+        || object.get("type").and_then(Value::as_str).is_some_and(|word| EventType::parse(word).is_some())
+    {
+        Target::Events
+    } else {
+        Target::Raw
+    }
+}
+
+fn target_by_keys(text: &[u8]) -> Target {
+    let head = String::from_utf8_lossy(text.get(..text.len().min(4096)).unwrap_or_default());
+    let keys = [
+        ("\"resourceLogs\"", Target::OtlpLogs),
+        ("\"resourceSpans\"", Target::OtlpTraces),
+        ("\"resourceMetrics\"", Target::OtlpMetrics),
+        ("\"events\"", Target::Events),
+    ];
+    let found = keys.iter().find(|(key, _)| head.contains(key)).map(|(_, target)| *target);
+    found.unwrap_or(if text.first() == Some(&b'[') { Target::Events } else { Target::Raw })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_cut_by_what_it_holds() {
+        let cases: [(&[u8], (Framing, Target)); 8] = [
+            (b"{\"type\":\"log\"}\n{\"type\":\"log\"}\n", (Framing::Lines, Target::Events)),
+            (b"{\"type\":\"log\"}", (Framing::Whole, Target::Events)),
+            (b"[{\"type\":\"log\"}]", (Framing::Whole, Target::Events)),
+            (b"{\"resourceLogs\":[]}\n{\"resourceLogs\":[]}", (Framing::BodyPerLine, Target::OtlpLogs)),
+            (b"{\n  \"resourceSpans\": [\n", (Framing::Whole, Target::OtlpTraces)),
+            (b"{\"type\":\"assistant\",\"sessionId\":\"s\"}\n{}", (Framing::Lines, Target::Raw)),
+            (b"{\"payload\":1,\"type\":\"session_meta\"}\n{}", (Framing::Lines, Target::Raw)),
+            (b"plain words\n", (Framing::Lines, Target::Raw)),
+        ];
+        for (head, expected) in cases {
+            assert_eq!(sniff(head, None), expected, "{}", String::from_utf8_lossy(head));
+        }
+        assert_eq!(sniff(b"\n\x05abc", Some(Target::OtlpLogs)), (Framing::Protobuf, Target::OtlpLogs));
+    }
+}
