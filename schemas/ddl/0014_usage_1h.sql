@@ -1,0 +1,53 @@
+CREATE VIEW IF NOT EXISTS {database}.usage_1h
+(
+    project_id          LowCardinality(String) COMMENT 'Project.',
+    bucket              DateTime('UTC')        COMMENT 'Start of the hour.',
+    source              LowCardinality(String) COMMENT 'Program that reported the calls.',
+    provider            LowCardinality(String) COMMENT 'Provider of the model.',
+    model               LowCardinality(String) COMMENT 'Model that answered.',
+    agent_name          LowCardinality(String) COMMENT 'Name or type of the agent.',
+    user_id             LowCardinality(String) COMMENT 'Person or account.',
+    calls               UInt64                 COMMENT 'Calls to models, each once.',
+    errors              UInt64                 COMMENT 'Calls that failed.',
+    in_uncached         UInt64                 COMMENT 'Input tokens neither read from nor written to a cache. The six token columns are disjoint.',
+    cache_read          UInt64                 COMMENT 'Input tokens read from a cache.',
+    cache_write_5m      UInt64                 COMMENT 'Input tokens written to a 5-minute cache.',
+    cache_write_1h      UInt64                 COMMENT 'Input tokens written to a 1-hour cache.',
+    out_visible         UInt64                 COMMENT 'Output tokens that are not reasoning.',
+    out_reasoning       UInt64                 COMMENT 'Output tokens spent on reasoning.',
+    cost_reported       Decimal(18, 9)         COMMENT 'Sum of the reported costs in USD.',
+    cost_reported_calls UInt64                 COMMENT 'Calls with a reported cost.',
+    cost_computed       Decimal(18, 9)         COMMENT 'Sum of the computed costs in USD.',
+    cost_computed_calls UInt64                 COMMENT 'Calls with a computed cost.',
+    duration_ms         Float64                COMMENT 'Sum of the durations in milliseconds.',
+    duration_calls      UInt64                 COMMENT 'Calls with a duration: duration_ms / duration_calls is the mean.',
+    guessed_calls       UInt64                 COMMENT 'Calls whose counting involved a guess.',
+    version             UInt64                 COMMENT 'Version of the derivation.'
+)
+AS SELECT
+    project_id,
+    bucket,
+    usage.source AS source,
+    usage.provider AS provider,
+    usage.model AS model,
+    usage.agent_name AS agent_name,
+    usage.user_id AS user_id,
+    usage.calls AS calls,
+    usage.errors AS errors,
+    usage.in_uncached AS in_uncached,
+    usage.cache_read AS cache_read,
+    usage.cache_write_5m AS cache_write_5m,
+    usage.cache_write_1h AS cache_write_1h,
+    usage.out_visible AS out_visible,
+    usage.out_reasoning AS out_reasoning,
+    usage.cost_reported AS cost_reported,
+    usage.cost_reported_calls AS cost_reported_calls,
+    usage.cost_computed AS cost_computed,
+    usage.cost_computed_calls AS cost_computed_calls,
+    usage.duration_ms AS duration_ms,
+    usage.duration_calls AS duration_calls,
+    usage.guessed_calls AS guessed_calls,
+    version
+FROM {database}.usage_1h_groups AS g FINAL
+ARRAY JOIN usage
+COMMENT 'Derived: usage and cost per hour, from the calls counted once.'
