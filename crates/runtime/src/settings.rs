@@ -108,6 +108,25 @@ impl Settings {
         Self(Config::default())
     }
 
+    /// The same settings with some keys set above all layers.
+    ///
+    /// # Errors
+    /// [`SettingsError::Invalid`] when a key is not `section.key`.
+    pub fn with<'a>(self, pairs: impl IntoIterator<Item = (&'a str, String)>) -> Result<Self, SettingsError> {
+        let invalid =
+            |e: ConfigError| SettingsError::Invalid { key: "override".to_owned(), message: e.to_string() };
+        let mut builder = Config::builder().add_source(self.0);
+        for (key, value) in pairs {
+            builder = builder.set_override(key, value).map_err(invalid)?;
+        }
+        Ok(Self(builder.build().map_err(invalid)?))
+    }
+
+    /// A text that some layer sets, or `None` where only the default would apply.
+    pub fn text(&self, key: &str) -> Option<String> {
+        self.0.get_string(key).ok()
+    }
+
     /// One section, with defaults for what no layer sets.
     ///
     /// # Errors
