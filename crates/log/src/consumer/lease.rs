@@ -1,0 +1,223 @@
+//! The right to work on a partition, and to move its committed offset.
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::mpsc::SyncSender;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use rdkafka::TopicPartitionList;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::topic_partition_list::Offset;
+use tokio::sync::{Mutex, watch};
+
+use super::group::Group;
+use crate::LogError;
+
+/// What Kafka stores with a commit (`offset.metadata.max.bytes`).
+const METADATA_MAX_BYTES: usize = 4096;
+const QUERY_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a commit is tried again while the group or its coordinator is settling.
+const COMMIT_BUDGET: Duration = Duration::from_secs(30);
+const COMMIT_RETRY: Duration = Duration::from_millis(50);
+
+/// How far an assignment has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// The partition is this member's.
+    Active,
+    /// It is being taken away: settle, commit, stop.
+    Revoking,
+    /// It belongs to somebody else: nothing may be committed any more.
+    Ended,
+}
+
+/// The right to work on one assigned partition.
+///
+/// Every task of the partition holds a clone. A rebalance that takes the partition away waits until all are
+/// dropped, so a task that holds one never runs beside the next owner (INV-4.4).
+#[derive(Clone)]
+pub struct Lease(Arc<Inner>);
+
+pub(super) struct Inner {
+    pub(super) topic: String,
+    pub(super) partition: i32,
+    pub(super) epoch: u64,
+    pub(super) phase: watch::Receiver<Phase>,
+    pub(super) client: Weak<BaseConsumer<Group>>,
+    /// The committed offset, and the lock that keeps commits in order.
+    pub(super) committed: Mutex<i64>,
+    /// Its disconnection tells the rebalance that the last lease is gone.
+    pub(super) _alive: SyncSender<()>,
+}
+
+impl Lease {
+    pub(super) fn new(inner: Inner) -> Self {
+        Self(Arc::new(inner))
+    }
+
+    /// Partition.
+    pub fn partition(&self) -> i32 {
+        self.0.partition
+    }
+
+    /// Epoch of the assignment.
+    pub fn epoch(&self) -> u64 {
+        self.0.epoch
+    }
+
+    /// Whether new work may be started; false from the moment the partition is being taken away.
+    pub fn is_active(&self) -> bool {
+        *self.0.phase.borrow() == Phase::Active
+    }
+
+    /// Waits until the partition is being taken away.
+    ///
+    /// # Cancellation
+    /// Safe to drop and to call again.
+    pub async fn revoked(&self) {
+        let mut phase = self.0.phase.clone();
+        let _consumer_gone = phase.wait_for(|phase| *phase != Phase::Active).await.is_err();
+    }
+
+    /// Commits that every record below `offset` is settled, and waits for Kafka's confirmation.
+    ///
+    /// Possible until the partition has been given back, so also while it is being taken away. Committing the same
+    /// offset again with other metadata is how an attempt is noted (INV-4.1).
+    ///
+    /// # Errors
+    /// [`LogError::NotOwner`] when the assignment has ended; [`LogError::CommitBackwards`] for an offset below the
+    /// committed one; [`LogError::MetadataTooLong`] above 4,096 bytes; else what Kafka said, after retries.
+    ///
+    /// # Cancellation
+    /// Dropped, the commit may still happen.
+    pub async fn commit(&self, offset: i64, metadata: &str) -> Result<(), LogError> {
+        if metadata.len() > METADATA_MAX_BYTES {
+            return Err(LogError::MetadataTooLong(metadata.len()));
+        }
+        let mut committed = self.0.committed.lock().await;
+        if offset < *committed {
+            return Err(LogError::CommitBackwards { asked: offset, committed: *committed });
+        }
+        let deadline = tokio::time::Instant::now() + COMMIT_BUDGET;
+        loop {
+            if *self.0.phase.borrow() == Phase::Ended {
+                return Err(self.not_owner());
+            }
+            let lease = self.clone();
+            let metadata = metadata.to_owned();
+            let result = tokio::task::spawn_blocking(move || lease.commit_once(offset, &metadata))
+                .await
+                .map_err(|_| LogError::Closed)?;
+            match result {
+                Ok(()) => {
+                    *committed = offset;
+                    return Ok(());
+                }
+                Err(e) if settling(&e) && tokio::time::Instant::now() < deadline => {
+                    tokio::time::sleep(COMMIT_RETRY).await;
+                }
+                Err(e) if disowned(&e) => return Err(self.not_owner()),
+                Err(e) => return Err(LogError::from_kafka("commit", &e)),
+            }
+        }
+    }
+
+    /// The offsets of the partition's log: its first record and the next one to be written (among committed
+    /// ones, when the consumer reads only these).
+    ///
+    /// # Errors
+    /// [`LogError::Unavailable`] when the partition's leader does not answer.
+    pub async fn log_range(&self) -> Result<Range<i64>, LogError> {
+        self.query(|lease, client| {
+            let (first, end) = client.fetch_watermarks(&lease.0.topic, lease.0.partition, QUERY_TIMEOUT)?;
+            Ok(first..end)
+        })
+        .await
+    }
+
+    /// The offset of the first record written at or after a time (milliseconds UTC); `None` when there is none.
+    ///
+    /// # Errors
+    /// [`LogError::Unavailable`] when the partition's leader does not answer.
+    pub async fn offset_at_time(&self, timestamp_ms: i64) -> Result<Option<i64>, LogError> {
+        self.query(move |lease, client| {
+            let mut times = TopicPartitionList::new();
+            times.add_partition_offset(&lease.0.topic, lease.0.partition, Offset::Offset(timestamp_ms))?;
+            let found = client.offsets_for_times(times, QUERY_TIMEOUT)?;
+            let offset = found.elements().first().and_then(|e| match e.offset() {
+                Offset::Offset(offset) => Some(offset),
+                _ => None,
+            });
+            Ok(offset)
+        })
+        .await
+    }
+
+    async fn query<T: Send + 'static>(
+        &self,
+        ask: impl FnOnce(&Self, &BaseConsumer<Group>) -> Result<T, KafkaError> + Send + 'static,
+    ) -> Result<T, LogError> {
+        let lease = self.clone();
+        let client = self.0.client.upgrade().ok_or(LogError::Closed)?;
+        tokio::task::spawn_blocking(move || ask(&lease, &client))
+            .await
+            .map_err(|_| LogError::Closed)?
+            .map_err(|e| LogError::from_kafka("look up offsets", &e))
+    }
+
+    fn commit_once(&self, offset: i64, metadata: &str) -> Result<(), KafkaError> {
+        let client = self.0.client.upgrade().ok_or(KafkaError::Canceled)?;
+        let mut list = TopicPartitionList::new();
+        let mut element = list.add_partition(&self.0.topic, self.0.partition);
+        element.set_offset(Offset::Offset(offset))?;
+        element.set_metadata(metadata);
+        client.commit(&list, CommitMode::Sync)?;
+        // The call succeeds when the request did; each partition has a result of its own.
+        list.elements().iter().try_for_each(|e| e.error())
+    }
+
+    fn not_owner(&self) -> LogError {
+        LogError::NotOwner { topic: self.0.topic.clone(), partition: self.0.partition, epoch: self.0.epoch }
+    }
+}
+
+/// Whether the group is between generations, or its coordinator between brokers.
+fn settling(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode as Code;
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            Code::RebalanceInProgress
+                | Code::CoordinatorLoadInProgress
+                | Code::CoordinatorNotAvailable
+                | Code::NotCoordinator
+                | Code::RequestTimedOut
+                | Code::OperationTimedOut
+                | Code::BrokerTransportFailure
+                | Code::AllBrokersDown
+                | Code::WaitingForCoordinator
+        )
+    )
+}
+
+/// Whether the group has gone on without this member.
+fn disowned(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode as Code;
+    matches!(
+        error.rdkafka_error_code(),
+        Some(Code::IllegalGeneration | Code::UnknownMemberId | Code::FencedInstanceId | Code::AssignmentLost)
+    )
+}
+
+impl fmt::Debug for Lease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lease")
+            .field("topic", &self.0.topic)
+            .field("partition", &self.0.partition)
+            .field("epoch", &self.0.epoch)
+            .field("phase", &*self.0.phase.borrow())
+            .finish_non_exhaustive()
+    }
+}
