@@ -1,4 +1,5 @@
 //! Promises of the log on a real Kafka node, which all tests of this program share.
+#![cfg(test)]
 
 mod consumer;
 mod control;
