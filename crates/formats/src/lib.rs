@@ -1,1 +1,41 @@
 //! Bytes in, events out: one module a format, pure.
+//!
+//! - [`inspect`] is the gateway's side: is the body sound, how many records does it hold, which are refused.
+//! - [`decode`] is the processor's side: every record becomes events or has another fate, and one bad record costs only
+//!   itself. What is not understood is kept as `raw.unknown`, never dropped.
+//!
+//! Both sides split a body by the same framing, so a record's index means the same to both. Nothing here reads files,
+//! the network or a clock; whatever a decoder needs to know is in its [`Input`].
+
+mod claude;
+mod detect;
+mod framing;
+mod genai;
+mod identity;
+mod input;
+pub mod inspect;
+mod json;
+mod media;
+mod moment;
+mod otlp;
+mod tokens;
+mod tools;
+mod universal;
+mod unknown;
+
+use fleetlog_schemas::record::Route;
+
+pub use input::{Dead, Decoded, Eventless, Fate, Input, Undecodable};
+pub use inspect::{BadBody, Body, Inspection, Rejected};
+
+/// Decodes the payload of one raw record.
+///
+/// # Errors
+/// The records cannot be told apart; the whole payload is then one dead letter.
+pub fn decode(input: &Input<'_>) -> Result<Decoded, Undecodable> {
+    match input.route {
+        Route::Events => universal::decode(input),
+        Route::OtlpLogs | Route::OtlpTraces | Route::OtlpMetrics => otlp::decode(input),
+        Route::Raw => Ok(unknown::decode(input)),
+    }
+}

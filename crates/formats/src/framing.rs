@@ -1,0 +1,270 @@
+//! Splitting a JSON body into records, apart from what a record means.
+//!
+//! The gateway counts and checks records, the processor decodes them; both go through [`each_record`], so that they
+//! agree on what record number 17 is. A body is one object, an array, `{"events":[…]}` or one value a line. Array
+//! elements are read strictly; where one is broken its end is found by brackets alone, so that it costs only itself.
+//! Only a body whose structure is unclear is refused as a whole.
+
+use crate::inspect::BadBody;
+use crate::json::{Cursor, Fault, FaultKind};
+
+/// Most records taken from one body. Beyond it a few bytes of input could cost many times their size in memory.
+pub(crate) const MAX_RECORDS: u32 = 250_000;
+
+/// Counts records and refuses a body with more than [`MAX_RECORDS`].
+#[derive(Debug, Default)]
+pub(crate) struct Quota(u32);
+
+impl Quota {
+    /// Takes one more record.
+    pub(crate) fn take(&mut self) -> Result<(), BadBody> {
+        self.0 += 1;
+        if self.0 <= MAX_RECORDS {
+            return Ok(());
+        }
+        Err(BadBody::new("too_many_records", format!("more than {MAX_RECORDS} records in one body"), None))
+    }
+}
+
+/// How the records lie in a JSON body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Layout {
+    /// The body is one record.
+    Single,
+    /// The body is an array of records.
+    Array,
+    /// The body is an object whose `events` is an array of records.
+    Wrapped,
+    /// One record a line; blank lines are none.
+    Lines,
+}
+
+/// What reads the records of a body.
+pub(crate) trait RecordReader<'a> {
+    /// Reads exactly one value from the cursor.
+    fn read(&mut self, cursor: &mut Cursor<'a>) -> Result<(), Fault>;
+
+    /// Takes note of the record that was just read, or of why it could not be.
+    fn record(&mut self, record: &'a [u8], outcome: Result<(), Fault>);
+}
+
+/// Finds out how the records lie in `body`, which `lines` says to be one a line.
+pub(crate) fn layout(body: &[u8], lines: bool) -> Result<Layout, BadBody> {
+    let mut cursor = Cursor::new(body);
+    let Some(first) = cursor.peek() else {
+        return Err(BadBody::new("empty_body", "the body holds no record", None));
+    };
+    match first {
+        _ if lines => Ok(Layout::Lines),
+        b'[' => Ok(Layout::Array),
+        b'{' => object_layout(cursor),
+        _ => Err(BadBody::new("malformed_json", "neither an object nor an array", Some(cursor.position()))),
+    }
+}
+
+fn object_layout(mut cursor: Cursor<'_>) -> Result<Layout, BadBody> {
+    let (mut typed, mut wrapper) = (false, false);
+    cursor.object(|cursor, key| {
+        let key = key.text();
+        typed |= key == "type";
+        if key == "events" && cursor.peek() == Some(b'[') {
+            wrapper = true;
+            let start = cursor.position();
+            if cursor.skip_value().is_err() {
+                // A broken event inside: its own fault, found again when the events are read one by one.
+                cursor.set_position(start);
+                cursor.skip_loosely().ok_or_else(|| cursor.fault())?;
+            }
+            return Ok(());
+        }
+        cursor.skip_value().map(|_| ())
+    })?;
+    let end = cursor.position();
+    if cursor.peek().is_none() {
+        return Ok(if wrapper && !typed { Layout::Wrapped } else { Layout::Single });
+    }
+    if cursor.since(end).contains(&b'\n') {
+        return Ok(Layout::Lines);
+    }
+    Err(BadBody::from(Fault { at: cursor.position(), kind: FaultKind::Syntax }))
+}
+
+/// Gives every record of `body` to `reader`, in order.
+///
+/// # Errors
+/// The body's structure is unclear; what the reader has seen until then must be discarded.
+pub(crate) fn each_record<'a>(
+    body: &'a [u8],
+    layout: Layout,
+    reader: &mut impl RecordReader<'a>,
+) -> Result<(), BadBody> {
+    let body = without_bom(body);
+    let clean = std::str::from_utf8(body).is_ok();
+    let mut cursor = Cursor::new(body);
+    match layout {
+        Layout::Single => {
+            one_line(body, clean, reader);
+            return Ok(());
+        }
+        Layout::Lines => {
+            let mut quota = Quota::default();
+            for line in Lines(body) {
+                quota.take()?;
+                one_line(line, clean, reader);
+            }
+            return Ok(());
+        }
+        Layout::Array => elements(&mut cursor, clean, reader)?,
+        Layout::Wrapped => cursor.object(|cursor, key| {
+            if key.text() == "events" && cursor.peek() == Some(b'[') {
+                return elements(cursor, clean, reader);
+            }
+            Ok(cursor.skip_value().map(|_| ())?)
+        })?,
+    }
+    match cursor.peek() {
+        None => Ok(()),
+        Some(_) => Err(BadBody::from(cursor.fault())),
+    }
+}
+
+/// The body without the byte order mark that some editors put before it.
+pub(crate) fn without_bom(body: &[u8]) -> &[u8] {
+    body.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(body)
+}
+
+fn elements<'a>(
+    cursor: &mut Cursor<'a>,
+    clean: bool,
+    reader: &mut impl RecordReader<'a>,
+) -> Result<(), BadBody> {
+    let mut quota = Quota::default();
+    cursor.array(|cursor| {
+        quota.take()?;
+        cursor.peek();
+        let start = cursor.position();
+        // What may follow an element; anything else means the element did not end where it seemed to.
+        let strict = reader.read(cursor).and_then(|()| match cursor.clone().peek() {
+            Some(b',' | b']') => Ok(()),
+            _ => Err(cursor.fault()),
+        });
+        let record = match strict {
+            Ok(()) => cursor.since(start),
+            Err(fault) => {
+                cursor.set_position(start);
+                let record = cursor.skip_loosely().ok_or(fault)?;
+                if record.is_empty() {
+                    return Err(BadBody::from(fault));
+                }
+                record
+            }
+        };
+        let outcome = strict.and_then(|()| utf8(record, clean));
+        let within = |fault: Fault| Fault { at: fault.at.saturating_sub(start), ..fault };
+        reader.record(record, outcome.map_err(within));
+        Ok(())
+    })
+}
+
+fn one_line<'a>(line: &'a [u8], clean: bool, reader: &mut impl RecordReader<'a>) {
+    let mut cursor = Cursor::new(line);
+    let outcome = reader.read(&mut cursor).and_then(|()| match cursor.peek() {
+        None => utf8(line, clean),
+        Some(_) => Err(cursor.fault()),
+    });
+    reader.record(line.trim_ascii(), outcome);
+}
+
+fn utf8(record: &[u8], clean: bool) -> Result<(), Fault> {
+    if clean {
+        return Ok(());
+    }
+    match std::str::from_utf8(record) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(Fault { at: error.valid_up_to(), kind: FaultKind::Utf8 }),
+    }
+}
+
+/// The lines of a body that are not blank.
+pub(crate) struct Lines<'a>(pub(crate) &'a [u8]);
+
+impl<'a> Iterator for Lines<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        while !self.0.is_empty() {
+            let end = memchr::memchr(b'\n', self.0).unwrap_or(self.0.len());
+            let (line, rest) = self.0.split_at(end);
+            self.0 = rest.get(1..).unwrap_or_default();
+            if !line.trim_ascii().is_empty() {
+                return Some(line);
+            }
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Default)]
+    struct Seen(Vec<(String, bool)>);
+
+    impl<'a> RecordReader<'a> for Seen {
+        fn read(&mut self, cursor: &mut Cursor<'a>) -> Result<(), Fault> {
+            cursor.skip_value().map(|_| ())
+        }
+        fn record(&mut self, record: &'a [u8], outcome: Result<(), Fault>) {
+            self.0.push((String::from_utf8_lossy(record).into_owned(), outcome.is_ok()));
+        }
+    }
+
+    fn records(body: &[u8]) -> Result<Vec<(String, bool)>, BadBody> {
+        let mut seen = Seen::default();
+        each_record(body, layout(without_bom(body), false)?, &mut seen)?;
+        Ok(seen.0)
+    }
+
+    fn outcomes(body: &[u8]) -> Vec<bool> {
+        records(body).unwrap().into_iter().map(|(_, good)| good).collect()
+    }
+
+    #[test]
+    fn four_layouts_are_told_apart() {
+        assert_eq!(outcomes(b"{\"a\":1}"), [true]);
+        assert_eq!(outcomes(b" [ {\"a\":1} , {} ] "), [true, true]);
+        assert_eq!(outcomes(b"{\"x\":0,\"events\":[{\"a\":1},{}],\"y\":[]}"), [true, true]);
+        assert_eq!(outcomes(b"{\"type\":\"log\",\"events\":[{},{}]}"), [true]);
+        assert_eq!(outcomes(b"{\"a\":1}\r\n\n{\"a\":2}\n"), [true, true]);
+        assert_eq!(outcomes(b"\xEF\xBB\xBF{\"a\":1}"), [true]);
+        assert_eq!(outcomes(b"[]"), [false; 0]);
+    }
+
+    #[test]
+    fn broken_element_costs_only_itself() {
+        assert_eq!(outcomes(b"[{\"a\":1},{\"a\":tru},{\"a\":\"],\"}]"), [true, false, true]);
+        assert_eq!(outcomes(b"[{\"a\":1],{\"b\":2}]"), [false, true]);
+        assert_eq!(outcomes(b"{\"events\":[{\"a\":\"\xff\"},{}]}"), [false, true]);
+        assert_eq!(outcomes(b"{\"a\":1}\n{\"a\"\n{}"), [true, false, true]);
+        assert_eq!(outcomes(b"[1 2, {}]"), [false, true]);
+    }
+
+    #[test]
+    fn tiny_records_cannot_exhaust_memory() {
+        let many = format!("[{}0]", "0,".repeat(MAX_RECORDS as usize));
+        assert_eq!(records(many.as_bytes()).unwrap_err().code, "too_many_records");
+    }
+
+    #[test]
+    fn unclear_structure_is_refused_with_its_position() {
+        let position = |body: &[u8]| records(body).unwrap_err().position;
+        assert_eq!(position(b"[{\"a\":1}"), Some(8));
+        assert_eq!(position(b"{\"a\":1} x"), Some(8));
+        assert_eq!(position(b"{\"a\":1,}"), Some(7));
+        assert_eq!(position(b"[{},,{}]"), Some(4));
+        assert_eq!(position(b"[1,]"), Some(3));
+        assert_eq!(position(b"  hello"), Some(2));
+        assert_eq!(records(b" \n ").unwrap_err().code, "empty_body");
+    }
+}

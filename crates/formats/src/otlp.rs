@@ -1,0 +1,137 @@
+//! OTLP: logs, spans and metric points, in protobuf and JSON (opentelemetry-proto 1.x).
+//!
+//! A body is split into its records together with the resource and scope they belong to ([`frames`]); each record is
+//! then decoded by itself into one shape for both encodings ([`model`]), so a bad record costs only itself. What a
+//! record means is decided by its format ([`crate::detect`]): a known agent's own, else the attribute conventions.
+
+use fleetlog_schemas::record::Route;
+
+use crate::identity::Identities;
+use crate::input::{Decoded, Input, Undecodable};
+use crate::inspect::{BadBody, Body, Inspection};
+use crate::media::{Media, media};
+
+pub(crate) mod frames;
+mod json;
+pub(crate) mod logs;
+pub(crate) mod metrics;
+pub(crate) mod model;
+pub(crate) mod origin;
+mod proto;
+pub(crate) mod spans;
+mod wire;
+
+use frames::Group;
+
+/// The three signals.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Signal {
+    Logs,
+    Traces,
+    Metrics,
+}
+
+/// The two encodings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Encoding {
+    Json,
+    Protobuf,
+}
+
+impl Signal {
+    fn of(route: Route) -> Self {
+        match route {
+            Route::OtlpTraces => Self::Traces,
+            Route::OtlpMetrics => Self::Metrics,
+            Route::OtlpLogs | Route::Events | Route::Raw => Self::Logs,
+        }
+    }
+}
+
+impl Encoding {
+    /// The encoding a body claims, else the one it looks like.
+    fn of(body: &Body<'_>) -> Result<Self, BadBody> {
+        match media(body.content_type)? {
+            Media::Json => Ok(Self::Json),
+            Media::Protobuf => Ok(Self::Protobuf),
+            Media::Lines => Err(Media::unsupported(body.content_type)),
+            // Every OTLP request starts with field 1, a message: the byte 0x0A, which is white space in JSON.
+            Media::Unsaid if body.bytes.trim_ascii().first() == Some(&b'{') => Ok(Self::Json),
+            Media::Unsaid => Ok(Self::Protobuf),
+        }
+    }
+}
+
+/// Counts the records of a body and finds those that cannot be accepted.
+pub(crate) fn inspect(body: &Body<'_>) -> Result<Inspection, BadBody> {
+    let (signal, encoding) = (Signal::of(body.route), Encoding::of(body)?);
+    let groups = frames::groups(signal, encoding, body.bytes)?;
+    let mut found = Inspection::default();
+    for record in groups.iter().flat_map(|group| &group.records) {
+        // Logs sent to the path of traces decode as spans of nonsense; a span's ids tell.
+        if signal == Signal::Traces && !frames::has_span_ids(encoding, record) {
+            found.reject(found.records, "bad_ids", "a span needs a trace id of 16 bytes and a span id of 8");
+        }
+        found.records += 1;
+    }
+    Ok(found)
+}
+
+/// Decodes a body of any signal and encoding.
+pub(crate) fn decode(input: &Input<'_>) -> Result<Decoded, Undecodable> {
+    let (signal, encoding) = (Signal::of(input.route), Encoding::of(&input.as_body())?);
+    let groups = frames::groups(signal, encoding, input.body)?;
+    let mut decoder = Decoder {
+        input,
+        encoding,
+        identities: Identities::new(input),
+        rejected: input.rejected,
+        index: 0,
+        out: Decoded::default(),
+    };
+    for group in &groups {
+        match signal {
+            Signal::Logs => logs::decode(&mut decoder, group),
+            Signal::Traces => spans::decode(&mut decoder, group),
+            Signal::Metrics => metrics::decode(&mut decoder, group),
+        }
+    }
+    Ok(decoder.out)
+}
+
+/// What the decoders of the three signals share while they go through one body.
+pub(crate) struct Decoder<'i> {
+    pub(crate) input: &'i Input<'i>,
+    pub(crate) encoding: Encoding,
+    pub(crate) identities: Identities<'i>,
+    rejected: &'i [u32],
+    index: u32,
+    pub(crate) out: Decoded,
+}
+
+impl Decoder<'_> {
+    /// The index of the next record, or `None` when the gateway has rejected it.
+    pub(crate) fn next_index(&mut self) -> Option<u32> {
+        let index = self.index;
+        self.index += 1;
+        match self.rejected.split_first() {
+            Some((&next, later)) if next == index => {
+                self.rejected = later;
+                None
+            }
+            _ => Some(index),
+        }
+    }
+
+    /// Keeps a record that is not shaped as its signal says.
+    pub(crate) fn misshapen(&mut self, index: u32, group: &Group<'_>, record: &[u8], fault: &str) {
+        if self.encoding == Encoding::Protobuf {
+            return self.out.dead(index, fault, record);
+        }
+        let mut event = self.input.blank_event(index);
+        event.dedup_key = self.identities.content("otlp.misshapen", &[group.resource, group.scope, record]);
+        event.event_id = event.dedup_key.to_string();
+        crate::unknown::keep(&mut event, crate::unknown::BAD_SHAPE, record, true);
+        self.out.events.push(event);
+    }
+}

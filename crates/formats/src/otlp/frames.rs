@@ -1,0 +1,286 @@
+//! Splitting an OTLP request into its records, with the resource and scope of each.
+//!
+//! Only the path to the records is understood here; the records, resources and scopes stay bytes. JSON keys are accepted
+//! in camelCase and snake_case, and the older `instrumentationLibrary…` names.
+
+use super::wire::{Fields, Value};
+use super::{Encoding, Signal};
+use crate::framing::Quota;
+use crate::inspect::BadBody;
+use crate::json::{Cursor, Fault};
+
+/// Records that share a resource and a scope; for metrics the points of one metric.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Group<'a> {
+    /// The resource's bytes, empty when there is none.
+    pub(crate) resource: &'a [u8],
+    /// The scope's bytes, empty when there is none.
+    pub(crate) scope: &'a [u8],
+    /// The metric's bytes, points included; empty for the other signals.
+    pub(crate) metric: &'a [u8],
+    /// The records' bytes, in order.
+    pub(crate) records: Vec<&'a [u8]>,
+}
+
+/// The groups found so far, and how many records they hold.
+#[derive(Debug, Default)]
+struct Found<'a> {
+    groups: Vec<Group<'a>>,
+    quota: Quota,
+}
+
+/// Splits a request of `signal`.
+///
+/// # Errors
+/// The body is not what it claims to be, or belongs to another signal.
+pub(crate) fn groups(signal: Signal, encoding: Encoding, body: &[u8]) -> Result<Vec<Group<'_>>, BadBody> {
+    match encoding {
+        Encoding::Json => json_groups(signal, body),
+        Encoding::Protobuf => proto_groups(signal, body),
+    }
+}
+
+impl Signal {
+    fn resources_key(self, key: &str) -> bool {
+        match self {
+            Self::Logs => matches!(key, "resourceLogs" | "resource_logs"),
+            Self::Traces => matches!(key, "resourceSpans" | "resource_spans"),
+            Self::Metrics => matches!(key, "resourceMetrics" | "resource_metrics"),
+        }
+    }
+
+    fn scopes_key(self, key: &str) -> bool {
+        match self {
+            Self::Logs => matches!(key, "scopeLogs" | "scope_logs" | "instrumentationLibraryLogs"),
+            Self::Traces => matches!(key, "scopeSpans" | "scope_spans" | "instrumentationLibrarySpans"),
+            Self::Metrics => {
+                matches!(key, "scopeMetrics" | "scope_metrics" | "instrumentationLibraryMetrics")
+            }
+        }
+    }
+
+    fn records_key(self, key: &str) -> bool {
+        match self {
+            Self::Logs => matches!(key, "logRecords" | "log_records" | "logs"),
+            Self::Traces => key == "spans",
+            Self::Metrics => key == "metrics",
+        }
+    }
+}
+
+fn json_groups(signal: Signal, body: &[u8]) -> Result<Vec<Group<'_>>, BadBody> {
+    let body = crate::framing::without_bom(body);
+    if let Err(error) = std::str::from_utf8(body) {
+        return Err(Fault { at: error.valid_up_to(), kind: crate::json::FaultKind::Utf8 }.into());
+    }
+    let mut cursor = Cursor::new(body);
+    if cursor.peek().is_none() {
+        return Err(BadBody::new("empty_body", "the body holds no record", None));
+    }
+    let (mut found, mut own, mut foreign) = (Found::default(), false, false);
+    cursor.object(|cursor, key| {
+        let key = &*key.text();
+        if signal.resources_key(key) {
+            own = true;
+            return list(cursor, |cursor| json_resource(signal, cursor, &mut found));
+        }
+        foreign |=
+            [Signal::Logs, Signal::Traces, Signal::Metrics].iter().any(|other| other.resources_key(key));
+        Ok::<(), BadBody>(cursor.skip_value().map(|_| ())?)
+    })?;
+    if cursor.peek().is_some() {
+        return Err(cursor.fault().into());
+    }
+    if foreign && !own {
+        return Err(BadBody::new("wrong_signal", "the body belongs to another OTLP signal", None));
+    }
+    Ok(found.groups)
+}
+
+/// Reads an array, or a `null` in its place.
+fn list<'a>(
+    cursor: &mut Cursor<'a>,
+    each: impl FnMut(&mut Cursor<'a>) -> Result<(), BadBody>,
+) -> Result<(), BadBody> {
+    match cursor.peek() {
+        Some(b'n') => Ok(cursor.skip_value().map(|_| ())?),
+        _ => cursor.array(each),
+    }
+}
+
+fn json_resource<'a>(signal: Signal, cursor: &mut Cursor<'a>, found: &mut Found<'a>) -> Result<(), BadBody> {
+    let first = found.groups.len();
+    let mut resource: &[u8] = b"";
+    cursor.object(|cursor, key| {
+        let key = &*key.text();
+        if signal.scopes_key(key) {
+            return list(cursor, |cursor| json_scope(signal, cursor, found));
+        }
+        let value = cursor.skip_value()?;
+        if key == "resource" {
+            resource = value;
+        }
+        Ok::<(), BadBody>(())
+    })?;
+    // The resource may stand after its scopes.
+    for group in found.groups.iter_mut().skip(first) {
+        group.resource = resource;
+    }
+    Ok(())
+}
+
+fn json_scope<'a>(signal: Signal, cursor: &mut Cursor<'a>, found: &mut Found<'a>) -> Result<(), BadBody> {
+    let first = found.groups.len();
+    let mut scope: &[u8] = b"";
+    let mut records = Vec::new();
+    cursor.object(|cursor, key| {
+        let key = &*key.text();
+        if signal.records_key(key) {
+            return list(cursor, |cursor| {
+                if signal == Signal::Metrics {
+                    return json_metric(cursor, found);
+                }
+                found.quota.take()?;
+                records.push(cursor.skip_value()?);
+                Ok(())
+            });
+        }
+        let value = cursor.skip_value()?;
+        if matches!(key, "scope" | "instrumentationLibrary") {
+            scope = value;
+        }
+        Ok::<(), BadBody>(())
+    })?;
+    if !records.is_empty() {
+        found.groups.push(Group { records, ..Group::default() });
+    }
+    for group in found.groups.iter_mut().skip(first) {
+        group.scope = scope;
+    }
+    Ok(())
+}
+
+fn json_metric<'a>(cursor: &mut Cursor<'a>, found: &mut Found<'a>) -> Result<(), BadBody> {
+    let mut records = Vec::new();
+    cursor.peek();
+    let start = cursor.position();
+    cursor.object(|cursor, key| {
+        let data = matches!(
+            &*key.text(),
+            "gauge" | "sum" | "histogram" | "exponentialHistogram" | "exponential_histogram" | "summary"
+        );
+        if !data || cursor.peek() != Some(b'{') {
+            return Ok::<(), BadBody>(cursor.skip_value().map(|_| ())?);
+        }
+        cursor.object(|cursor, key| match &*key.text() {
+            "dataPoints" | "data_points" => list(cursor, |cursor| {
+                found.quota.take()?;
+                records.push(cursor.skip_value()?);
+                Ok(())
+            }),
+            _ => Ok(cursor.skip_value().map(|_| ())?),
+        })
+    })?;
+    let metric = cursor.since(start);
+    if !records.is_empty() {
+        found.groups.push(Group { metric, records, ..Group::default() });
+    }
+    Ok(())
+}
+
+// Field numbers of opentelemetry/proto/{collector,logs,trace,metrics}/v1: the three signals share their upper levels.
+const RESOURCE_GROUPS: u32 = 1;
+const RESOURCE: u32 = 1;
+const SCOPE_GROUPS: u32 = 2;
+const SCOPE: u32 = 1;
+const RECORDS: u32 = 2;
+/// `Metric.gauge`, `.sum`, `.histogram`, `.exponential_histogram`, `.summary`.
+const METRIC_DATA: [u32; 5] = [5, 7, 9, 10, 11];
+const DATA_POINTS: u32 = 1;
+
+fn proto_groups(signal: Signal, body: &[u8]) -> Result<Vec<Group<'_>>, BadBody> {
+    let mut found = Found::default();
+    Fields::new(body).each_message(&[RESOURCE_GROUPS], |_, _, fields| {
+        let first = found.groups.len();
+        let mut resource: &[u8] = b"";
+        fields.each_message(&[RESOURCE, SCOPE_GROUPS], |field, bytes, fields| {
+            if field == RESOURCE {
+                resource = bytes;
+                return Ok(());
+            }
+            proto_scope(signal, fields, &mut found)
+        })?;
+        for group in found.groups.iter_mut().skip(first) {
+            group.resource = resource;
+        }
+        Ok(())
+    })?;
+    Ok(found.groups)
+}
+
+fn proto_scope<'a>(signal: Signal, fields: Fields<'a>, found: &mut Found<'a>) -> Result<(), BadBody> {
+    let first = found.groups.len();
+    let mut scope: &[u8] = b"";
+    let mut records = Vec::new();
+    fields.each_message(&[SCOPE, RECORDS], |field, bytes, fields| {
+        match (field, signal) {
+            (SCOPE, _) => scope = bytes,
+            (_, Signal::Metrics) => {
+                let mut points = Vec::new();
+                fields.each_message(&METRIC_DATA, |_, _, fields| {
+                    fields.each_message(&[DATA_POINTS], |_, point, _| {
+                        points.push(point);
+                        found.quota.take()
+                    })
+                })?;
+                if !points.is_empty() {
+                    found.groups.push(Group { metric: bytes, records: points, ..Group::default() });
+                }
+            }
+            (_, Signal::Logs | Signal::Traces) => {
+                found.quota.take()?;
+                records.push(bytes);
+            }
+        }
+        Ok(())
+    })?;
+    if !records.is_empty() {
+        found.groups.push(Group { records, ..Group::default() });
+    }
+    for group in found.groups.iter_mut().skip(first) {
+        group.scope = scope;
+    }
+    Ok(())
+}
+
+/// Whether a record has a span's ids.
+pub(crate) fn has_span_ids(encoding: Encoding, record: &[u8]) -> bool {
+    let (mut trace, mut span) = (false, false);
+    match encoding {
+        Encoding::Protobuf => {
+            let mut fields = Fields::new(record);
+            while let (false, Ok(Some((field, value)))) = (trace && span, fields.next()) {
+                match (field, value) {
+                    (1, Value::Bytes(id)) => trace = id.len() == 16,
+                    (2, Value::Bytes(id)) => span = id.len() == 8,
+                    _ => {}
+                }
+            }
+        }
+        Encoding::Json => {
+            let done = Fault { at: 0, kind: crate::json::FaultKind::End };
+            let read = Cursor::new(record).object(|cursor, key| {
+                let value = cursor.scalar()?;
+                match &*key.text() {
+                    "traceId" | "trace_id" => trace = !super::json::id(&value, 16).is_empty(),
+                    "spanId" | "span_id" => span = !super::json::id(&value, 8).is_empty(),
+                    _ => {}
+                }
+                if trace && span { Err(done) } else { Ok(()) }
+            });
+            // Both ends are fine: the members ran out, or both ids were found.
+            read.unwrap_or_default();
+        }
+    }
+    trace && span
+}

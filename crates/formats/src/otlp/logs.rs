@@ -1,0 +1,147 @@
+//! OTLP log records.
+
+use fleetlog_schemas::event::{AgentEvent, Channel, EventType, Status, TimestampSource};
+
+use super::frames::Group;
+use super::model::{AnyValue, Log};
+use super::origin::Origin;
+use super::{Decoder, Encoding, json, proto};
+use crate::detect::{self, Emitter};
+use crate::genai::{Gathered, Slot};
+use crate::json::ObjectWriter;
+use crate::moment::Moment;
+
+/// The generic format's name in `source_format`.
+pub(crate) const FORMAT: &str = "otlp.logs";
+
+/// Decodes the log records of one group.
+pub(super) fn decode(decoder: &mut Decoder<'_>, group: &Group<'_>) {
+    let origin = Origin::of(decoder.encoding, group);
+    for record in &group.records {
+        let Some(index) = decoder.next_index() else { continue };
+        let log = match decoder.encoding {
+            Encoding::Json => json::log(record).map_err(|fault| fault.message()),
+            Encoding::Protobuf => proto::log(record).map_err(|error| error.to_string()),
+        };
+        match log {
+            Err(fault) => decoder.misshapen(index, group, record, &fault),
+            Ok(log) => {
+                let event = match detect::emitter_of_log(&origin, &log) {
+                    Emitter::ClaudeCode => {
+                        crate::claude::logs::event(decoder, &origin, index, group, record, log)
+                    }
+                    Emitter::Other => generic(decoder, &origin, index, group, record, log),
+                };
+                decoder.out.events.push(event);
+            }
+        }
+    }
+}
+
+/// The time of a log record: its own, else when it was observed, else when it was received.
+pub(crate) fn set_time(event: &mut AgentEvent, data: &mut ObjectWriter, log: &Log<'_>) {
+    let (nanos, source) = match (log.time, log.observed) {
+        (0, 0) => return,
+        (0, observed) => (observed, TimestampSource::Observed),
+        (time, _) => (time, TimestampSource::Event),
+    };
+    let moment = Moment::of_nanos(i128::from(nanos));
+    event.timestamp = moment.nanos;
+    event.timestamp_source = source;
+    if moment.clamped {
+        data.field("timestamp_original", &nanos.to_string());
+    }
+}
+
+/// The identity of a log record whose source has none of its own (MAPPING §9, "other OTLP logs").
+pub(crate) fn identify(
+    decoder: &mut Decoder<'_>,
+    event: &mut AgentEvent,
+    index: u32,
+    group: &Group<'_>,
+    record: &[u8],
+) {
+    event.dedup_key = if event.timestamp_source == TimestampSource::Ingest {
+        decoder.identities.arrival(index)
+    } else {
+        decoder.identities.content(FORMAT, &[group.resource, group.scope, record])
+    };
+    event.event_id = event.dedup_key.to_string();
+}
+
+/// The severity as one of six words (opentelemetry logs data model, "Severity fields").
+pub(crate) fn level(log: &Log<'_>) -> String {
+    let word = match log.severity {
+        1..=4 => "trace",
+        5..=8 => "debug",
+        9..=12 => "info",
+        13..=16 => "warn",
+        17..=20 => "error",
+        21..=24 => "fatal",
+        _ => return log.severity_text.to_ascii_lowercase(),
+    };
+    word.to_owned()
+}
+
+fn generic<'a>(
+    decoder: &mut Decoder<'_>,
+    origin: &Origin<'a>,
+    index: u32,
+    group: &Group<'_>,
+    record: &[u8],
+    mut log: Log<'a>,
+) -> AgentEvent {
+    let mut event = origin.event(decoder, index, FORMAT);
+    let mut data = ObjectWriter::new();
+    set_time(&mut event, &mut data, &log);
+    event.channel = Channel::AgentLog;
+    event.event_type = EventType::Log;
+    event.level = level(&log);
+    let mut gathered = Gathered::of(std::mem::take(&mut log.attributes));
+    gathered.identity_into(&mut event, origin);
+    event.name = log.event_name;
+    if event.name.is_empty() {
+        event.name = gathered.take_text(Slot::EventName);
+    }
+    gathered.content_into(&mut event);
+    event.error_type = gathered.take_text(Slot::ErrorType);
+    event.error_message = gathered.take_text(Slot::ErrorMessage);
+    if !event.error_type.is_empty() {
+        event.event_type = EventType::Error;
+        event.status = Status::Error;
+    }
+    event.trace_id = log.trace_id;
+    event.span_id = log.span_id;
+    let stated = gathered.take_text(Slot::RecordId);
+    if stated.is_empty() {
+        identify(decoder, &mut event, index, group, record);
+    } else {
+        event.dedup_key = decoder.identities.stated(FORMAT, &[stated.as_bytes()]);
+        event.event_id = stated;
+    }
+    // Usage in a log repeats what the span of the same call says; it stays in data and is not counted.
+    gathered.rest_into(&mut data);
+    if let Some(body) = &log.body {
+        data.field("body", body);
+    }
+    finish_data(&mut event, data, log.dropped_attributes);
+    event
+}
+
+/// Writes the data of a log record, with the number of attributes that its sender left out.
+pub(crate) fn finish_data(event: &mut AgentEvent, mut data: ObjectWriter, dropped: u64) {
+    if dropped > 0 {
+        data.field("dropped_attributes", &dropped);
+    }
+    event.data = data.finish();
+}
+
+/// The name of the event that a log record is: its field, else its attribute, else its body up to a known prefix.
+pub(crate) fn event_name<'l>(log: &'l Log<'_>) -> &'l str {
+    let attribute =
+        || log.attributes.iter().find(|(key, _)| key == "event.name").and_then(|(_, value)| value.as_str());
+    match log.event_name.as_str() {
+        "" => attribute().or_else(|| log.body.as_ref().and_then(AnyValue::as_str)).unwrap_or_default(),
+        name => name,
+    }
+}
