@@ -23,7 +23,7 @@ CREATE TABLE IF NOT EXISTS {database}.usage_1m_groups
         cost_reported_calls  UInt64,
         cost_computed        Decimal(18, 9),
         cost_computed_calls  UInt64,
-        duration_ms          Float64,
+        duration_us          UInt64,
         duration_calls       UInt64,
         guessed_calls        UInt64
     )                                          COMMENT 'Sums over the calls of that minute, per combination of dimensions.' CODEC(ZSTD(1))

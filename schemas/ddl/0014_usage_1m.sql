@@ -44,7 +44,7 @@ AS SELECT
     usage.cost_reported_calls AS cost_reported_calls,
     usage.cost_computed AS cost_computed,
     usage.cost_computed_calls AS cost_computed_calls,
-    usage.duration_ms AS duration_ms,
+    usage.duration_us / 1000 AS duration_ms,
     usage.duration_calls AS duration_calls,
     usage.guessed_calls AS guessed_calls,
     version

@@ -204,7 +204,7 @@ pub fn row_policies(database: &DatabaseName) -> Vec<String> {
 /// What the one user of the embedded engine may do: everything inside the engine, nothing outside it.
 ///
 /// Left out are the sources (`file()`, `url()`, `s3()` and the like), which would read the host's files and network.
-const EMBEDDED_GRANT: &str = "GRANT SHOW, SELECT, INSERT, ALTER, CREATE DATABASE, CREATE TABLE, CREATE VIEW, \
+const EMBEDDED_GRANT: &str = "GRANT SHOW, SHOW ROW POLICIES, SELECT, INSERT, ALTER, CREATE DATABASE, CREATE TABLE, CREATE VIEW, \
      CREATE TEMPORARY TABLE, DROP, TRUNCATE, OPTIMIZE, KILL QUERY, SYSTEM ON *.*";
 
 /// The users file of the embedded engine: one user, the row filters of every table, no reach outside the engine.

@@ -1,1 +1,38 @@
 //! The only user of the ClickHouse client; applies the DDL.
+//!
+//! - [`Store`] is one connection pool to one database: migrations, the proof that readers are confined, the store's
+//!   clock.
+//! - [`Store::insert_events`] and its neighbours write facts: one Kafka partition's range a call, under a token that
+//!   makes a retry harmless (INV-4).
+//! - [`derived`] reads what the derivations need and writes what they yield, versioned.
+//! - [`Reader`] and [`ProjectReader`] are the query API's: every query is confined to one project by the row filters,
+//!   read-only and limited (INV-10). SELECTs are built there, not here.
+//!
+//! This crate decides nothing about events: it knows columns, settings and what ClickHouse's errors mean.
+
+mod access;
+mod config;
+pub mod derived;
+mod error;
+mod facts;
+mod insert;
+mod migrate;
+mod reader;
+mod rows;
+mod store;
+
+pub use config::StoreConfig;
+pub use error::StoreError;
+pub use facts::{Attempt, FactRange, Located};
+pub use migrate::Migrated;
+pub use reader::{ProjectReader, Query, Reader, ReaderLimits};
+pub use rows::{Call, Contribution, GroupKind, PieceRow, Session, Tool, UsageRow};
+pub use store::Store;
+
+/// The client's row traits, so that the query API can derive them without depending on the client:
+/// `#[derive(fleetlog_store::row::Row, serde::Deserialize)] #[clickhouse(crate = "fleetlog_store::row")]`.
+pub mod row {
+    #[doc(hidden)]
+    pub use clickhouse::_priv;
+    pub use clickhouse::{Row, RowOwned, RowRead};
+}

@@ -1,0 +1,95 @@
+//! What the derivations read and write.
+//!
+//! A group is recomputed in this order, and each step can be repeated (design: versions):
+//!
+//! 1. [`Store::add_group_hours`]: in which hours the group has events, a set that only grows;
+//! 2. [`Store::next_version`]: the clock, before anything is read;
+//! 3. [`Store::group_hours`], [`Store::summaries`] and [`Store::sightings`]: all facts of the groups;
+//! 4. [`Store::write_groups`]: contributions to usage first, then the groups;
+//! 5. [`Store::recompute_usage`]: the minutes and hours touched, each from a clock read of its own;
+//! 6. [`Store::record_progress`].
+
+mod facts;
+mod progress;
+mod write;
+
+pub use facts::{GroupFilter, Sighting, Sightings, Summary};
+pub use progress::{Progress, UnderivedGroup};
+pub use write::DerivedGroup;
+
+use std::collections::BTreeSet;
+
+use crate::{GroupKind, Store, StoreError};
+
+/// A group's name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct GroupKey {
+    /// Project.
+    pub project_id: String,
+    /// What it is.
+    pub kind: GroupKind,
+    /// Session id, trace id, or the start of the minute in seconds since the epoch.
+    pub id: String,
+}
+
+/// An hour in which a group has events.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct GroupHour {
+    /// The group: a session or a trace. A loose minute names its hour itself.
+    pub key: GroupKey,
+    /// Start of the hour, seconds since the epoch.
+    pub hour: u32,
+    /// Start of the day of receipt, seconds since the epoch; how long the hour is remembered depends on it.
+    pub received_day: u32,
+}
+
+#[derive(clickhouse::Row, serde::Serialize)]
+struct GroupHourRow<'a> {
+    project_id: &'a str,
+    group_kind: &'a str,
+    group_id: &'a str,
+    hour: u32,
+    last_received_at: u32,
+}
+
+impl Store {
+    /// Adds to the set of hours of groups.
+    ///
+    /// # Errors
+    /// After an error, add them again before anything is recomputed.
+    pub async fn add_group_hours(&self, hours: &[GroupHour]) -> Result<(), StoreError> {
+        if hours.is_empty() {
+            return Ok(());
+        }
+        let mut insert = self.insert::<GroupHourRow<'static>>("group_hours", None).await?;
+        for hour in hours {
+            let row = GroupHourRow {
+                project_id: &hour.key.project_id,
+                group_kind: hour.key.kind.as_str(),
+                group_id: &hour.key.id,
+                hour: hour.hour,
+                last_received_at: hour.received_day,
+            };
+            insert.write(&row).await.map_err(StoreError::from_client)?;
+        }
+        insert.end().await.map_err(StoreError::from_client)
+    }
+
+    /// All hours in which any of the groups has events, seconds since the epoch.
+    ///
+    /// # Errors
+    /// Whatever keeps the query from being answered.
+    pub async fn group_hours(&self, keys: &[GroupKey]) -> Result<BTreeSet<u32>, StoreError> {
+        let named: Vec<(&str, &str, &str)> = keys
+            .iter()
+            .map(|key| (key.project_id.as_str(), key.kind.as_str(), key.id.as_str()))
+            .collect();
+        let sql = format!(
+            "SELECT DISTINCT toUnixTimestamp(hour) FROM {}.group_hours \
+             WHERE (project_id, group_kind, group_id) IN {{keys:Array(Tuple(String, String, String))}}",
+            self.database()
+        );
+        let hours: Vec<u32> = self.read_with(&sql, |query| query.param("keys", &named)).await?;
+        Ok(hours.into_iter().collect())
+    }
+}

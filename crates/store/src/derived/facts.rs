@@ -1,0 +1,303 @@
+//! Reading all facts of some groups of one kind.
+
+use clickhouse::query::RowCursor;
+
+use super::GroupKey;
+use crate::store::limited;
+use crate::{GroupKind, Store, StoreError};
+
+/// Groups of one kind, and the hours in which they have events.
+#[derive(Clone, Debug)]
+pub struct GroupFilter {
+    /// Their kind.
+    pub kind: GroupKind,
+    /// The groups.
+    pub keys: Vec<GroupKey>,
+    /// Hours, seconds since the epoch. An hour too many costs time, one too few loses facts.
+    pub hours: Vec<u32>,
+}
+
+/// What a group's events say together. Every column is a minimum, a maximum, a set or a count of distinct events, so
+/// neither order nor repetition of events can change it.
+#[derive(Clone, Debug, clickhouse::Row, serde::Deserialize)]
+pub struct Summary {
+    /// Project.
+    pub project_id: String,
+    /// Group, of the kind asked for.
+    pub group_id: String,
+    /// Time of the first event, nanoseconds.
+    pub started_at: i64,
+    /// Time of the last event or its end, nanoseconds.
+    pub ended_at: i64,
+    /// When the first event was received, nanoseconds.
+    pub first_received_at: i64,
+    /// When the last event was received, nanoseconds.
+    pub last_received_at: i64,
+    /// Time of the last reported end of the session; 0 when none was.
+    pub last_end_at: i64,
+    /// Time of the last start or prompt; 0 when there was none.
+    pub last_begin_at: i64,
+    /// Distinct events.
+    pub event_count: u64,
+    /// Distinct events that report an error outside any call.
+    pub error_count: u64,
+    /// Distinct prompts.
+    pub prompt_count: u64,
+    /// Distinct events that report a call to a model or a tool.
+    pub sighting_count: u64,
+    /// Names of agents, sorted, at most 100.
+    pub agents: Vec<String>,
+    /// Users, sorted, at most 100.
+    pub users: Vec<String>,
+    /// Machines, sorted, at most 100.
+    pub hosts: Vec<String>,
+    /// Sources, sorted, at most 100.
+    pub sources: Vec<String>,
+}
+
+/// Declares the row of a sighting and the list of its columns.
+macro_rules! sighting {
+    ($($(#[$attribute:meta])* $column:literal $field:ident: $field_type:ty),+ $(,)?) => {
+        /// An event that may report a call: the columns that deciding needs.
+        #[derive(Clone, Debug, Default, clickhouse::Row, serde::Deserialize)]
+        pub struct Sighting {
+            /// Group, of the kind asked for.
+            pub group_id: String,
+            $($(#[$attribute])* pub $field: $field_type),+
+        }
+
+        const SIGHTING_COLUMNS: &[&str] = &[$($column),+];
+    };
+}
+
+sighting! {
+    /// Project.
+    "project_id" project_id: String,
+    /// The event.
+    "event_id" event_id: String,
+    /// Its identity.
+    "dedup_key" dedup_key: u128,
+    /// Program that emitted it.
+    "source" source: String,
+    /// Format it arrived in.
+    "source_format" source_format: String,
+    /// Channel it arrived by.
+    "channel" channel: String,
+    /// When it happened, nanoseconds.
+    "timestamp" timestamp: i64,
+    /// When it ended, nanoseconds.
+    "end_timestamp" end_timestamp: Option<i64>,
+    /// When it was received, nanoseconds.
+    "received_at" received_at: i64,
+    /// What happened.
+    #[serde(rename = "type")]
+    "type" event_type: String,
+    /// How it ended.
+    "status" status: String,
+    /// Class of the error.
+    "error_type" error_type: String,
+    /// Text of the error.
+    "error_message" error_message: String,
+    /// Trace.
+    "trace_id" trace_id: String,
+    /// Span.
+    "span_id" span_id: String,
+    /// Turn.
+    "turn_id" turn_id: String,
+    /// The provider's id of the request.
+    "request_id" request_id: String,
+    /// The model's id of the tool call.
+    "tool_call_id" tool_call_id: String,
+    /// Agent.
+    "agent_id" agent_id: String,
+    /// The agent's name.
+    "agent_name" agent_name: String,
+    /// Person or account.
+    "user_id" user_id: String,
+    /// Provider.
+    "provider" provider: String,
+    /// Model that answered.
+    "model" model: String,
+    /// Model asked for.
+    "model_requested" model_requested: String,
+    /// Why the model stopped.
+    "finish_reason" finish_reason: String,
+    /// Attempt number.
+    "attempt" attempt: Option<u32>,
+    /// Duration, milliseconds.
+    "duration_ms" duration_ms: Option<f64>,
+    /// Time to the first token, milliseconds.
+    "ttft_ms" ttft_ms: Option<f64>,
+    /// Uncached input tokens.
+    "in_uncached" in_uncached: u64,
+    /// Input tokens read from a cache.
+    "cache_read" cache_read: u64,
+    /// Input tokens written to a 5-minute cache.
+    "cache_write_5m" cache_write_5m: u64,
+    /// Input tokens written to a 1-hour cache.
+    "cache_write_1h" cache_write_1h: u64,
+    /// Visible output tokens.
+    "out_visible" out_visible: u64,
+    /// Reasoning tokens.
+    "out_reasoning" out_reasoning: u64,
+    /// Convention of the counts.
+    "token_basis" token_basis: String,
+    /// What the counts describe.
+    "usage_role" usage_role: String,
+    /// Key of the call.
+    "llm_call_key" llm_call_key: String,
+    /// Reported cost, billionths of a dollar.
+    "cost_reported" cost_reported: Option<i64>,
+    /// Computed cost, billionths of a dollar.
+    "cost_computed" cost_computed: Option<i64>,
+    /// Price table of the computed cost.
+    "price_version" price_version: String,
+    /// Tool.
+    "tool_name" tool_name: String,
+    /// Kind of tool.
+    "tool_kind" tool_kind: String,
+    /// MCP server.
+    "mcp_server" mcp_server: String,
+    /// Decision about a tool.
+    "decision" decision: String,
+    /// Exit code.
+    "exit_code" exit_code: Option<i32>,
+    /// File.
+    "file_path" file_path: String,
+    /// Lines added.
+    "lines_added" lines_added: Option<u64>,
+    /// Lines removed.
+    "lines_removed" lines_removed: Option<u64>,
+    /// Size of the file.
+    "file_size" file_size: Option<u64>,
+    /// Bytes of input.
+    "bytes_in" bytes_in: Option<u64>,
+    /// Bytes of output.
+    "bytes_out" bytes_out: Option<u64>,
+    /// Raw partition.
+    "raw_partition" raw_partition: i32,
+    /// Raw offset.
+    "raw_offset" raw_offset: i64,
+    /// Index within the request.
+    "raw_index" raw_index: u32,
+}
+
+/// Sightings, as they are read.
+pub struct Sightings {
+    cursor: RowCursor<Sighting>,
+    within: std::time::Duration,
+}
+
+impl Sightings {
+    /// The next one.
+    ///
+    /// # Errors
+    /// Whatever ends the answer early: then none of it may be used.
+    pub async fn next(&mut self) -> Result<Option<Sighting>, StoreError> {
+        limited(self.within, self.cursor.next()).await
+    }
+}
+
+impl Store {
+    /// One row for each group that has events.
+    ///
+    /// # Errors
+    /// Whatever keeps the query from being answered.
+    pub async fn summaries(&self, filter: &GroupFilter) -> Result<Vec<Summary>, StoreError> {
+        let sql = format!(
+            "SELECT project_id, {group} AS group_id, \
+               min(timestamp) AS started_at, max(greatest(timestamp, ifNull(end_timestamp, timestamp))) AS ended_at, \
+               min(received_at) AS first_received_at, max(received_at) AS last_received_at, \
+               toUnixTimestamp64Nano(maxIf(timestamp, type = 'session.end')) AS last_end_at, \
+               toUnixTimestamp64Nano(maxIf(timestamp, type IN ('session.start', 'user.prompt'))) AS last_begin_at, \
+               uniqExact(dedup_key) AS event_count, \
+               uniqExactIf(dedup_key, type = 'error' OR (status = 'error' AND NOT ({SIGHTING}))) AS error_count, \
+               uniqExactIf(dedup_key, type = 'user.prompt') AS prompt_count, \
+               uniqExactIf(dedup_key, {SIGHTING}) AS sighting_count, \
+               arraySort(groupUniqArrayIf(100)(toString(agent_name), agent_name != '')) AS agents, \
+               arraySort(groupUniqArrayIf(100)(toString(user_id), user_id != '')) AS users, \
+               arraySort(groupUniqArrayIf(100)(toString(host), host != '')) AS hosts, \
+               arraySort(groupUniqArrayIf(100)(toString(source), source != '')) AS sources \
+             FROM {db}.events WHERE {facts} GROUP BY project_id, group_id",
+            group = group_expression(filter.kind),
+            db = self.database(),
+            facts = facts_of(filter.kind),
+        );
+        let groups = named(filter);
+        self.read_with(&sql, |query| query.param("groups", &groups).param("hours", &filter.hours)).await
+    }
+
+    /// All events of the groups that may report a call, in no order.
+    ///
+    /// # Errors
+    /// When the query cannot be prepared; what ClickHouse says comes with the rows.
+    pub fn sightings(&self, filter: &GroupFilter) -> Result<Sightings, StoreError> {
+        let sql = format!(
+            "SELECT {group} AS group_id, {columns} FROM {db}.events WHERE {facts} AND ({SIGHTING})",
+            group = group_expression(filter.kind),
+            columns = SIGHTING_COLUMNS.join(", "),
+            db = self.database(),
+            facts = facts_of(filter.kind),
+        );
+        let groups = named(filter);
+        let cursor = self
+            .reading(&sql)
+            .param("groups", &groups)
+            .param("hours", &filter.hours)
+            .fetch::<Sighting>()
+            .map_err(StoreError::from_client)?;
+        Ok(Sightings { cursor, within: self.read_timeout })
+    }
+}
+
+/// Events that may report a call to a model or a tool ([`fleetlog_schemas::EventType::is_llm`] and `is_tool`), and
+/// decisions about tools.
+const SIGHTING: &str = "type IN ('llm.request', 'llm.response', 'tool.decision', 'tool.call', 'command.run', \
+     'file.read', 'file.edit', 'file.create', 'file.delete', 'search', 'web.fetch', 'mcp.call')";
+
+const fn group_expression(kind: GroupKind) -> &'static str {
+    match kind {
+        GroupKind::Session => "session_id",
+        GroupKind::Trace => "trace_id",
+        GroupKind::Loose => "toString(toUnixTimestamp(toStartOfMinute(timestamp)))",
+    }
+}
+
+/// The facts of groups of a kind; each comparison is one that the order of `events` can use.
+const fn facts_of(kind: GroupKind) -> &'static str {
+    match kind {
+        GroupKind::Session => {
+            "(project_id, session_id) IN {groups:Array(Tuple(String, String))} \
+             AND toStartOfHour(timestamp) IN {hours:Array(DateTime('UTC'))} AND session_id != ''"
+        }
+        GroupKind::Trace => {
+            "(project_id, trace_id) IN {groups:Array(Tuple(String, String))} \
+             AND toStartOfHour(timestamp) IN {hours:Array(DateTime('UTC'))} AND session_id = '' AND trace_id != ''"
+        }
+        GroupKind::Loose => {
+            "(project_id, toString(toUnixTimestamp(toStartOfMinute(timestamp)))) \
+               IN {groups:Array(Tuple(String, String))} \
+             AND toStartOfHour(timestamp) IN {hours:Array(DateTime('UTC'))} AND session_id = '' AND trace_id = ''"
+        }
+    }
+}
+
+fn named(filter: &GroupFilter) -> Vec<(&str, &str)> {
+    filter.keys.iter().map(|key| (key.project_id.as_str(), key.id.as_str())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use fleetlog_schemas::EventType;
+
+    use super::*;
+
+    #[test]
+    fn every_type_that_can_report_a_call_is_read() {
+        for kind in EventType::ALL {
+            let read = SIGHTING.contains(&format!("'{kind}'"));
+            let reports = kind.is_llm() || kind.is_tool() || *kind == EventType::ToolDecision;
+            assert_eq!(read, reports, "{kind}");
+        }
+    }
+}

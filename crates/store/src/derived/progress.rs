@@ -1,0 +1,160 @@
+//! How far the derivations have come, and what is not in them yet.
+
+use std::collections::HashMap;
+
+use super::{GroupKey, facts::GroupFilter};
+use crate::{GroupKind, Store, StoreError};
+
+/// Up to where a partition of the events topic is derived.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Partition of the events topic.
+    pub partition: i32,
+    /// Every stored event up to this offset is reflected in the groups.
+    pub derived_offset: i64,
+    /// Version of the groups that reflect them.
+    pub version: u64,
+}
+
+#[derive(clickhouse::Row, serde::Serialize)]
+struct ProgressRow {
+    log_partition: i32,
+    derived_offset: i64,
+    version: u64,
+}
+
+/// A group with underived events, and one of its hours.
+#[derive(Clone, Debug, PartialEq, Eq, clickhouse::Row, serde::Deserialize)]
+pub struct UnderivedGroup {
+    project_id: String,
+    kind: String,
+    id: String,
+    /// Hour of the events, seconds since the epoch.
+    pub hour: u32,
+    /// Day of receipt of the last of them, seconds since the epoch.
+    pub received_day: u32,
+    /// Their highest offset.
+    pub last_offset: i64,
+}
+
+impl UnderivedGroup {
+    /// The group.
+    pub fn key(&self) -> GroupKey {
+        let kind = match self.kind.as_str() {
+            "session" => GroupKind::Session,
+            "trace" => GroupKind::Trace,
+            _ => GroupKind::Loose,
+        };
+        GroupKey { project_id: self.project_id.clone(), kind, id: self.id.clone() }
+    }
+}
+
+impl Store {
+    /// Records progress. Only after the groups and the usage of these versions are written.
+    ///
+    /// # Errors
+    /// After an error the facts beyond what was recorded are derived again, which is harmless.
+    pub async fn record_progress(&self, progress: &[Progress]) -> Result<(), StoreError> {
+        if progress.is_empty() {
+            return Ok(());
+        }
+        let mut insert = self.insert::<ProgressRow>("derivation_progress", None).await?;
+        for at in progress {
+            let row = ProgressRow {
+                log_partition: at.partition,
+                derived_offset: at.derived_offset,
+                version: at.version,
+            };
+            insert.write(&row).await.map_err(StoreError::from_client)?;
+        }
+        insert.end().await.map_err(StoreError::from_client)
+    }
+
+    /// Recorded progress by partition.
+    ///
+    /// # Errors
+    /// Whatever keeps the query from being answered.
+    pub async fn progress(&self) -> Result<HashMap<i32, i64>, StoreError> {
+        let sql = format!(
+            "SELECT log_partition, argMax(derived_offset, version) FROM {}.derivation_progress GROUP BY log_partition",
+            self.database()
+        );
+        Ok(self.read_all::<(i32, i64)>(&sql).await?.into_iter().collect())
+    }
+
+    /// Groups that have stored events of a partition beyond an offset, with the hours of these events: what a new
+    /// owner of the partition has to touch again.
+    ///
+    /// At most `limit` rows, those with the lowest offsets: when as many come back, everything up to the lowest
+    /// `last_offset` left out is not covered, and the next call goes on from there.
+    ///
+    /// # Errors
+    /// Whatever keeps the query from being answered.
+    pub async fn underived(
+        &self,
+        partition: i32,
+        beyond: i64,
+        limit: usize,
+    ) -> Result<Vec<UnderivedGroup>, StoreError> {
+        let sql = format!(
+            "SELECT project_id, multiIf(session_id != '', 'session', trace_id != '', 'trace', 'loose') AS kind, \
+               multiIf(session_id != '', session_id, trace_id != '', trace_id, \
+                 toString(toUnixTimestamp(toStartOfMinute(timestamp)))) AS id, \
+               toUnixTimestamp(toStartOfHour(timestamp)) AS hour, \
+               toUnixTimestamp(toStartOfDay(max(received_at))) AS received_day, max(log_offset) AS last_offset \
+             FROM {}.events WHERE log_partition = {{partition:Int32}} AND log_offset > {{beyond:Int64}} \
+             GROUP BY project_id, kind, id, hour ORDER BY min(log_offset) LIMIT {{limit:UInt64}}",
+            self.database()
+        );
+        self.read_with(&sql, |query| {
+            query.param("partition", partition).param("beyond", beyond).param("limit", limit as u64)
+        })
+        .await
+    }
+
+    /// `derived_through`: every stored event that was received before this instant (nanoseconds) is reflected in the
+    /// derivations. It is the store's present when nothing waits.
+    ///
+    /// Says nothing of what is acknowledged and not stored yet: that is `complete_through`'s matter.
+    ///
+    /// # Errors
+    /// Whatever keeps the queries from being answered.
+    pub async fn derived_through(&self) -> Result<i64, StoreError> {
+        let progress = self.progress().await?;
+        let known: Vec<i32> = progress.keys().copied().collect();
+        let beyond: Vec<String> = progress
+            .iter()
+            // Numbers only: nothing to escape.
+            .map(|(partition, offset)| format!("(log_partition = {partition} AND log_offset > {offset})"))
+            .chain([format!("log_partition NOT IN {known:?}")])
+            .collect();
+        let sql = format!(
+            "SELECT toUnixTimestamp64Nano(if(count() = 0, now64(9), least(now64(9), min(received_at)))) \
+             FROM {}.events WHERE {}",
+            self.database(),
+            beyond.join(" OR ")
+        );
+        self.read_one(&sql, self.read_timeout).await
+    }
+
+    /// The filter that finds all facts of groups of one kind.
+    ///
+    /// # Errors
+    /// Whatever keeps their hours from being read.
+    pub async fn group_filter(&self, kind: GroupKind, keys: Vec<GroupKey>) -> Result<GroupFilter, StoreError> {
+        let hours = match kind {
+            GroupKind::Session | GroupKind::Trace => self.group_hours(&keys).await?.into_iter().collect(),
+            GroupKind::Loose => {
+                let mut hours: Vec<u32> = keys
+                    .iter()
+                    .filter_map(|key| key.id.parse::<u32>().ok())
+                    .map(|minute| minute - minute % 3600)
+                    .collect();
+                hours.sort_unstable();
+                hours.dedup();
+                hours
+            }
+        };
+        Ok(GroupFilter { kind, keys, hours })
+    }
+}

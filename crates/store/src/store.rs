@@ -1,0 +1,185 @@
+//! One database of one ClickHouse, and its clock.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use clickhouse::{Client, Compression, Row, RowOwned, RowRead};
+use fleetlog_schemas::ddl::{DatabaseName, Engine, Parameters};
+
+use crate::{StoreConfig, StoreError};
+
+/// A pool of connections to one database. Cheap to clone.
+#[derive(Clone)]
+pub struct Store {
+    pub(crate) client: Client,
+    pub(crate) parameters: Arc<Parameters>,
+    pub(crate) insert_timeout: Duration,
+    pub(crate) read_timeout: Duration,
+    /// Whether inserted rows are checked against the columns of their table first.
+    pub(crate) validates_rows: bool,
+    /// The highest version given out, so that none is given out twice (design: versions come from one clock).
+    pub(crate) last_version: Arc<AtomicU64>,
+}
+
+impl Store {
+    /// Prepares connections; none is opened before the first request.
+    ///
+    /// # Errors
+    /// [`StoreError::Config`] when the database's name needs quoting or the address is not HTTP.
+    pub fn new(config: &StoreConfig) -> Result<Self, StoreError> {
+        let database = DatabaseName::parse(&config.database).map_err(|e| StoreError::Config(e.to_string()))?;
+        if !config.url.starts_with("http://") {
+            return Err(StoreError::Config(format!("clickhouse.url {:?} does not start with http://", config.url)));
+        }
+        let mut client = Client::default()
+            .with_url(&config.url)
+            .with_user(&config.user)
+            .with_compression(if config.compression { Compression::Lz4 } else { Compression::None });
+        if !config.password.is_empty() {
+            client = client.with_password(config.password.expose());
+        }
+        Ok(Self {
+            client,
+            parameters: Arc::new(Parameters {
+                database,
+                retention_days: config.retention_days,
+                derived_retention_days: config.derived_retention_days,
+                engine: Engine::SingleNode,
+            }),
+            insert_timeout: Duration::from_secs(config.insert_timeout_s.into()),
+            read_timeout: Duration::from_secs(config.read_timeout_s.into()),
+            validates_rows: false,
+            last_version: Arc::new(AtomicU64::new(0)),
+        })
+    }
+
+    /// The same store, which asks for a table's columns and checks every row against them before it is sent.
+    ///
+    /// For tests: it costs a query a table and a comparison a value.
+    #[must_use]
+    pub fn validating_rows(mut self) -> Self {
+        self.validates_rows = true;
+        self
+    }
+
+    /// The database of all tables.
+    pub fn database(&self) -> &str {
+        self.parameters.database.as_str()
+    }
+
+    /// Days that facts are kept.
+    pub fn retention_days(&self) -> u32 {
+        self.parameters.retention_days
+    }
+
+    /// Whether ClickHouse answers.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] and the like when it does not.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        let one: u8 = self.read_one("SELECT toUInt8(1)", Duration::from_secs(5)).await?;
+        if one == 1 { Ok(()) } else { Err(StoreError::Answer("SELECT 1 is not 1".to_owned())) }
+    }
+
+    /// ClickHouse's clock, milliseconds since the epoch.
+    ///
+    /// # Errors
+    /// Whatever keeps the query from being answered.
+    pub async fn now_ms(&self) -> Result<i64, StoreError> {
+        self.read_one("SELECT toUnixTimestamp64Milli(now64(3))", Duration::from_secs(5)).await
+    }
+
+    /// A version for a recomputation that begins after this call.
+    ///
+    /// # Invariants
+    /// From the node's clock, in nanoseconds; above every version this process has given out, and never below the
+    /// highest one stored (design: versions). Read it before the facts, or the highest version may not have seen them.
+    ///
+    /// # Errors
+    /// Whatever keeps the query from being answered.
+    pub async fn next_version(&self) -> Result<u64, StoreError> {
+        if self.last_version.load(Ordering::SeqCst) == 0 {
+            let stored = self.highest_version().await?;
+            self.last_version.fetch_max(stored, Ordering::SeqCst);
+        }
+        let now: i64 =
+            self.read_one("SELECT toUnixTimestamp64Nano(now64(9))", Duration::from_secs(5)).await?;
+        let now = u64::try_from(now).unwrap_or(0);
+        let mut last = self.last_version.load(Ordering::SeqCst);
+        loop {
+            let next = now.max(last + 1);
+            match self.last_version.compare_exchange(last, next, Ordering::SeqCst, Ordering::SeqCst) {
+                Ok(_) => return Ok(next),
+                Err(raced) => last = raced,
+            }
+        }
+    }
+
+    async fn highest_version(&self) -> Result<u64, StoreError> {
+        let db = self.database();
+        let sql = format!(
+            "SELECT greatest((SELECT max(version) FROM {db}.session_groups), \
+             (SELECT max(version) FROM {db}.usage_1m_groups), (SELECT max(version) FROM {db}.usage_1h_groups))"
+        );
+        self.read_one(&sql, self.read_timeout).await
+    }
+
+    /// Runs a statement that returns nothing.
+    pub(crate) async fn execute(&self, sql: &str, within: Duration) -> Result<(), StoreError> {
+        let query = self
+            .client
+            .query_raw(sql)
+            .with_setting("max_execution_time", within.as_secs().to_string())
+            .with_setting("log_comment", "");
+        limited(within, query.execute()).await
+    }
+
+    /// A query of ours, unconfined and limited in time.
+    pub(crate) fn reading(&self, sql: &str) -> clickhouse::query::Query {
+        self.client
+            .query_raw(sql)
+            .with_setting("max_execution_time", self.read_timeout.as_secs().to_string())
+            .with_setting("log_comment", "")
+    }
+
+    /// Reads the only row of a query.
+    pub(crate) async fn read_one<T>(&self, sql: &str, within: Duration) -> Result<T, StoreError>
+    where
+        T: Row + RowOwned + RowRead,
+    {
+        let query = self.reading(sql).with_setting("max_execution_time", within.as_secs().to_string());
+        limited(within, query.fetch_one::<T>()).await
+    }
+
+    /// Reads all rows of a query.
+    pub(crate) async fn read_all<T>(&self, sql: &str) -> Result<Vec<T>, StoreError>
+    where
+        T: Row + RowOwned + RowRead,
+    {
+        self.read_with(sql, |query| query).await
+    }
+
+    /// Reads all rows of a query with parameters.
+    pub(crate) async fn read_with<T>(
+        &self,
+        sql: &str,
+        parameters: impl FnOnce(clickhouse::query::Query) -> clickhouse::query::Query,
+    ) -> Result<Vec<T>, StoreError>
+    where
+        T: Row + RowOwned + RowRead,
+    {
+        limited(self.read_timeout, parameters(self.reading(sql)).fetch_all::<T>()).await
+    }
+}
+
+/// Waits a little longer for an answer than ClickHouse may take for it, so that a dead connection ends too.
+pub(crate) async fn limited<T>(
+    within: Duration,
+    answer: impl Future<Output = Result<T, clickhouse::error::Error>>,
+) -> Result<T, StoreError> {
+    match tokio::time::timeout(within + Duration::from_secs(5), answer).await {
+        Ok(answer) => answer.map_err(StoreError::from_client),
+        Err(_) => Err(StoreError::Unavailable(format!("no answer within {within:?}"))),
+    }
+}
