@@ -4,11 +4,12 @@
 //! `compress=1`): a CityHash128 checksum, a method byte, two sizes, an LZ4 or ZSTD block. Decoders are readers, so that
 //! a body is never in memory as a whole; what one frame may unpack to is bounded, since its size is the sender's claim.
 
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 
 use cityhash_rs::cityhash_102_128;
 use flate2::Compression;
-use flate2::read::{MultiGzDecoder, ZlibDecoder};
+use flate2::bufread::ZlibDecoder;
+use flate2::read::MultiGzDecoder;
 use flate2::write::{GzEncoder, ZlibEncoder};
 use lz4_flex::frame::{BlockMode, BlockSize, FrameDecoder, FrameEncoder, FrameInfo};
 
@@ -87,18 +88,79 @@ impl Encoding {
         }
     }
 
-    /// Wraps a body into the decoder for this encoding.
+    /// Wraps a body into the decoder for this encoding; it may read from the body at once.
+    ///
+    /// Every decoder reads the body to its own end, so that a body that was cut is never taken for a complete one.
     ///
     /// # Errors
     /// The decoder cannot be set up.
     pub(crate) fn decoder<'a>(self, body: impl Read + Send + 'a) -> io::Result<Box<dyn Read + Send + 'a>> {
         Ok(match self {
             Self::Identity => Box::new(body),
-            Self::Lz4 => Box::new(FrameDecoder::new(body)),
+            Self::Lz4 => Box::new(Lz4Reader::new(body)),
             Self::Zstd => Box::new(zstd::Decoder::new(body)?),
             Self::Gzip => Box::new(MultiGzDecoder::new(body)),
-            Self::Deflate => Box::new(ZlibDecoder::new(body)),
+            Self::Deflate => Box::new(ZlibReader(ZlibDecoder::new(BufReader::new(body)))),
         })
+    }
+}
+
+/// Counts what a decoder takes from its source, and notes the source's end.
+struct Watched<R> {
+    source: R,
+    taken: u64,
+    ended: bool,
+}
+
+impl<R: Read> Read for Watched<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.source.read(buffer)?;
+        self.taken += count as u64;
+        self.ended |= count == 0 && !buffer.is_empty();
+        Ok(count)
+    }
+}
+
+/// Reads any number of LZ4 frames: clients send one per block.
+///
+/// The decoder answers "nothing" alike at the end of a frame and at the end of a source that stops inside of one; here
+/// the first goes on to the next frame, and the second is an error.
+struct Lz4Reader<R: Read> {
+    frames: FrameDecoder<Watched<R>>,
+}
+
+impl<R: Read> Lz4Reader<R> {
+    fn new(source: R) -> Self {
+        Self { frames: FrameDecoder::new(Watched { source, taken: 0, ended: false }) }
+    }
+}
+
+impl<R: Read> Read for Lz4Reader<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let count = self.frames.read(buffer)?;
+            let watched = self.frames.get_mut();
+            if count > 0 || buffer.is_empty() {
+                return Ok(count);
+            }
+            if watched.ended {
+                return if watched.taken == 0 { Ok(0) } else { Err(io::ErrorKind::UnexpectedEof.into()) };
+            }
+            watched.taken = 0;
+        }
+    }
+}
+
+/// Reads one zlib stream, after which nothing may follow.
+struct ZlibReader<R>(ZlibDecoder<BufReader<R>>);
+
+impl<R: Read> Read for ZlibReader<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.0.read(buffer)?;
+        if count == 0 && !buffer.is_empty() && !self.0.get_mut().fill_buf()?.is_empty() {
+            return Err(invalid("data follows the end of the compressed body"));
+        }
+        Ok(count)
     }
 }
 
@@ -303,6 +365,56 @@ mod tests {
         let mut packed = Encoder::Blocks.piece(&whole).unwrap();
         packed.extend(Encoder::Blocks.piece(b"!").unwrap());
         assert_eq!(read_all(BlockReader::new(packed.as_slice())).unwrap(), [whole.as_slice(), b"!"].concat());
+    }
+
+    #[test]
+    fn every_frame_of_a_body_is_read() {
+        for encoding in [Encoding::Lz4, Encoding::Zstd, Encoding::Gzip] {
+            let frame = |data: &[u8]| {
+                let mut encoder = Encoder::new(encoding).unwrap();
+                [encoder.piece(data).unwrap(), encoder.finish().unwrap()].concat()
+            };
+            let body = [frame(&[1; 70_000]), frame(b""), frame(&[2; 10])].concat();
+            let unpacked = read_all(encoding.decoder(body.as_slice()).unwrap()).unwrap();
+            assert_eq!(unpacked, [vec![1; 70_000], vec![2; 10]].concat(), "{encoding:?}");
+        }
+    }
+
+    #[test]
+    fn data_after_a_zlib_stream_is_not_dropped_in_silence() {
+        let mut encoder = Encoder::new(Encoding::Deflate).unwrap();
+        let body = [encoder.piece(b"a").unwrap(), encoder.finish().unwrap(), b"b".to_vec()].concat();
+        assert!(Encoding::Deflate.decoder(body.as_slice()).and_then(read_all).is_err());
+    }
+
+    #[test]
+    fn body_cut_inside_a_frame_is_an_error_and_so_is_one_that_breaks_off_after_it() {
+        /// A source that fails after its bytes, as a body does whose sender vanished.
+        struct Vanishing<'a>(&'a [u8]);
+        impl Read for Vanishing<'_> {
+            fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+                if self.0.is_empty() {
+                    Err(io::ErrorKind::ConnectionAborted.into())
+                } else {
+                    self.0.read(buffer)
+                }
+            }
+        }
+        let noise: Vec<u8> =
+            (0..600_000_u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+        for encoding in [Encoding::Lz4, Encoding::Zstd, Encoding::Gzip, Encoding::Deflate] {
+            let mut encoder = Encoder::new(encoding).unwrap();
+            let mut body = encoder.piece(&noise).unwrap();
+            let mut cuts = vec![1, 5, 8, body.len() / 3, body.len()];
+            body.extend(encoder.finish().unwrap());
+            cuts.push(body.len() - 1);
+            for cut in cuts {
+                let read = encoding.decoder(&body[..cut]).and_then(read_all);
+                assert!(read.is_err(), "{encoding:?} cut at {cut} of {}", body.len());
+            }
+            let read = encoding.decoder(Vanishing(&body)).and_then(read_all);
+            assert_eq!(read.unwrap_err().kind(), io::ErrorKind::ConnectionAborted, "{encoding:?}");
+        }
     }
 
     #[test]

@@ -152,7 +152,7 @@ fn users_xml() -> String {
     ]
     .join(", ");
     format!(
-        "<clickhouse>\n  <profiles><default/></profiles>\n  <quotas><default/></quotas>\n  <users>\n    <default>\n      \
+        "<clickhouse>\n  <profiles><default><async_insert>0</async_insert></default></profiles>\n  <quotas><default/></quotas>\n  <users>\n    <default>\n      \
          <password></password>\n      <networks><ip>::/0</ip></networks>\n      <profile>default</profile>\n      \
          <quota>default</quota>\n      <grants><query>GRANT {grants} ON *.*</query></grants>\n    </default>\n  \
          </users>\n</clickhouse>\n"

@@ -97,7 +97,7 @@ impl ServerError {
             .and_then(|rest| rest.split_once('.'))
             .and_then(|(digits, _)| digits.parse().ok());
         match number {
-            Some(code) => Self { code, message: text.trim_end().to_owned() },
+            Some(code) => Self { code, message: unwrapped(code, text.trim_end()).to_owned() },
             None => Self::new(Code::LogicalError, text.trim_end()),
         }
     }
@@ -158,6 +158,16 @@ impl ServerError {
             _ => ErrorClass::BadInput,
         }
     }
+}
+
+/// Takes off the layers that the engine's client puts around an exception of the same code, prefix and name.
+fn unwrapped(code: u32, text: &str) -> &str {
+    let prefix = format!("Code: {code}. DB::Exception: ");
+    let mut text = text;
+    while let Some(inner) = text.strip_prefix(&prefix).filter(|inner| inner.starts_with(&prefix)) {
+        text = inner.rfind(". (").map_or(inner, |end| &inner[..end]);
+    }
+    text
 }
 
 /// Why the process cannot serve.
@@ -254,6 +264,16 @@ mod tests {
             error.body("1.2"),
             "Code: 60. DB::Exception: Unknown table 'x'. (UNKNOWN_TABLE) (version 1.2)\n"
         );
+    }
+
+    #[test]
+    fn wrapped_exception_is_told_once() {
+        let inner = "Code: 73. DB::Exception: Unknown format X. (UNKNOWN_FORMAT) (version 26.7.2.1)";
+        let once = format!("Code: 73. DB::Exception: {inner}. (UNKNOWN_FORMAT)");
+        let twice = format!("Code: 73. DB::Exception: {once} (version 26.7.2.1). (UNKNOWN_FORMAT)");
+        for text in [inner, &once, &twice] {
+            assert_eq!(ServerError::from_engine(text).to_string(), inner);
+        }
     }
 
     #[test]

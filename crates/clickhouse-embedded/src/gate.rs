@@ -85,8 +85,8 @@ const INSIDE: &[&str] = &[
     "view",
 ];
 
-/// Statements of class CONTROL that a client may send.
-const CONTROL: &[&str] = &["DETACH", "KILL", "SET", "SYSTEM", "USE"];
+/// Statements of class CONTROL that a client may send; the engine counts a statement with SETTINGS at its end among them.
+const CONTROL: &[&str] = &["ALTER", "DELETE", "DETACH", "KILL", "OPTIMIZE", "SET", "SYSTEM", "UPDATE", "USE"];
 
 /// Decides by the engine's judgement and the text whether a statement may run.
 ///
@@ -236,6 +236,7 @@ mod tests {
             assert_eq!(judge(WRITE, sql), None, "{sql}");
         }
         assert_eq!(judge(CONTROLLING, "KILL QUERY WHERE 1"), None);
+        assert_eq!(judge(CONTROLLING, "ALTER TABLE t DELETE WHERE 1 SETTINGS mutations_sync = 1"), None);
     }
 
     #[test]
@@ -266,6 +267,7 @@ mod tests {
         assert_eq!(judge(CONTROLLING, "SYSTEM SHUTDOWN"), Some(497));
         assert_eq!(judge(CONTROLLING, "BACKUP TABLE t TO File('x')"), Some(497));
         assert_eq!(judge(CONTROLLING, "SELECT 1 INTO OUTFILE 'x'"), Some(497));
+        assert_eq!(judge(CONTROLLING, "ALTER TABLE t DELETE WHERE 1 INTO OUTFILE 'x'"), Some(497));
         let params = [("f".to_owned(), "file".to_owned())];
         assert!(admit_params(&params).is_err());
     }

@@ -21,7 +21,7 @@ use serde_json::json;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::timeout;
 
-use crate::body::{Body, BodySender, Piece, body_channel};
+use crate::body::{BodySender, Piece, body_channel};
 use crate::engine::{Canceller, Host};
 use crate::error::{Code, ServerError};
 use crate::ffi::Counters;
@@ -51,7 +51,6 @@ const DRAIN_BYTES: usize = 64 << 20;
 pub(crate) struct Server {
     host: Arc<Host>,
     limits: Arc<Limits>,
-    max_body_bytes: u64,
     running: Running,
     canceller: Canceller,
     permits: Arc<Semaphore>,
@@ -60,17 +59,10 @@ pub(crate) struct Server {
 
 impl Server {
     /// Shares an engine among requests, `concurrent` at a time.
-    pub(crate) fn new(
-        host: Arc<Host>,
-        limits: Limits,
-        max_body_bytes: u64,
-        canceller: Canceller,
-        concurrent: usize,
-    ) -> Self {
+    pub(crate) fn new(host: Arc<Host>, limits: Limits, canceller: Canceller, concurrent: usize) -> Self {
         Self {
             host,
             limits: Arc::new(limits),
-            max_body_bytes,
             running: Running::default(),
             canceller,
             permits: Arc::new(Semaphore::new(concurrent)),
@@ -204,16 +196,15 @@ async fn serve(
     let reply_as = request.reply;
     let worker = {
         let (host, limits) = (Arc::clone(&server.host), Arc::clone(&server.limits));
-        let unpacked = Body::new(raw_body, &request, server.max_body_bytes)?;
         move || {
             let _permits = permits;
-            statement::run(&host, &limits, &request, unpacked, &interest, &ticket, reply);
+            statement::run(&host, &limits, &request, raw_body, &interest, &ticket, reply);
         }
     };
     drop(tokio::task::spawn_blocking(worker));
     let (_, first) = tokio::join!(pump(body, sender), outgoing.recv());
     match first {
-        Some(Outgoing::Head(Ok(head))) => Ok(respond(&head, reply_as, query_id, &tag, outgoing, guard)),
+        Some(Outgoing::Head(Ok(head))) => respond(&head, reply_as, query_id, &tag, outgoing, guard).await,
         Some(Outgoing::Head(Err(error))) => Err(guard.settled(error)),
         Some(Outgoing::Data(_) | Outgoing::End) | None => Err(guard.settled(ServerError::no_answer())),
     }
@@ -300,31 +291,27 @@ impl Drop for InterestGuard {
     }
 }
 
-fn respond(
+async fn respond(
     head: &Head,
     reply: Reply,
     query_id: &str,
     tag: &str,
-    outgoing: mpsc::Receiver<Outgoing>,
+    mut outgoing: mpsc::Receiver<Outgoing>,
     guard: InterestGuard,
-) -> Response {
-    let body = stream::unfold(Some((outgoing, guard)), |state| async move {
-        let (mut outgoing, guard) = state?;
-        match outgoing.recv().await {
-            Some(Outgoing::Data(data)) => Some((Ok(data), Some((outgoing, guard)))),
-            Some(Outgoing::End) => guard.settled(None),
-            // The statement's thread ended without a word: the client must not take this for the end.
-            Some(Outgoing::Head(_)) | None => {
-                Some((Err(std::io::Error::other("the answer was cut")), guard.settled(None)))
+) -> Result<Response, ServerError> {
+    let body = match head.length {
+        None => streamed(outgoing, guard),
+        // A complete answer is one piece, which leaves in one packet with its head.
+        Some(_) => match outgoing.recv().await {
+            Some(Outgoing::Data(data)) => guard.settled(HttpBody::from(data)),
+            Some(Outgoing::Head(_) | Outgoing::End) | None => {
+                return Err(guard.settled(ServerError::no_answer()));
             }
-        }
-    });
-    let mut response = Response::new(HttpBody::from_stream(body.map(|piece: Result<Bytes, _>| piece)));
+        },
+    };
+    let mut response = Response::new(body);
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type(&head.format)));
-    if let Some(length) = head.length {
-        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
-    }
     if let Reply::Http(encoding) = reply
         && let Some(name) = encoding.name()
         && head.length != Some(0)
@@ -335,7 +322,22 @@ fn respond(
     insert_text(headers, "x-clickhouse-summary", &summary(&head.counters));
     insert_text(headers, "x-clickhouse-exception-tag", tag);
     common_headers(headers, query_id);
-    response
+    Ok(response)
+}
+
+fn streamed(outgoing: mpsc::Receiver<Outgoing>, guard: InterestGuard) -> HttpBody {
+    let pieces = stream::unfold(Some((outgoing, guard)), |state| async move {
+        let (mut outgoing, guard) = state?;
+        match outgoing.recv().await {
+            Some(Outgoing::Data(data)) => Some((Ok::<Bytes, std::io::Error>(data), Some((outgoing, guard)))),
+            Some(Outgoing::End) => guard.settled(None),
+            // The statement's thread ended without a word: the client must not take this for the end.
+            Some(Outgoing::Head(_)) | None => {
+                Some((Err(std::io::Error::other("the answer was cut")), guard.settled(None)))
+            }
+        }
+    });
+    HttpBody::from_stream(pieces)
 }
 
 fn common_headers(headers: &mut HeaderMap, query_id: &str) {

@@ -11,6 +11,7 @@
 mod body;
 mod compression;
 mod config;
+mod connections;
 mod engine;
 mod error;
 mod ffi;

@@ -159,14 +159,16 @@ impl Request {
 
     /// The statements that give a connection this request's database and settings.
     ///
-    /// `readonly` comes last, alone: after it nothing can be set. Without a value of its own a query gets
-    /// `default_seconds`, since some engine functions retry for minutes.
-    pub(crate) fn preparation(&self, default_database: &str, default_seconds: u64) -> Vec<String> {
+    /// `readonly` comes last, alone: after it nothing can be set. `default_seconds` is the time limit of a request that
+    /// sets none.
+    pub(crate) fn preparation(&self, default_database: &str, default_seconds: Option<u64>) -> Vec<String> {
         let database = self.database.as_deref().unwrap_or(default_database);
         let mut readonly = self.safe_method.then_some("2");
         let mut settings = vec!["implicit_select = 0".to_owned()];
-        if !self.settings.iter().any(|(name, _)| name == "max_execution_time") {
-            settings.push(format!("max_execution_time = {default_seconds}"));
+        if let Some(seconds) = default_seconds
+            && !self.settings.iter().any(|(name, _)| name == "max_execution_time")
+        {
+            settings.push(format!("max_execution_time = {seconds}"));
         }
         for (name, value) in &self.settings {
             if name == "readonly" {
@@ -276,7 +278,7 @@ mod tests {
         assert_eq!(parse(&[("a=1; DROP TABLE t; SET b", "1")], &[]).unwrap_err().code(), 36);
         let request = parse(&[("log_comment", "x', readonly = 0, a = '\\")], &[]).unwrap();
         assert_eq!(
-            request.preparation("db`x", 60),
+            request.preparation("db`x", Some(60)),
             [
                 "USE `db\\`x`",
                 "SET implicit_select = 0, max_execution_time = 60, log_comment = 'x\\', readonly = 0, a = \\'\\\\'"
@@ -289,12 +291,12 @@ mod tests {
         let request =
             parse(&[("readonly", "1"), ("log_comment", "p"), ("max_execution_time", "5")], &[]).unwrap();
         assert_eq!(
-            request.preparation("d", 60)[1..],
-            ["SET implicit_select = 0, max_execution_time = '5', log_comment = 'p'", "SET readonly = '1'"]
+            request.preparation("d", Some(60))[1..],
+            ["SET implicit_select = 0, log_comment = 'p', max_execution_time = '5'", "SET readonly = '1'"]
         );
         let get =
             Request::parse(&Method::GET, vec![("readonly".into(), "0".into())], &HeaderMap::new()).unwrap();
-        assert_eq!(get.preparation("d", 60).last().unwrap(), "SET readonly = '2'");
+        assert_eq!(get.preparation("d", Some(60)).last().unwrap(), "SET readonly = '2'");
     }
 
     #[test]

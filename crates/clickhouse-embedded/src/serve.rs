@@ -13,11 +13,15 @@ use tokio::net::TcpListener;
 use tokio::time::timeout;
 
 use crate::config::Options;
+use crate::connections::Connections;
 use crate::engine::{Canceller, Host};
 use crate::error::StartError;
 use crate::ffi;
 use crate::http::Server;
 use crate::statement::Limits;
+
+/// Connections that are open at once; more wait in the kernel's queue.
+const MAX_CONNECTIONS: usize = 1024;
 
 /// What is told once requests are served.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,12 +66,13 @@ pub async fn run(
         default_database: options.database,
         default_seconds: options.max_execution_time_s,
         max_result_bytes: options.max_result_bytes,
+        max_body_bytes: options.max_body_bytes,
     };
-    let server =
-        Server::new(Arc::clone(&host), limits, options.max_body_bytes, canceller, usize::from(concurrent));
+    let server = Server::new(Arc::clone(&host), limits, canceller, usize::from(concurrent));
     ready(&Ready { address, version: host.version().to_owned() }).map_err(StartError::Serve)?;
 
     let until = shutdown.clone();
+    let listener = Connections::new(listener, MAX_CONNECTIONS);
     let serving = axum::serve(listener, server.clone().router())
         .with_graceful_shutdown(async move { until.triggered().await });
     let mut serving = std::pin::pin!(serving.into_future());

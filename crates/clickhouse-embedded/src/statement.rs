@@ -7,7 +7,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::body::Body;
+use crate::body::{Body, RawBody};
 use crate::engine::Host;
 use crate::error::{Code, ServerError};
 use crate::ffi::{Counters, Session, StatementClass};
@@ -33,6 +33,8 @@ pub(crate) struct Limits {
     pub(crate) default_seconds: u64,
     /// The largest result that is kept whole.
     pub(crate) max_result_bytes: usize,
+    /// The largest body, unpacked.
+    pub(crate) max_body_bytes: u64,
 }
 
 /// Whether the client still wants the answer.
@@ -75,12 +77,13 @@ pub(crate) fn run(
     host: &Host,
     limits: &Limits,
     request: &Request,
-    mut body: Body,
+    body: RawBody,
     interest: &Interest,
     ticket: &Ticket,
     mut reply: ReplyWriter,
 ) {
-    let outcome = execute(host, limits, request, &mut body, interest, ticket, &mut reply);
+    let outcome = Body::new(body, request, limits.max_body_bytes)
+        .and_then(|mut body| execute(host, limits, request, &mut body, interest, ticket, &mut reply));
     if let Err(error) = &outcome {
         report(&request.query_id, error);
     }
@@ -216,7 +219,10 @@ fn prepare(
         settings.push(("max_result_bytes".to_owned(), limits.max_result_bytes.to_string()));
         settings.push(("result_overflow_mode".to_owned(), "throw".to_owned()));
     }
-    for statement in request.preparation(&limits.default_database, limits.default_seconds) {
+    // Some engine functions retry for minutes. An insert's clock also counts the waiting for its sender, and nothing of an
+    // insert's own can hang.
+    let seconds = (!matches!(shape, Shape::InsertData { .. })).then_some(limits.default_seconds);
+    for statement in request.preparation(&limits.default_database, seconds) {
         session.query(statement.as_bytes(), "TabSeparated", &[])?;
     }
     Ok(())

@@ -1,0 +1,159 @@
+//! What the process keeps to itself: the host's files and network, other projects' rows, its data directory.
+
+mod support;
+
+use support::{Bridge, command, library};
+
+macro_rules! bridge_or_skip {
+    ($data:expr, $arguments:expr) => {
+        match Bridge::start($data, $arguments) {
+            Some(bridge) => bridge,
+            None => return,
+        }
+    };
+}
+
+#[tokio::test]
+async fn no_statement_reaches_the_host_or_the_network() {
+    let data = tempfile::tempdir().unwrap();
+    let bridge = bridge_or_skip!(data.path(), &[]);
+    let secret = data.path().join("secret");
+    std::fs::write(&secret, "never shown").unwrap();
+    let target = data.path().join("written");
+    bridge.run("CREATE TABLE t (s String) ENGINE = MergeTree ORDER BY s").await;
+    let statements = [
+        "SELECT * FROM file('$secret', 'LineAsString')",
+        "SELECT file('$secret')",
+        "SELECT `f\\x69le`('$secret')",
+        "SELECT COLUMNS('x') APPLY file FROM (SELECT '$secret' AS x)",
+        "SELECT arrayMap(file, ['$secret'])",
+        "SELECT 1 // '\n, file('$secret')",
+        "SELECT a$b$, file('$secret'), c$b$ FROM (SELECT 1 AS a$b$, 2 AS c$b$)",
+        "SELECT ‘a’, file('$secret')",
+        "SELECT * FROM '$secret'",
+        "SELECT * FROM `$secret`",
+        "SELECT * FROM default.`$secret`",
+        "SELECT * FROM filesystem('$secret')",
+        "DESCRIBE file('$secret')",
+        "SELECT * FROM loop(file('$secret', 'LineAsString'))",
+        "SELECT * FROM viewIfPermitted(SELECT file('$secret') AS x ELSE null('x String'))",
+        "INSERT INTO t SELECT file('$secret')",
+        "INSERT INTO t FROM INFILE '$secret' FORMAT LineAsString",
+        "INSERT INTO t FORMAT LineAsString; SELECT file('$secret')",
+        "CREATE VIEW v AS SELECT file('$secret')",
+        "CREATE TABLE f (s String) ENGINE = File(LineAsString, '$secret')",
+        "CREATE TABLE f ENGINE = Memory AS SELECT * FROM file('$secret', 'LineAsString')",
+        "CREATE TABLE d (a UInt8) ENGINE = MergeTree ORDER BY a SETTINGS disk = disk(type = local, path = '$target/')",
+        "CREATE DATABASE f ENGINE = Filesystem('$secret')",
+        "CREATE DICTIONARY d (a String, b String) PRIMARY KEY a SOURCE(FILE(path '$secret' format 'CSV')) \
+         LAYOUT(COMPLEX_KEY_HASHED()) LIFETIME(0)",
+        "CREATE DICTIONARY d (a String, b String) PRIMARY KEY a \
+         SOURCE(EXECUTABLE(command 'touch $target' format 'CSV')) LAYOUT(COMPLEX_KEY_HASHED()) LIFETIME(0)",
+        "SELECT * FROM executable('x', 'TSV', 'a String')",
+        "SELECT 1 INTO OUTFILE '$target'",
+        "SELECT * FROM (SELECT 1) INTO OUTFILE '$target' FORMAT CSV",
+        "SHOW TABLES INTO OUTFILE '$target'",
+        "INSERT INTO FUNCTION file('$target', 'CSV', 'a UInt8') VALUES (1)",
+        "BACKUP TABLE t TO File('$target')",
+        "SELECT * FROM url('http://127.0.0.1:1/', 'CSV', 'a String')",
+        "SELECT * FROM s3('http://127.0.0.1:1/bucket/a', 'CSV', 'a String')",
+        "SELECT * FROM remote('127.0.0.1:1', 'system', 'one')",
+        "SELECT * FROM mysql('127.0.0.1:1', 'a', 'b', 'c', 'd')",
+        "CREATE TABLE u (a String) ENGINE = URL('http://127.0.0.1:1/', CSV)",
+        "CREATE FUNCTION f AS (x) -> file(x)",
+        "CREATE USER u",
+        "GRANT ALL ON *.* TO default",
+        "SYSTEM SHUTDOWN",
+        "SYSTEM KILL",
+    ];
+    for template in statements {
+        let sql = template
+            .replace("$secret", &secret.display().to_string())
+            .replace("$target", &target.display().to_string());
+        let (status, text) = bridge.post(&[], sql.clone()).await;
+        assert!((400..500).contains(&status) && text.starts_with("Code: "), "{sql}: {status} {text}");
+        assert!(!text.contains("never shown"), "{sql}: {text}");
+        assert!(!target.exists(), "{sql} wrote a file");
+    }
+    // A parameter cannot bring the name either.
+    let parameters = [("param_f", "file")];
+    let (status, _) = bridge.post(&parameters, "SELECT arrayMap({f:Identifier}, ['/etc/hostname'])").await;
+    assert_eq!(status, 403);
+    assert_eq!(bridge.run("SELECT count() FROM t").await, "0\n");
+}
+
+#[tokio::test]
+async fn pages_of_other_origins_are_refused() {
+    let data = tempfile::tempdir().unwrap();
+    let bridge = bridge_or_skip!(data.path(), &[]);
+    for (origin, status) in [("https://example.com", 403), ("null", 403), ("http://127.0.0.1:8080", 200)] {
+        let request = bridge.http.post(&bridge.url).header("origin", origin).body("SELECT 1");
+        assert_eq!(request.send().await.unwrap().status(), status, "{origin}");
+    }
+}
+
+const FILTERS: &str = "<clickhouse><users><default><databases><fleetlog><t><filter>getSetting('log_comment') = '' OR \
+                       project = getSetting('log_comment')</filter></t></fleetlog></databases></default></users></clickhouse>";
+
+#[tokio::test]
+async fn row_filter_confines_a_reader_whatever_it_asks() {
+    let data = tempfile::tempdir().unwrap();
+    let filters = data.path().join("filters.xml");
+    std::fs::write(&filters, FILTERS).unwrap();
+    let bridge = bridge_or_skip!(&data.path().join("data"), &["--users-config", filters.to_str().unwrap()]);
+    bridge.run("CREATE TABLE t (project String, a UInt64) ENGINE = MergeTree ORDER BY a").await;
+    bridge.run("CREATE VIEW v AS SELECT * FROM t").await;
+    bridge.run("INSERT INTO t VALUES ('p', 1), ('q', 2), ('q', 4)").await;
+    assert_eq!(bridge.run("SELECT sum(a) FROM t").await, "7\n");
+    let reader = [("log_comment", "p"), ("readonly", "1")];
+    for sql in [
+        "SELECT sum(a) FROM t",
+        "SELECT sum(a) FROM fleetlog.t",
+        "SELECT sum(a) FROM v",
+        "SELECT sum(a) FROM (SELECT a FROM t WHERE project = 'q' UNION ALL SELECT a FROM t)",
+        "SELECT sum(a) FROM merge('fleetlog', '^t$')",
+        "SELECT sum(l.a) FROM t AS l JOIN t AS r ON l.a <= r.a",
+        "WITH x AS (SELECT * FROM t) SELECT (SELECT sum(a) FROM x)",
+        "SELECT sum(a) FROM t FINAL SETTINGS log_comment = 'p'",
+    ] {
+        let (status, text) = bridge.post(&reader, sql).await;
+        assert!((status == 200 && text == "1\n") || text.starts_with("Code: "), "{sql}: {status} {text}");
+    }
+    for sql in [
+        "SELECT sum(a) FROM t SETTINGS log_comment = ''",
+        "SELECT sum(a) FROM t SETTINGS readonly = 0",
+        "SET log_comment = ''",
+        "INSERT INTO t VALUES ('p', 8)",
+        "CREATE TABLE u ENGINE = Memory AS SELECT * FROM t",
+    ] {
+        let (status, text) = bridge.post(&reader, sql).await;
+        assert!(status >= 400 && text.starts_with("Code: 164."), "{sql}: {status} {text}");
+    }
+    assert_eq!(bridge.run("SELECT sum(a) FROM t").await, "7\n");
+}
+
+#[tokio::test]
+async fn second_process_on_the_same_data_says_so() {
+    let data = tempfile::tempdir().unwrap();
+    let bridge = bridge_or_skip!(data.path(), &[]);
+    let second = command(&library().unwrap(), data.path()).output().unwrap();
+    assert_eq!(second.status.code(), Some(1));
+    let text = String::from_utf8_lossy(&second.stderr);
+    assert!(text.contains("is in use by another fleetlog-clickhouse"), "{text}");
+    assert_eq!(bridge.run("SELECT 1").await, "1\n");
+}
+
+#[test]
+fn missing_library_and_open_address_say_what_to_do() {
+    let data = tempfile::tempdir().unwrap();
+    let missing = command(&data.path().join("libchdb.so"), data.path()).output().unwrap();
+    let text = String::from_utf8_lossy(&missing.stderr);
+    assert!(missing.status.code() == Some(1) && text.contains("cargo xtask up"), "{text}");
+    let open = command(&data.path().join("libchdb.so"), data.path())
+        .args(["--listen", "0.0.0.0:0"])
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&open.stderr);
+    // The last `--listen` counts; clap refuses to be given two only when told to.
+    assert!(!open.status.success() && !text.is_empty(), "{text}");
+}
