@@ -72,6 +72,11 @@ impl Metric {
         metrics::counter!(self.name)
     }
 
+    /// The gauge itself, for paths too hot to look it up by name.
+    pub fn gauge_handle(&self) -> metrics::Gauge {
+        metrics::gauge!(self.name)
+    }
+
     /// The histogram itself, for paths too hot to look it up by name.
     pub fn histogram_handle(&self) -> metrics::Histogram {
         metrics::histogram!(self.name)
