@@ -8,6 +8,7 @@
 //! the network or a clock; whatever a decoder needs to know is in its [`Input`].
 
 mod claude;
+pub mod compression;
 mod detect;
 mod framing;
 mod genai;
