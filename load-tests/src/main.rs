@@ -1,105 +1,177 @@
-//! The load generator: sends a known load, waits until it is queryable, and compares.
+//! The load generator: sends a known load, waits until it is queryable, and compares; or measures how soon an event
+//! is visible.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use clap::Parser;
+use clap::{Args, Parser, Subcommand};
 use fleetlog_load_tests::mix::{Expected, Shape};
 use fleetlog_load_tests::process::{Usage, usage_of_tree};
-use fleetlog_load_tests::sender::{Plan, send};
+use fleetlog_load_tests::sender::{Plan, quantile, send};
+use fleetlog_load_tests::visibility::Probe;
 use fleetlog_runtime::Clock;
 
-/// Sends generated events to a running Fleetlog and checks that all of them arrive.
+const HOUR_MS: i64 = 3_600_000;
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// Puts load on a running Fleetlog and measures it.
 #[derive(Debug, Parser)]
 #[command(name = "fleetlog-load", version)]
-struct Args {
-    /// Base URL of the gateway.
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Send generated events and wait until calls, tokens and cost are what was sent
+    Mix(Mix),
+    /// Measure, one event after the other, how soon an accepted event answers a query
+    Visibility(Visibility),
+}
+
+/// Where to send and ask.
+#[derive(Debug, Args)]
+struct Target {
+    /// Base URL of the gateway
     #[arg(long, default_value = "http://127.0.0.1:4318")]
     url: String,
-    /// Base URL of the query API.
+    /// Base URL of the query API
     #[arg(long, default_value = "http://127.0.0.1:8080")]
     query_url: String,
-    /// An API key that may send and read (role admin).
+    /// An API key that may send and read (role admin)
     #[arg(long, env = "FLEETLOG_KEY", hide_env_values = true)]
     key: String,
-    /// Events to send.
-    #[arg(long, default_value_t = 1_000_000)]
-    events: u64,
-    /// Events in one request.
-    #[arg(long, default_value_t = 500)]
-    per_request: u64,
-    /// Requests under way at once.
-    #[arg(long, default_value_t = 8)]
-    connections: usize,
-    /// Events per second; 0 for as fast as they are accepted.
-    #[arg(long, default_value_t = 0)]
-    rate: u64,
-    /// Mean size of an event's free text, bytes.
-    #[arg(long, default_value_t = 900)]
-    text_bytes: usize,
-    /// Events of one session.
-    #[arg(long, default_value_t = 200)]
-    session_events: u64,
-    /// Seed; part of every id. By default the time.
+    /// Seed; part of every id. By default the time
     #[arg(long)]
     seed: Option<u64>,
-    /// Process whose tree's CPU time is reported, for instance that of `fleetlog up`.
+}
+
+#[derive(Debug, Args)]
+struct Mix {
+    #[command(flatten)]
+    target: Target,
+    /// Events to send
+    #[arg(long, default_value_t = 1_000_000)]
+    events: u64,
+    /// Events in one request
+    #[arg(long, default_value_t = 500)]
+    per_request: u64,
+    /// Requests under way at once
+    #[arg(long, default_value_t = 8)]
+    connections: usize,
+    /// Events per second; 0 for as fast as they are accepted
+    #[arg(long, default_value_t = 0)]
+    rate: u64,
+    /// Mean size of an event's free text, bytes
+    #[arg(long, default_value_t = 900)]
+    text_bytes: usize,
+    /// Events of one session
+    #[arg(long, default_value_t = 200)]
+    session_events: u64,
+    /// Process whose tree's CPU time is reported, for instance that of `fleetlog up`
     #[arg(long)]
     pid: Option<u32>,
-    /// How long to wait until everything sent is queryable, seconds.
+    /// How long to wait until everything sent is queryable, seconds
     #[arg(long, default_value_t = 300)]
     wait_s: u64,
+    /// Write the sums that the tables must say to this file, for `verify.py`
+    #[arg(long, value_name = "FILE")]
+    expected_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct Visibility {
+    #[command(flatten)]
+    target: Target,
+    /// Events to measure
+    #[arg(long, default_value_t = 100)]
+    events: u64,
+    /// Pause after each, milliseconds
+    #[arg(long, default_value_t = 100)]
+    pause_ms: u64,
 }
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let args = Args::parse();
     let now_ms = Clock::system().now_ms();
-    let seed = args.seed.unwrap_or(now_ms as u64);
-    let shape = Shape {
-        seed,
-        session_events: args.session_events,
-        text_bytes: args.text_bytes,
-        start_ms: now_ms,
-        step_us: 20,
-    };
-    let before = args.pid.map(usage_of_tree).unwrap_or_default();
-    let plan = Plan {
-        url: args.url.clone(),
-        key: args.key.clone(),
-        shape,
-        events: args.events,
-        per_request: args.per_request,
-        connections: args.connections,
-        rate: args.rate,
-        patience: Duration::from_secs(120),
-    };
-    let sent = send(plan).await.context("sending")?;
-    let rate = sent.expected.events as f64 / sent.elapsed.as_secs_f64();
-    say(&format!("seed {seed}"));
-    say(&format!(
-        "sent {} events in {:.1?}: {rate:.0} events/s, {} retries",
-        args.events, sent.elapsed, sent.retries
-    ));
-    let [p50, p95, p99] = [0.5, 0.95, 0.99].map(|q| sent.quantile(q));
-    say(&format!("request latency p50 {p50:.1?} p95 {p95:.1?} p99 {p99:.1?} (from when it was due)"));
-    say(&format!("expected {}", serde_json::to_string(&sent.expected)?));
-    let waited = wait_until_stored(&args, now_ms, &sent.expected).await?;
-    say(&format!("all of it queryable {waited:.1?} after the last acknowledgement"));
-    if let Some(pid) = args.pid {
-        report_cpu(&before, &usage_of_tree(pid), args.events);
+    match Cli::parse().command {
+        Command::Mix(mix) => mix.run(now_ms).await,
+        Command::Visibility(visibility) => visibility.run(now_ms).await,
     }
-    Ok(())
+}
+
+impl Visibility {
+    async fn run(self, now_ms: i64) -> anyhow::Result<()> {
+        let probe = Probe {
+            ingest: self.target.url.clone(),
+            query: self.target.query_url.clone(),
+            key: self.target.key.clone(),
+            pause: Duration::from_millis(self.pause_ms),
+            patience: Duration::from_secs(60),
+        };
+        let times = probe.run(self.target.seed.unwrap_or(now_ms as u64), self.events).await?;
+        let [p50, p95, p99, most] = [0.5, 0.95, 0.99, 1.0].map(|q| quantile(&times, q));
+        say(&format!("accepted to visible: p50 {p50:.1?} p95 {p95:.1?} p99 {p99:.1?} most {most:.1?}"));
+        Ok(())
+    }
+}
+
+impl Mix {
+    async fn run(self, now_ms: i64) -> anyhow::Result<()> {
+        let seed = self.target.seed.unwrap_or(now_ms as u64);
+        let before = self.pid.map(usage_of_tree).unwrap_or_default();
+        let plan = Plan {
+            url: self.target.url.clone(),
+            key: self.target.key.clone(),
+            shape: Shape {
+                seed,
+                session_events: self.session_events,
+                text_bytes: self.text_bytes,
+                start_ms: now_ms,
+                step_us: 20,
+            },
+            events: self.events,
+            per_request: self.per_request,
+            connections: self.connections,
+            rate: self.rate,
+            patience: Duration::from_secs(120),
+        };
+        let sent = send(plan).await.context("sending")?;
+        let rate = sent.expected.events as f64 / sent.elapsed.as_secs_f64();
+        let expected = serde_json::to_string(&sent.expected)?;
+        say(&format!("seed {seed}"));
+        say(&format!(
+            "sent {} events in {:.1?}: {rate:.0} events/s, {} retries",
+            self.events, sent.elapsed, sent.retries
+        ));
+        let [p50, p95, p99] = [0.5, 0.95, 0.99].map(|q| quantile(&sent.latencies, q));
+        say(&format!("request latency p50 {p50:.1?} p95 {p95:.1?} p99 {p99:.1?} (from when it was due)"));
+        say(&format!("expected {expected}"));
+        if let Some(file) = &self.expected_file {
+            std::fs::write(file, &expected).with_context(|| format!("writing {}", file.display()))?;
+        }
+        let waited = wait_until_stored(&self, now_ms, &sent.expected).await?;
+        say(&format!("all of it queryable {waited:.1?} after the last acknowledgement"));
+        if let Some(pid) = self.pid {
+            report_cpu(&before, &usage_of_tree(pid), self.events);
+        }
+        Ok(())
+    }
 }
 
 /// Polls the usage of the time range until calls, tokens and cost are what was sent.
-async fn wait_until_stored(args: &Args, from_ms: i64, expected: &Expected) -> anyhow::Result<Duration> {
+async fn wait_until_stored(args: &Mix, from_ms: i64, expected: &Expected) -> anyhow::Result<Duration> {
     let client = reqwest::Client::new();
     let started = Instant::now();
-    let to_ms = from_ms + 24 * 3_600_000;
+    // Whole hours around the run: they are added up from the hourly rollup.
+    let from_ms = from_ms.div_euclid(HOUR_MS) * HOUR_MS;
+    let to_ms = from_ms + 24 * HOUR_MS;
     loop {
-        let url = format!("{}/v1/usage?from={from_ms}&to={to_ms}&step=1h", args.query_url);
-        let answer = client.get(url).bearer_auth(&args.key).send().await.context("asking for the usage")?;
+        let url = format!("{}/v1/usage?from={from_ms}&to={to_ms}&step=1h", args.target.query_url);
+        let answer =
+            client.get(url).bearer_auth(&args.target.key).send().await.context("asking for the usage")?;
         let status = answer.status();
         let text = answer.text().await?;
         if !status.is_success() {
@@ -107,6 +179,7 @@ async fn wait_until_stored(args: &Args, from_ms: i64, expected: &Expected) -> an
         }
         let usage: serde_json::Value = serde_json::from_str(&text)?;
         let calls = usage["totals"]["calls"].as_u64().unwrap_or_default();
+        // At least: other senders may share the project. `verify.py` compares exactly, by the ids of this run.
         if calls >= expected.llm_calls {
             say(&format!("totals {}", usage["totals"]));
             return Ok(started.elapsed());
@@ -114,7 +187,7 @@ async fn wait_until_stored(args: &Args, from_ms: i64, expected: &Expected) -> an
         if started.elapsed() > Duration::from_secs(args.wait_s) {
             bail!("after {:?} only {calls} of {} calls are derived", started.elapsed(), expected.llm_calls);
         }
-        tokio::time::sleep(Duration::from_millis(250)).await;
+        tokio::time::sleep(LOOK_EVERY).await;
     }
 }
 

@@ -45,12 +45,10 @@ pub struct Sent {
     pub latencies: Vec<Duration>,
 }
 
-impl Sent {
-    /// The latency that a share `q` of the requests did not exceed.
-    pub fn quantile(&self, q: f64) -> Duration {
-        let last = self.latencies.len().saturating_sub(1);
-        self.latencies.get((last as f64 * q).round() as usize).copied().unwrap_or_default()
-    }
+/// The value that a share `q` of sorted values does not exceed.
+pub fn quantile(sorted: &[Duration], q: f64) -> Duration {
+    let last = sorted.len().saturating_sub(1);
+    sorted.get((last as f64 * q).round() as usize).copied().unwrap_or_default()
 }
 
 /// Sends all of it, and returns when every event is acknowledged.

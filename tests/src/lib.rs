@@ -1,1 +1,27 @@
-//! End-to-end promises on real Kafka and the real ClickHouse engine.
+//! The harness of the end-to-end tests: the real programs, started and asked as a user would.
+//!
+//! [`System`] is a running `fleetlog up`; [`Project`] is a project of it with its own keys, so that promises can
+//! share one system and count exactly. [`Suite`] runs many promises against one system and stops it after the last.
+//! Nothing of the services is linked in: what is promised at the surface is tried at the surface. Waiting is always
+//! for a condition, with a deadline ([`eventually`]); every process ends with its owner, whatever happens
+//! ([`Process`]).
+
+mod clickhouse;
+mod client;
+mod fixture;
+mod process;
+mod project;
+mod python;
+mod suite;
+mod system;
+mod wait;
+
+pub use clickhouse::ClickHouse;
+pub use client::{Answer, Client};
+pub use fixture::fixture;
+pub use process::{Process, descendants, is_alive, peak_memory, program, run};
+pub use project::{Project, create_key};
+pub use python::clickhouse_connect;
+pub use suite::{Suite, say};
+pub use system::{Addresses, Ports, System};
+pub use wait::{SOON, eventually};

@@ -1,0 +1,116 @@
+//! Requests as any HTTP client makes them.
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+/// An answer of the gateway or of the query API.
+#[derive(Debug)]
+pub struct Answer {
+    /// What was asked.
+    pub request: String,
+    /// The HTTP status.
+    pub status: u16,
+    /// The body.
+    pub text: String,
+}
+
+impl Answer {
+    async fn of(request: String, answer: reqwest::Response) -> Result<Self> {
+        let status = answer.status().as_u16();
+        Ok(Self { request, status, text: answer.text().await? })
+    }
+
+    /// The same answer, if it has this status.
+    ///
+    /// # Errors
+    /// When it has another.
+    pub fn expect_status(self, status: u16) -> Result<Self> {
+        ensure!(self.status == status, "{}: {}, not {status}: {}", self.request, self.status, self.text);
+        Ok(self)
+    }
+
+    /// The body as JSON.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub fn json(&self) -> Result<Value> {
+        serde_json::from_str(&self.text).with_context(|| format!("{}: not JSON: {}", self.request, self.text))
+    }
+}
+
+/// A holder of one API key.
+#[derive(Clone)]
+pub struct Client {
+    http: reqwest::Client,
+    ingest: String,
+    query: String,
+    key: String,
+}
+
+impl Client {
+    /// A client with this key; `ingest` and `query` are base URLs.
+    pub fn new(ingest: &str, query: &str, key: &str) -> Self {
+        Self {
+            http: reqwest::Client::new(),
+            ingest: ingest.to_owned(),
+            query: query.to_owned(),
+            key: key.to_owned(),
+        }
+    }
+
+    /// The API key.
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// The gateway's base URL.
+    pub fn ingest_url(&self) -> &str {
+        &self.ingest
+    }
+
+    /// Posts to the gateway.
+    ///
+    /// # Errors
+    /// When no answer comes back; any status is an answer.
+    pub async fn post(
+        &self,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<reqwest::Body>,
+    ) -> Result<Answer> {
+        let mut request = self.http.post(format!("{}{path}", self.ingest)).bearer_auth(&self.key).body(body);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let name = format!("POST {path}");
+        let answer = request.send().await.with_context(|| name.clone())?;
+        Answer::of(name, answer).await
+    }
+
+    /// Posts JSON to the gateway.
+    ///
+    /// # Errors
+    /// As [`post`](Self::post).
+    pub async fn post_json(&self, path: &str, body: impl Into<reqwest::Body>) -> Result<Answer> {
+        self.post(path, &[("content-type", "application/json")], body).await
+    }
+
+    /// Gets from the query API.
+    ///
+    /// # Errors
+    /// When no answer comes back.
+    pub async fn get(&self, path: &str, parameters: &[(&str, &str)]) -> Result<Answer> {
+        let request = self.http.get(format!("{}{path}", self.query)).bearer_auth(&self.key).query(parameters);
+        let name = format!("GET {path} {parameters:?}");
+        let answer = request.send().await.with_context(|| name.clone())?;
+        Answer::of(name, answer).await
+    }
+
+    /// Gets JSON with status 200 from the query API.
+    ///
+    /// # Errors
+    /// When the answer is anything else.
+    pub async fn read(&self, path: &str, parameters: &[(&str, &str)]) -> Result<Value> {
+        self.get(path, parameters).await?.expect_status(200)?.json()
+    }
+}

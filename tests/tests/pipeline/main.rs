@@ -1,0 +1,31 @@
+//! Promises of the whole pipeline, all against one running system, each in a project of its own.
+
+mod isolation;
+mod load;
+mod otlp;
+mod send;
+mod session;
+mod visibility;
+
+use std::process::ExitCode;
+
+use fleetlog_tests::Suite;
+
+/// Adds promises by their paths, which are also their names.
+macro_rules! promises {
+    ($suite:expr; $($module:ident::$name:ident),+ $(,)?) => {
+        $suite$(.promise(concat!(stringify!($module), "::", stringify!($name)), $module::$name))+
+    };
+}
+
+fn main() -> anyhow::Result<ExitCode> {
+    let suite = promises![Suite::new()?;
+        isolation::a_projects_key_reads_and_writes_that_project_only,
+        load::every_event_of_a_load_is_a_row_and_all_sums_agree,
+        otlp::a_real_exporters_protobuf_is_accepted_and_queryable,
+        send::an_interrupted_send_continues_and_sends_each_event_once,
+        session::the_recorded_session_has_its_known_numbers_however_often_it_arrives,
+        visibility::an_accepted_event_is_soon_visible_to_a_query,
+    ];
+    Ok(suite.run())
+}
