@@ -1,0 +1,39 @@
+//! The processor's metrics.
+
+use fleetlog_runtime::Metric;
+
+/// Raw records settled.
+pub const RAW_RECORDS: Metric =
+    Metric::counter("fleetlog_processor_raw_records_total", "Raw records (requests or pieces of them) settled.");
+/// Events produced.
+pub const EVENTS: Metric = Metric::counter("fleetlog_processor_events_total", "Events produced.");
+/// Records by fate.
+pub const RECORDS: Metric = Metric::counter(
+    "fleetlog_processor_records_total",
+    "Records as the gateway counted them, by fate: event, filtered, dead or context.",
+);
+/// Dead letters by reason.
+pub const DEAD_LETTERS: Metric =
+    Metric::counter("fleetlog_processor_dead_letters_total", "Dead letters written, by reason.");
+/// Secrets replaced.
+pub const REDACTIONS: Metric =
+    Metric::counter("fleetlog_processor_redactions_total", "Secrets replaced in events.");
+/// Time of a cycle's transformations.
+pub const TRANSFORM_SECONDS: Metric = Metric::histogram(
+    "fleetlog_processor_transform_seconds",
+    "Time to decode, enrich and encode one cycle's raw records, seconds.",
+);
+/// Time of a cycle.
+pub const CYCLE_SECONDS: Metric = Metric::histogram(
+    "fleetlog_processor_cycle_seconds",
+    "Time of one cycle from its first record read to its commit, seconds.",
+);
+/// Produce attempts that failed and were repeated.
+pub const PRODUCE_RETRIES: Metric = Metric::counter(
+    "fleetlog_processor_produce_retries_total",
+    "Times a cycle's output was not accepted or acknowledged by Kafka and was tried again.",
+);
+
+/// All of them, for the reference.
+pub const ALL: &[Metric] =
+    &[RAW_RECORDS, EVENTS, RECORDS, DEAD_LETTERS, REDACTIONS, TRANSFORM_SECONDS, CYCLE_SECONDS, PRODUCE_RETRIES];

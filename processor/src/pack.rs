@@ -1,0 +1,119 @@
+//! Packs what a cycle produced into as few Kafka messages as its bounds allow: one message per event would cost more
+//! CPU than all parsing together.
+
+use std::collections::BTreeMap;
+
+use fleetlog_schemas::avro::{DecodeError, to_single_object};
+use fleetlog_schemas::record::EventBatch;
+use fleetlog_schemas::topic;
+
+use crate::transform::{Transformed, encoded_len};
+
+/// A message ready for the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// Topic.
+    pub topic: &'static str,
+    /// Partition.
+    pub partition: i32,
+    /// Avro bytes.
+    pub payload: Vec<u8>,
+}
+
+/// Packs the results of a cycle, in order.
+///
+/// A message of events is closed when it holds about `target_bytes`; one event alone may exceed that. A settlement
+/// travels in the partition of its first piece, behind its events, or where its project is at home when it has none.
+///
+/// # Errors
+/// [`DecodeError`] when a published schema does not parse, which a test of the schemas excludes.
+pub fn pack(
+    transformed: Vec<Transformed>,
+    partitions: u32,
+    target_bytes: usize,
+) -> Result<Vec<Message>, DecodeError> {
+    let mut open: BTreeMap<i32, (EventBatch, usize)> = BTreeMap::new();
+    let mut messages = Vec::new();
+    for done in transformed {
+        let home = topic::partition_of(&done.settlement.project_id, b"", partitions);
+        let settled_in = done.settlement.pieces.first().map_or(home, |piece| piece.partition);
+        for (partition, events) in done.events {
+            let (batch, size) = open.entry(partition).or_default();
+            for event in events {
+                let len = encoded_len(&event);
+                if *size > 0 && *size + len > target_bytes {
+                    messages.push(message(partition, &std::mem::take(batch))?);
+                    *size = 0;
+                }
+                *size += len;
+                batch.events.push(event);
+            }
+        }
+        open.entry(settled_in).or_default().0.settlements.push(done.settlement);
+        for dead in done.dead {
+            let partition = topic::partition_of(&dead.project_id, b"", partitions);
+            messages.push(Message { topic: topic::DEAD, partition, payload: to_single_object(&dead)? });
+        }
+    }
+    for (partition, (batch, _)) in open {
+        messages.push(message(partition, &batch)?);
+    }
+    Ok(messages)
+}
+
+fn message(partition: i32, batch: &EventBatch) -> Result<Message, DecodeError> {
+    Ok(Message { topic: topic::EVENTS, partition, payload: to_single_object(batch)? })
+}
+
+#[cfg(test)]
+mod tests {
+    use fleetlog_schemas::avro::from_single_object;
+    use fleetlog_schemas::event::AgentEvent;
+    use fleetlog_schemas::record::{DeadLetter, PieceCount, Settlement};
+
+    use super::*;
+
+    fn transformed(offset: i64, partition: i32, events: usize) -> Transformed {
+        let event = |n: usize| AgentEvent { raw_offset: offset, raw_index: n as u32, ..AgentEvent::default() };
+        Transformed {
+            events: BTreeMap::from([(partition, (0..events).map(event).collect())]),
+            settlement: Settlement {
+                raw_offset: offset,
+                pieces: vec![PieceCount { partition, records: events as u32 }],
+                ..Settlement::default()
+            },
+            ..Transformed::default()
+        }
+    }
+
+    fn batches(messages: &[Message]) -> Vec<(i32, EventBatch)> {
+        let events = messages.iter().filter(|message| message.topic == topic::EVENTS);
+        events.map(|message| (message.partition, from_single_object(&message.payload).unwrap())).collect()
+    }
+
+    #[test]
+    fn a_cycle_becomes_one_message_a_partition() {
+        let messages = pack(vec![transformed(1, 0, 2), transformed(2, 3, 1), transformed(3, 0, 1)], 4, 1 << 20).unwrap();
+        let batches = batches(&messages);
+        assert_eq!(batches.iter().map(|(partition, _)| *partition).collect::<Vec<_>>(), [0, 3]);
+        assert_eq!((batches[0].1.events.len(), batches[0].1.settlements.len()), (3, 2));
+    }
+
+    #[test]
+    fn messages_are_split_at_their_size_and_a_settlement_follows_its_events() {
+        let messages = pack(vec![transformed(1, 2, 5)], 4, 40_000).unwrap();
+        let batches = batches(&messages);
+        assert_eq!(batches.iter().map(|(_, batch)| batch.events.len()).collect::<Vec<_>>(), [2, 2, 1]);
+        assert_eq!(batches.iter().map(|(_, batch)| batch.settlements.len()).collect::<Vec<_>>(), [0, 0, 1]);
+        let order: Vec<u32> = batches.iter().flat_map(|(_, batch)| &batch.events).map(|event| event.raw_index).collect();
+        assert_eq!(order, [0, 1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn dead_letters_go_to_their_topic_and_a_settlement_without_events_still_travels() {
+        let done = Transformed { dead: vec![DeadLetter::default()], ..Transformed::default() };
+        let messages = pack(vec![done], 4, 1 << 20).unwrap();
+        assert_eq!(messages.iter().filter(|message| message.topic == topic::DEAD).count(), 1);
+        assert_eq!(batches(&messages)[0].1.settlements.len(), 1);
+    }
+}

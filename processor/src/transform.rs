@@ -1,0 +1,386 @@
+//! One raw record in, its events, dead letters and settlement out: a pure function.
+//!
+//! # Invariants
+//! Every record that the gateway accepted has exactly one fate, so the settlement balances (INV-6). A record that makes a
+//! decoder fail, or panic, becomes a dead letter and takes nobody with it (INV-8).
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use fleetlog_formats::compression::{CompressionError, Encoding, decompress};
+use fleetlog_formats::{Decoded, Fate, Input};
+use fleetlog_schemas::avro::{Blob, from_single_object, to_single_object};
+use fleetlog_schemas::event::AgentEvent;
+use fleetlog_schemas::id::Position;
+use fleetlog_schemas::record::{DeadLetter, DeadReason, PieceCount, RawBatch, Settlement};
+use fleetlog_schemas::topic;
+
+use crate::pricing::PriceTable;
+use crate::redact::Redactor;
+
+/// This stage's name in a dead letter.
+const STAGE: &str = "processor";
+
+/// What every transformation needs; shared, never changed.
+pub struct Transform {
+    /// Prices of models.
+    pub prices: PriceTable,
+    /// Redaction rules.
+    pub redactor: Redactor,
+    /// Partitions of the events topic.
+    pub partitions: u32,
+    /// Largest body after decompression, bytes.
+    pub decoded_max_bytes: usize,
+    /// Largest encoded event, bytes; a larger one becomes a dead letter.
+    pub event_max_bytes: usize,
+}
+
+/// What one raw record became.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Transformed {
+    /// Events by partition of the events topic.
+    pub events: BTreeMap<i32, Vec<AgentEvent>>,
+    /// Its settlement.
+    pub settlement: Settlement,
+    /// What could not be used.
+    pub dead: Vec<DeadLetter>,
+    /// Secrets that were replaced.
+    pub redactions: u64,
+}
+
+impl Transform {
+    /// Transforms the raw record at `position`.
+    ///
+    /// `redacts` tells whether a project wants its secrets replaced; `now_ns` dates dead letters.
+    pub fn apply(
+        &self,
+        position: Position,
+        payload: &[u8],
+        redacts: impl Fn(&str) -> bool,
+        now_ns: i64,
+    ) -> Transformed {
+        let batch: RawBatch = match from_single_object(payload) {
+            Ok(batch) => batch,
+            Err(e) => return unreadable(position, payload, e.to_string(), now_ns),
+        };
+        let whole = Obituary { batch: &batch, position, now_ns };
+        let encoding = Encoding::of(&batch.content_encoding, &batch.payload.0);
+        let body = encoding.and_then(|encoding| {
+            decompress(encoding, &batch.payload.0, self.decoded_max_bytes, |_| Ok::<_, CompressionError>(()))
+        });
+        let body = match body {
+            Ok(body) => body,
+            Err(e) => {
+                let reason = match e {
+                    CompressionError::TooLarge { .. } => DeadReason::TooLarge,
+                    CompressionError::Unknown(_) | CompressionError::Corrupt { .. } => DeadReason::BadCompression,
+                };
+                return whole.of_all(reason, e.to_string());
+            }
+        };
+        let input = Input::of(&batch, &body, position.partition, position.offset);
+        // The decoder only reads its input: nothing half-changed can be seen after a panic.
+        match catch_unwind(AssertUnwindSafe(|| fleetlog_formats::decode(&input))) {
+            Ok(Ok(decoded)) => self.settle(whole, decoded, redacts(&batch.project_id)),
+            Ok(Err(e)) => whole.of_all(DeadReason::Undecodable, e.message),
+            Err(_panic) => whole.of_all(DeadReason::Poison, "decoding it panicked".to_owned()),
+        }
+    }
+
+    /// Gives every record its fate, and every event its price and its place.
+    fn settle(&self, whole: Obituary<'_>, decoded: Decoded, redact: bool) -> Transformed {
+        let mut done = Transformed { settlement: whole.settlement(), ..Transformed::default() };
+        for eventless in decoded.eventless {
+            match eventless.fate {
+                Fate::Context => done.settlement.context += 1,
+                Fate::Filtered(_policy) => done.settlement.filtered += 1,
+                Fate::Dead(dead) => {
+                    done.settlement.dead += 1;
+                    let index = whole.batch.first_record.saturating_add(eventless.index);
+                    done.dead.push(whole.of_record(index, dead.reason, dead.message, dead.bytes, ""));
+                }
+            }
+        }
+        let mut records: BTreeMap<i32, u32> = BTreeMap::new();
+        for mut record in by_record(decoded.events) {
+            for event in &mut record {
+                self.prices.enrich(event);
+                if redact {
+                    self.redactor.redact(event);
+                    done.redactions += u64::from(event.redactions);
+                }
+            }
+            if let Some(event) = record.iter().find(|event| encoded_len(event) > self.event_max_bytes) {
+                done.settlement.dead += 1;
+                done.dead.push(whole.of_event(event, self.event_max_bytes));
+                continue;
+            }
+            // All events of one record go where its first one goes, so that its fate is known in one place.
+            let Some(first) = record.first() else { continue };
+            let partition = topic::events_partition(first, self.partitions);
+            *records.entry(partition).or_default() += 1;
+            done.settlement.events += u32::try_from(record.len()).unwrap_or(u32::MAX);
+            done.events.entry(partition).or_default().append(&mut record);
+        }
+        done.settlement.pieces =
+            records.into_iter().map(|(partition, records)| PieceCount { partition, records }).collect();
+        done
+    }
+}
+
+/// Splits events, which come in the order of their records, into one group a record.
+fn by_record(events: Vec<AgentEvent>) -> impl Iterator<Item = Vec<AgentEvent>> {
+    let mut events = events.into_iter().peekable();
+    std::iter::from_fn(move || {
+        let first = events.next()?;
+        let mut record = vec![first];
+        let index = record.first().map(|event| event.raw_index);
+        while let Some(event) = events.next_if(|event| Some(event.raw_index) == index) {
+            record.push(event);
+        }
+        Some(record)
+    })
+}
+
+/// Upper bound of an event's encoded size without encoding it: its long texts, and room for everything else.
+pub(crate) fn encoded_len(event: &AgentEvent) -> usize {
+    const EVERYTHING_ELSE: usize = 16 * 1024;
+    event.data.len() + event.context.len() + event.error_message.len() + event.name.len() + EVERYTHING_ELSE
+}
+
+/// Writes dead letters for one raw record.
+#[derive(Clone, Copy)]
+struct Obituary<'a> {
+    batch: &'a RawBatch,
+    position: Position,
+    now_ns: i64,
+}
+
+impl Obituary<'_> {
+    fn settlement(self) -> Settlement {
+        Settlement {
+            project_id: self.batch.project_id.clone(),
+            raw_partition: self.position.partition,
+            raw_offset: self.position.offset,
+            received_at: self.batch.received_at,
+            request_id: self.batch.request_id.clone(),
+            records: self.batch.accepted(),
+            ..Settlement::default()
+        }
+    }
+
+    /// Everything of the raw record is lost to its stream, and kept here as it came.
+    fn of_all(self, reason: DeadReason, message: String) -> Transformed {
+        let records = self.batch.accepted();
+        let dead = DeadLetter {
+            raw_index: -1,
+            records,
+            content_encoding: self.batch.content_encoding.clone(),
+            payload: self.batch.payload.clone(),
+            ..self.letter(reason, message)
+        };
+        let settlement = Settlement { dead: records, ..self.settlement() };
+        Transformed { settlement, dead: vec![dead], ..Transformed::default() }
+    }
+
+    fn of_record(
+        self,
+        index: u32,
+        reason: DeadReason,
+        message: String,
+        bytes: Vec<u8>,
+        content_encoding: &str,
+    ) -> DeadLetter {
+        DeadLetter {
+            raw_index: i32::try_from(index).unwrap_or(i32::MAX),
+            records: 1,
+            content_encoding: content_encoding.to_owned(),
+            payload: Blob(bytes),
+            ..self.letter(reason, message)
+        }
+    }
+
+    /// An event too large for its topic, compressed: what made it large is nearly always text.
+    fn of_event(self, event: &AgentEvent, limit: usize) -> DeadLetter {
+        let message = format!("the event is larger than {limit} bytes");
+        let mut bytes = to_single_object(event).unwrap_or_default();
+        let mut encoding = "";
+        if let Ok(packed) = zstd::encode_all(bytes.as_slice(), 3) {
+            (bytes, encoding) = (packed, "zstd");
+        }
+        DeadLetter {
+            content_type: "application/vnd.fleetlog.event+avro".to_owned(),
+            ..self.of_record(event.raw_index, DeadReason::EventTooLarge, message, bytes, encoding)
+        }
+    }
+
+    fn letter(self, reason: DeadReason, message: String) -> DeadLetter {
+        DeadLetter {
+            project_id: self.batch.project_id.clone(),
+            reason,
+            message,
+            stage: STAGE.to_owned(),
+            raw_partition: self.position.partition,
+            raw_offset: self.position.offset,
+            received_at: self.batch.received_at,
+            failed_at: self.now_ns,
+            request_id: self.batch.request_id.clone(),
+            key_id: self.batch.key_id.clone(),
+            route: self.batch.route,
+            format_hint: self.batch.format_hint.clone(),
+            content_type: self.batch.content_type.clone(),
+            ..DeadLetter::default()
+        }
+    }
+}
+
+/// A record whose envelope cannot be read: whose it is and what it held is unknown.
+fn unreadable(position: Position, payload: &[u8], message: String, now_ns: i64) -> Transformed {
+    let dead = DeadLetter {
+        reason: DeadReason::BadEnvelope,
+        message,
+        stage: STAGE.to_owned(),
+        raw_partition: position.partition,
+        raw_offset: position.offset,
+        raw_index: -1,
+        failed_at: now_ns,
+        payload: Blob(payload.to_vec()),
+        ..DeadLetter::default()
+    };
+    let settlement =
+        Settlement { raw_partition: position.partition, raw_offset: position.offset, ..Settlement::default() };
+    Transformed { settlement, dead: vec![dead], ..Transformed::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use fleetlog_schemas::record::Route;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn transform() -> Transform {
+        Transform {
+            prices: PriceTable::built_in().unwrap(),
+            redactor: Redactor::built_in().unwrap(),
+            partitions: 4,
+            decoded_max_bytes: 1_000_000,
+            event_max_bytes: 100_000,
+        }
+    }
+
+    fn raw(body: &[u8], records: u32) -> RawBatch {
+        RawBatch {
+            project_id: "p".into(),
+            request_id: "r".into(),
+            received_at: 5,
+            route: Route::Events,
+            content_type: "application/x-ndjson".into(),
+            record_count: records,
+            pieces: 1,
+            payload: Blob(body.to_vec()),
+            ..RawBatch::default()
+        }
+    }
+
+    fn apply(batch: &RawBatch) -> Transformed {
+        let position = Position { partition: 2, offset: 9 };
+        transform().apply(position, &to_single_object(batch).unwrap(), |_| true, 77)
+    }
+
+    #[test]
+    fn events_of_one_session_share_a_partition_and_the_settlement_balances() {
+        let body = "{\"type\":\"log\",\"sessionId\":\"a\"}\n{\"type\":\"log\",\"sessionId\":\"a\"}\n{\"type\":\"log\",\"sessionId\":\"b\"}\n";
+        let done = apply(&raw(body.as_bytes(), 3));
+        assert!(done.settlement.balances(), "{:?}", done.settlement);
+        assert_eq!((done.settlement.records, done.settlement.events), (3, 3));
+        for (partition, events) in &done.events {
+            assert!(events.iter().all(|event| topic::events_partition(event, 4) == *partition));
+        }
+        assert_eq!(done.settlement.raw_offset, 9);
+    }
+
+    #[test]
+    fn rejected_records_are_neither_events_nor_counted() {
+        let batch = RawBatch { rejected: vec![0], ..raw(b"{\"type\":1}\n{\"type\":\"log\"}\n", 2) };
+        let done = apply(&batch);
+        assert_eq!((done.settlement.records, done.settlement.events), (1, 1));
+        assert!(done.settlement.balances() && done.dead.is_empty());
+    }
+
+    #[test]
+    fn a_body_that_cannot_be_decompressed_becomes_one_dead_letter_with_its_bytes() {
+        let batch = RawBatch { content_encoding: "gzip".into(), ..raw(b"not gzip", 7) };
+        let done = apply(&batch);
+        assert!(done.settlement.balances() && done.events.is_empty());
+        assert_eq!(done.settlement.dead, 7);
+        let dead = &done.dead[0];
+        assert_eq!((dead.reason, dead.raw_index, dead.records), (DeadReason::BadCompression, -1, 7));
+        assert_eq!((dead.payload.0.as_slice(), dead.failed_at), (b"not gzip".as_slice(), 77));
+    }
+
+    #[test]
+    fn a_bomb_becomes_a_dead_letter() {
+        let bomb = zstd::encode_all(vec![b' '; 2_000_000].as_slice(), 3).unwrap();
+        let done = apply(&RawBatch { content_encoding: "zstd".into(), ..raw(&bomb, 1) });
+        assert_eq!(done.dead[0].reason, DeadReason::TooLarge);
+    }
+
+    #[test]
+    fn an_unreadable_envelope_becomes_a_dead_letter_without_a_project() {
+        let done = transform().apply(Position { partition: 1, offset: 3 }, b"garbage", |_| true, 1);
+        assert_eq!(done.dead[0].reason, DeadReason::BadEnvelope);
+        assert_eq!(done.dead[0].payload.0, b"garbage");
+        assert!(done.settlement.balances());
+    }
+
+    #[test]
+    fn an_event_above_the_message_size_becomes_a_dead_letter_and_spares_its_neighbours() {
+        let big = "x".repeat(120_000);
+        let body = format!("{{\"type\":\"log\",\"data\":{{\"t\":\"{big}\"}}}}\n{{\"type\":\"log\"}}\n");
+        let done = apply(&raw(body.as_bytes(), 2));
+        assert!(done.settlement.balances());
+        assert_eq!((done.settlement.dead, done.settlement.events), (1, 1));
+        assert_eq!((done.dead[0].reason, done.dead[0].raw_index), (DeadReason::EventTooLarge, 0));
+        let unpacked = zstd::decode_all(done.dead[0].payload.0.as_slice()).unwrap();
+        assert!(from_single_object::<AgentEvent>(&unpacked).unwrap().data.contains(&big));
+    }
+
+    #[test]
+    fn secrets_are_replaced_unless_the_project_says_no() {
+        let secret = format!("sk-{}-{}", "ant", "a1B2c3D4e5F6g7H8i9J0");
+        let batch = raw(format!("{{\"type\":\"log\",\"data\":{{\"k\":\"{secret}\"}}}}\n").as_bytes(), 1);
+        let bytes = to_single_object(&batch).unwrap();
+        let with = |redacts: bool| {
+            let done = transform().apply(Position::default(), &bytes, |_| redacts, 1);
+            let event = done.events.into_values().next().unwrap().remove(0);
+            (event.data.contains(&secret), done.redactions, event.dedup_key)
+        };
+        let (kept, shown) = (with(true), with(false));
+        assert_eq!(((kept.0, kept.1), (shown.0, shown.1)), ((false, 1), (true, 0)));
+        assert_eq!(kept.2, shown.2, "redaction does not change an event's identity");
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_comes_in_every_record_has_exactly_one_fate(
+            lines in prop::collection::vec(prop_oneof![
+                Just("{\"type\":\"log\"}".to_owned()),
+                Just("{\"type\":\"nonsense\",\"sessionId\":\"s\"}".to_owned()),
+                "[ -~]{1,20}",
+            ], 1..20),
+            route in 0usize..Route::ALL.len(),
+        ) {
+            let body = lines.join("\n");
+            let route = Route::ALL[route];
+            let inspected = fleetlog_formats::inspect::inspect(&fleetlog_formats::Body {
+                route, content_type: "application/x-ndjson", format_hint: "", bytes: body.as_bytes(),
+            }, "p");
+            if let Ok(inspection) = inspected {
+                let rejected = inspection.rejected.iter().map(|rejected| rejected.index).collect();
+                let done = apply(&RawBatch { route, rejected, ..raw(body.as_bytes(), inspection.records) });
+                prop_assert!(done.settlement.balances(), "{:?}", done.settlement);
+            }
+        }
+    }
+}
