@@ -1,0 +1,152 @@
+//! The way of every question: key → parameters → plan → statement → admission → ClickHouse → answer.
+//!
+//! An endpoint extracts [`Caller`](crate::auth::Caller) and its parameters, makes a [`Plan`] (pure), has a statement
+//! built for it ([`crate::sql`], pure), and calls [`Api::rows`], which waits for its turn and runs it. When the caller
+//! leaves, the future is dropped: the permits come back and the connection to ClickHouse closes, which ends the query.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant as Stopwatch};
+
+use fleetlog_runtime::Clock;
+use fleetlog_store::row::{Row, RowOwned, RowRead};
+use fleetlog_store::{Query, Reader};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::sync::{Mutex, watch};
+
+use crate::admission::{Admission, Bounds};
+use crate::answer::Currency;
+use crate::auth::{Caller, Keys};
+use crate::config::QueryConfig;
+use crate::error::QueryError;
+use crate::metrics;
+use crate::params::ListQuery;
+use crate::plan::{PageSize, Plan};
+use crate::sql::{Param, Statement};
+use crate::time_range::RangePolicy;
+
+/// What every endpoint works with. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Api(Arc<Inner>);
+
+struct Inner {
+    config: QueryConfig,
+    clock: Clock,
+    keys: Arc<dyn Keys>,
+    /// There while every table is proved to be confined; without it nothing is read (INV-10).
+    reader: watch::Receiver<Option<Reader>>,
+    admission: Admission,
+    /// `derived_through` as it was last read, and when.
+    derived: Mutex<Option<(Stopwatch, i64)>>,
+}
+
+/// How old `derived_through` may be. It only ever grows, so an older one promises less and never too much.
+const DERIVED_MAX_AGE: Duration = Duration::from_millis(500);
+/// How long an answer waits for `derived_through` before it goes without.
+const DERIVED_WITHIN: Duration = Duration::from_secs(1);
+
+impl Api {
+    pub(crate) fn new(
+        config: QueryConfig,
+        clock: Clock,
+        keys: Arc<dyn Keys>,
+        reader: watch::Receiver<Option<Reader>>,
+    ) -> Self {
+        let count = |n: u32| usize::try_from(n).unwrap_or(usize::MAX);
+        let admission = Admission::new(Bounds {
+            process: count(config.statements_max),
+            project: count(config.project_statements_max),
+            project_queue: count(config.project_queue_max),
+            wait: Duration::from_millis(config.queue_wait_ms),
+        });
+        Self(Arc::new(Inner { config, clock, keys, reader, admission, derived: Mutex::default() }))
+    }
+
+    pub(crate) fn keys(&self) -> &dyn Keys {
+        &*self.0.keys
+    }
+
+    pub(crate) fn config(&self) -> &QueryConfig {
+        &self.0.config
+    }
+
+    pub(crate) fn now_ns(&self) -> i64 {
+        self.0.clock.now_ns()
+    }
+
+    /// Checks a list request.
+    ///
+    /// # Errors
+    /// What is wrong with its range, cursor or limit.
+    pub(crate) fn plan<K: Serialize + DeserializeOwned, F, L>(
+        &self,
+        caller: &Caller,
+        query: &ListQuery<F, L>,
+        policy: impl Into<Option<RangePolicy>>,
+        size: PageSize,
+    ) -> Result<Plan<K>, QueryError> {
+        Plan::of(query, caller.project_id(), self.now_ns(), policy.into(), size)
+    }
+
+    /// Runs a statement on the caller's behalf and reads all of its rows, of which there are as many as its limit.
+    ///
+    /// # Errors
+    /// No turn in time, or what the store says.
+    ///
+    /// # Cancellation
+    /// Safe; the statement ends with it.
+    pub(crate) async fn rows<T>(&self, caller: &Caller, statement: Statement) -> Result<Vec<T>, QueryError>
+    where
+        T: Row + RowOwned + RowRead,
+    {
+        let waiting = Stopwatch::now();
+        let _admitted = self.0.admission.enter(caller.project_id()).await?;
+        metrics::QUEUE_SECONDS.record(waiting.elapsed().as_secs_f64());
+        let running = Stopwatch::now();
+        let rows = self.query(caller, statement)?.fetch_all::<T>().await?;
+        metrics::STATEMENT_SECONDS.record(running.elapsed().as_secs_f64());
+        Ok(rows)
+    }
+
+    /// How current answers about facts are.
+    pub(crate) fn facts(&self) -> Currency {
+        Currency::default()
+    }
+
+    /// How current answers are that rest on derivations. Read it before the statement: what was derived by then is
+    /// what the statement sees.
+    pub(crate) async fn derived(&self) -> Currency {
+        let mut last = self.0.derived.lock().await;
+        if let Some((read, through)) = *last
+            && read.elapsed() < DERIVED_MAX_AGE
+        {
+            return Currency::derived(Some(through));
+        }
+        let Ok(reader) = self.reader() else { return Currency::derived(None) };
+        match tokio::time::timeout(DERIVED_WITHIN, reader.store().derived_through()).await {
+            Ok(Ok(through)) => {
+                *last = Some((Stopwatch::now(), through));
+                Currency::derived(Some(through))
+            }
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "derived_through cannot be read");
+                Currency::derived(None)
+            }
+            Err(_) => Currency::derived(last.map(|(_, through)| through)),
+        }
+    }
+
+    fn reader(&self) -> Result<Reader, QueryError> {
+        self.0.reader.borrow().clone().ok_or(QueryError::StoreNotReady)
+    }
+
+    fn query(&self, caller: &Caller, statement: Statement) -> Result<Query, QueryError> {
+        let query = self.reader()?.project(caller.project_id())?.query(&statement.sql);
+        Ok(statement.params.into_iter().fold(query, |query, (name, value)| match value {
+            Param::Text(text) => query.param(name, text),
+            Param::Texts(texts) => query.param(name, texts),
+            Param::Int(number) => query.param(name, number),
+            Param::UInt(number) => query.param(name, number),
+        }))
+    }
+}
