@@ -159,7 +159,7 @@ def check(client, args, expected):
 
 def main():
     args = arguments()
-    expected = args.expected or json.loads(args.expected_file.read_text())
+    expected = json.loads(args.expected_file.read_text()) if args.expected is None else args.expected
     try:
         client = connect(args)
     except Exception as error:  # The client has no common class for "not reached".

@@ -1,5 +1,6 @@
 //! Promises of the whole pipeline, all against one running system, each in a project of its own.
 
+mod failures;
 mod isolation;
 mod load;
 mod otlp;
@@ -20,6 +21,12 @@ macro_rules! promises {
 
 fn main() -> anyhow::Result<ExitCode> {
     let suite = promises![Suite::new()?;
+        failures::malformed_json_is_refused_with_its_position_and_nothing_of_it_is_stored,
+        failures::a_key_does_what_its_role_allows_and_nothing_else,
+        failures::an_oversized_body_is_refused_and_costs_no_memory,
+        failures::an_unknown_content_type_or_encoding_is_unsupported,
+        failures::an_event_that_nothing_maps_is_kept_as_raw_unknown,
+        failures::a_bad_record_costs_itself_only,
         isolation::a_projects_key_reads_and_writes_that_project_only,
         load::every_event_of_a_load_is_a_row_and_all_sums_agree,
         otlp::a_real_exporters_protobuf_is_accepted_and_queryable,
