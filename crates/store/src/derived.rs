@@ -80,10 +80,8 @@ impl Store {
     /// # Errors
     /// Whatever keeps the query from being answered.
     pub async fn group_hours(&self, keys: &[GroupKey]) -> Result<BTreeSet<u32>, StoreError> {
-        let named: Vec<(&str, &str, &str)> = keys
-            .iter()
-            .map(|key| (key.project_id.as_str(), key.kind.as_str(), key.id.as_str()))
-            .collect();
+        let named: Vec<(&str, &str, &str)> =
+            keys.iter().map(|key| (key.project_id.as_str(), key.kind.as_str(), key.id.as_str())).collect();
         let sql = format!(
             "SELECT DISTINCT toUnixTimestamp(hour) FROM {}.group_hours \
              WHERE (project_id, group_kind, group_id) IN {{keys:Array(Tuple(String, String, String))}}",

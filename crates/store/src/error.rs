@@ -115,7 +115,9 @@ impl StoreError {
             // READONLY, ACCESS_DENIED, AUTHENTICATION_FAILED, UNKNOWN_USER, WRONG_PASSWORD.
             164 | 192 | 193 | 497 | 516 => Self::Denied { code, message },
             // Syntax, unknown names, wrong arguments: ours.
-            36 | 42 | 43 | 44 | 46 | 47 | 57 | 60 | 62 | 81 | 115 | 179 | 184 | 215 => Self::Statement { code, message },
+            36 | 42 | 43 | 44 | 46 | 47 | 57 | 60 | 62 | 81 | 115 | 179 | 184 | 215 => {
+                Self::Statement { code, message }
+            }
             _ => Self::Unavailable(text),
         }
     }
@@ -205,7 +207,10 @@ mod tests {
 
     #[test]
     fn an_outage_is_never_taken_for_bad_data() {
-        assert!(matches!(of("Code: 33. DB::Exception: Cannot read all data."), StoreError::Refused { code: 33, .. }));
+        assert!(matches!(
+            of("Code: 33. DB::Exception: Cannot read all data."),
+            StoreError::Refused { code: 33, .. }
+        ));
         assert!(matches!(of("Code: 252. DB::Exception: Too many parts"), StoreError::Overloaded { .. }));
         assert!(matches!(of("Code: 159. DB::Exception: Timeout exceeded"), StoreError::Unavailable(_)));
         assert!(matches!(of("Code: 469. DB::Exception: Constraint"), StoreError::TooLate));

@@ -64,7 +64,8 @@ impl Store {
                 }
             }
         }
-        if let Some(newer) = recorded.iter().map(|row| row.number).max().filter(|number| *number > highest()) {
+        if let Some(newer) = recorded.iter().map(|row| row.number).max().filter(|number| *number > highest())
+        {
             tracing::warn!(applied = newer, known = highest(), "the database is newer than this program");
         }
         done.retention_changed = self.apply_retention().await?;
@@ -74,7 +75,10 @@ impl Store {
 
     async fn recorded(&self) -> Result<Vec<AppliedRow>, StoreError> {
         let table = format!("{}.{}", self.database(), LEDGER.name);
-        self.read_all(&format!("SELECT number, argMin(checksum, applied_at) FROM {table} GROUP BY number")).await
+        self.read_all(&format!(
+            "SELECT number, argMin(m.checksum, m.applied_at) AS checksum FROM {table} AS m GROUP BY number"
+        ))
+        .await
     }
 
     async fn apply(&self, migration: &Migration) -> Result<(), StoreError> {

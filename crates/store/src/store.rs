@@ -9,6 +9,9 @@ use fleetlog_schemas::ddl::{DatabaseName, Engine, Parameters};
 
 use crate::{StoreConfig, StoreError};
 
+/// Thirty years. A TTL is a `DateTime`, which ends in 2106 and wraps: an expiry beyond it would delete at once.
+const RETENTION_MAX_DAYS: u32 = 10_950;
+
 /// A pool of connections to one database. Cheap to clone.
 #[derive(Clone)]
 pub struct Store {
@@ -28,9 +31,22 @@ impl Store {
     /// # Errors
     /// [`StoreError::Config`] when the database's name needs quoting or the address is not HTTP.
     pub fn new(config: &StoreConfig) -> Result<Self, StoreError> {
-        let database = DatabaseName::parse(&config.database).map_err(|e| StoreError::Config(e.to_string()))?;
+        let database =
+            DatabaseName::parse(&config.database).map_err(|e| StoreError::Config(e.to_string()))?;
         if !config.url.starts_with("http://") {
-            return Err(StoreError::Config(format!("clickhouse.url {:?} does not start with http://", config.url)));
+            return Err(StoreError::Config(format!(
+                "clickhouse.url {:?} does not start with http://",
+                config.url
+            )));
+        }
+        for (key, days) in [
+            ("retention_days", config.retention_days),
+            ("derived_retention_days", config.derived_retention_days),
+        ] {
+            if !(1..=RETENTION_MAX_DAYS).contains(&days) {
+                let message = format!("clickhouse.{key} = {days} is not within 1..={RETENTION_MAX_DAYS}");
+                return Err(StoreError::Config(message));
+            }
         }
         let mut client = Client::default()
             .with_url(&config.url)
@@ -119,8 +135,9 @@ impl Store {
     async fn highest_version(&self) -> Result<u64, StoreError> {
         let db = self.database();
         let sql = format!(
-            "SELECT greatest((SELECT max(version) FROM {db}.session_groups), \
-             (SELECT max(version) FROM {db}.usage_1m_groups), (SELECT max(version) FROM {db}.usage_1h_groups))"
+            "SELECT max(version) FROM (SELECT max(version) AS version FROM {db}.session_groups \
+             UNION ALL SELECT max(version) FROM {db}.usage_1m_groups \
+             UNION ALL SELECT max(version) FROM {db}.usage_1h_groups)"
         );
         self.read_one(&sql, self.read_timeout).await
     }

@@ -141,7 +141,11 @@ impl Store {
     ///
     /// # Errors
     /// Whatever keeps their hours from being read.
-    pub async fn group_filter(&self, kind: GroupKind, keys: Vec<GroupKey>) -> Result<GroupFilter, StoreError> {
+    pub async fn group_filter(
+        &self,
+        kind: GroupKind,
+        keys: Vec<GroupKey>,
+    ) -> Result<GroupFilter, StoreError> {
         let hours = match kind {
             GroupKind::Session | GroupKind::Trace => self.group_hours(&keys).await?.into_iter().collect(),
             GroupKind::Loose => {

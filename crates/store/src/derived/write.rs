@@ -76,7 +76,8 @@ impl Store {
             self.recompute(&sql, &chunk, 60).await?;
         }
         for chunk in chunks(&hours) {
-            let sql = self.usage_statement("usage_1h_groups", "usage_1m_groups", "bucket", "toStartOfHour(bucket)");
+            let sql =
+                self.usage_statement("usage_1h_groups", "usage_1m_groups", "bucket", "toStartOfHour(bucket)");
             self.recompute(&sql, &chunk, 3600).await?;
         }
         Ok(())
@@ -119,8 +120,11 @@ impl Store {
             .map(|column| format!("groupArrayIf({column}, calls > 0)"))
             .collect::<Vec<_>>()
             .join(", ");
-        let sums =
-            USAGE_SUMS.iter().map(|column| format!("sum(u.{column}) AS {column}")).collect::<Vec<_>>().join(", ");
+        let sums = USAGE_SUMS
+            .iter()
+            .map(|column| format!("sum(u.{column}) AS {column}"))
+            .collect::<Vec<_>>()
+            .join(", ");
         let inputs = USAGE_KEYS
             .iter()
             .chain(USAGE_SUMS)

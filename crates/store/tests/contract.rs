@@ -1,0 +1,294 @@
+//! What this crate sends fits the tables, on a real engine.
+
+mod support;
+
+use std::collections::BTreeSet;
+
+use fleetlog_schemas::event::Status;
+use fleetlog_schemas::record::{DeadReason, PieceCount};
+use fleetlog_schemas::{DeadLetter, Settlement};
+use fleetlog_store::derived::{DerivedGroup, GroupHour, GroupKey, Progress};
+use fleetlog_store::row::Row;
+use fleetlog_store::{
+    Call, Contribution, GroupKind, Located, PieceRow, ReaderLimits, Session, Store, StoreError, Tool,
+    UsageRow,
+};
+use support::{NOON, at, attempt, engine, full_event, range, store_of};
+
+#[derive(Row, serde::Deserialize, Debug, PartialEq)]
+#[clickhouse(crate = "fleetlog_store::row")]
+struct Counted {
+    n: u64,
+}
+
+async fn count(store: &Store, project: &str, from: &str) -> u64 {
+    let reader = store.reader(ReaderLimits::default()).await.unwrap().project(project).unwrap();
+    let sql = format!("SELECT count() AS n FROM {from}");
+    reader.query(&sql).fetch_all::<Counted>().await.unwrap()[0].n
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_row_fits_its_table_and_comes_back_as_it_was() {
+    let Some(engine) = engine().await else { return };
+    engine.store.migrate().await.unwrap();
+    let store = engine.store.clone().validating_rows();
+    let attempt = attempt(&store, 1).await;
+
+    let mut event = full_event("p", "s", 1);
+    event.status = Status::Error;
+    let events = [event];
+    store.insert_events(&range(0, 0), &attempt, at(0, &events)).await.unwrap();
+    let letter = DeadLetter {
+        project_id: "p".to_owned(),
+        reason: DeadReason::BadCompression,
+        failed_at: NOON,
+        raw_index: -1,
+        ..DeadLetter::default()
+    };
+    let place = Located { partition: 0, offset: 0, index: 0 };
+    store.insert_dead_letters(&range(0, 0), &attempt, [(place, &letter)].into_iter()).await.unwrap();
+    let settlement = Settlement {
+        project_id: "p".to_owned(),
+        received_at: NOON,
+        pieces: vec![PieceCount { partition: 3, records: 4 }],
+        ..Settlement::default()
+    };
+    store.insert_settlements(&range(0, 0), &attempt, [(place, &settlement)].into_iter()).await.unwrap();
+    let piece = PieceRow {
+        project_id: "p".to_owned(),
+        raw_partition: 0,
+        raw_offset: 0,
+        received_at: NOON,
+        first_index: 0,
+        last_index: 0,
+        stored: 1,
+        duplicate: 0,
+        events: 1,
+    };
+    store.insert_pieces(&range(0, 0), &attempt, [(place, &piece)].into_iter()).await.unwrap();
+    for table in ["events", "dead_letters", "settlements", "piece_settlements"] {
+        assert_eq!(count(&store, "p", table).await, 1, "{table}");
+    }
+    let same = "events WHERE status = 'error' AND cost_reported = 0.002643 AND exit_code = -1 \
+         AND timestamp = toDateTime64('2026-03-01 12:00:01', 9, 'UTC') AND type = 'llm.request' \
+         AND data LIKE '%Überraschung%' AND log_offset = 0 AND raw_offset = 2 AND duration_ms = 12.5";
+    assert_eq!(count(&store, "p", same).await, 1);
+    assert_eq!(count(&store, "p", "settlements WHERE pieces.records = [4]").await, 1);
+    assert_eq!(
+        count(&store, "p", "dead_letters WHERE reason = 'bad_compression' AND raw_index = -1").await,
+        1
+    );
+    assert_eq!(count(&store, "p", "events WHERE hasAllTokens(lower(data), 'text')").await, 1);
+}
+
+fn key(id: &str) -> GroupKey {
+    GroupKey { project_id: "p".to_owned(), kind: GroupKind::Session, id: id.to_owned() }
+}
+
+fn group(id: &str, calls: &[(&str, u64)], tools: usize) -> DerivedGroup {
+    let minute = (NOON / 1_000_000_000) as u32;
+    let sums = UsageRow {
+        model: "m".to_owned(),
+        calls: calls.len() as u64,
+        in_uncached: calls.iter().map(|(_, tokens)| tokens).sum(),
+        cost_reported: 1_000_000,
+        ..UsageRow::default()
+    };
+    DerivedGroup {
+        key: key(id),
+        session: Session {
+            started_at: NOON,
+            ended_at: NOON,
+            first_received_at: NOON,
+            last_received_at: NOON,
+            event_count: 9,
+            agents: vec!["main".to_owned()],
+            ..Session::default()
+        },
+        calls: calls
+            .iter()
+            .map(|(name, tokens)| Call {
+                call_key: (*name).to_owned(),
+                timestamp: NOON,
+                received_at: NOON,
+                status: "ok",
+                in_uncached: *tokens,
+                cost_reported: Some(2_643_000),
+                ..Call::default()
+            })
+            .collect(),
+        tools: (0..tools)
+            .map(|n| Tool { call_key: n.to_string(), status: "error", exit_code: Some(1), ..Tool::default() })
+            .collect(),
+        contributions: vec![Contribution {
+            minute,
+            usage: if calls.is_empty() { Vec::new() } else { vec![sums] },
+        }],
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn views_show_a_groups_highest_version_and_nothing_of_the_others() {
+    let Some(engine) = engine().await else { return };
+    engine.store.migrate().await.unwrap();
+    let store = engine.store.clone().validating_rows();
+    let minutes: BTreeSet<(String, u32)> = [("p".to_owned(), (NOON / 1_000_000_000) as u32)].into();
+
+    let versions = [
+        (vec![("a", 10), ("b", 20), ("c", 30)], 2),
+        (vec![("a", 11), ("c", 31)], 1),
+        // A late runner with an older version, written last, must not show.
+        (vec![("x", 1)], 5),
+    ];
+    let (first, second) = (store.next_version().await.unwrap(), store.next_version().await.unwrap());
+    assert!(second > first);
+    for ((calls, tools), version) in versions.iter().zip([first, second, first - 1]) {
+        store.write_groups(&[group("s", calls, *tools)], version).await.unwrap();
+        store.recompute_usage(&minutes).await.unwrap();
+    }
+    assert_eq!(count(&store, "p", "llm_calls WHERE in_uncached IN (11, 31)").await, 2);
+    assert_eq!(count(&store, "p", "llm_calls").await, 2);
+    assert_eq!(count(&store, "p", "tool_calls WHERE exit_code = 1").await, 1);
+    let session = "sessions WHERE llm_call_count = 2 AND in_uncached = 42 AND tool_error_count = 1 \
+         AND cost_reported = 0.005286 AND agents = ['main'] AND cost_computed_calls = 0";
+    assert_eq!(count(&store, "p", session).await, 1);
+    for view in ["usage_1m", "usage_1h"] {
+        let usage =
+            format!("{view} WHERE calls = 2 AND in_uncached = 42 AND cost_reported = 0.001 AND model = 'm'");
+        assert_eq!(count(&store, "p", &usage).await, 1, "{view}");
+        assert_eq!(count(&store, "p", view).await, 1, "{view}");
+    }
+
+    // Two groups share the minute; then one of them has nothing in it any more.
+    let third = store.next_version().await.unwrap();
+    store.write_groups(&[group("t", &[("a", 100)], 0)], third).await.unwrap();
+    store.recompute_usage(&minutes).await.unwrap();
+    assert_eq!(count(&store, "p", "usage_1h WHERE calls = 3 AND in_uncached = 142").await, 1);
+    let fourth = store.next_version().await.unwrap();
+    store.write_groups(&[group("s", &[], 0), group("t", &[], 0)], fourth).await.unwrap();
+    store.recompute_usage(&minutes).await.unwrap();
+    assert_eq!(count(&store, "p", "usage_1m").await + count(&store, "p", "usage_1h").await, 0);
+    assert_eq!(count(&store, "p", "llm_calls").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn facts_are_found_by_group_and_progress_says_what_is_missing() {
+    let Some(engine) = engine().await else { return };
+    engine.store.migrate().await.unwrap();
+    let store = engine.store.clone().validating_rows();
+    let attempt = attempt(&store, 1).await;
+    let mut events: Vec<_> = (0..4).map(|n| full_event("p", "s", n)).collect();
+    events[1].timestamp -= 5 * 3600 * 1_000_000_000;
+    events[2].event_type = fleetlog_schemas::EventType::UserPrompt;
+    // The same event again, and another session's.
+    events.push(events[0].clone());
+    events.push(full_event("p", "other", 9));
+    let before = store.derived_through().await.unwrap();
+    store.insert_events(&range(7, 7), &attempt, at(7, &events)).await.unwrap();
+    assert!(before > NOON && store.derived_through().await.unwrap() == NOON + 1);
+
+    let underived = store.underived(0, -1, 100).await.unwrap();
+    assert_eq!(underived.len(), 3);
+    assert!(store.underived(0, 7, 100).await.unwrap().is_empty());
+    let hours: Vec<GroupHour> = underived
+        .iter()
+        .map(|group| GroupHour { key: group.key(), hour: group.hour, received_day: group.received_day })
+        .collect();
+    store.add_group_hours(&hours).await.unwrap();
+    let filter = store.group_filter(GroupKind::Session, vec![key("s")]).await.unwrap();
+    assert_eq!(filter.hours.len(), 2);
+    let summaries = store.summaries(&filter).await.unwrap();
+    assert_eq!(summaries.len(), 1);
+    let summary = &summaries[0];
+    assert_eq!((summary.group_id.as_str(), summary.event_count, summary.prompt_count), ("s", 4, 1));
+    assert_eq!(summary.sighting_count, 3);
+    assert_eq!(summary.last_end_at, 0);
+    let mut sightings = store.sightings(&filter).unwrap();
+    let mut read = Vec::new();
+    while let Some(sighting) = sightings.next().await.unwrap() {
+        read.push(sighting);
+    }
+    assert_eq!(read.len(), 4);
+    assert!(
+        read.iter().all(|sighting| sighting.cost_reported == Some(2_643_000) && sighting.project_id == "p")
+    );
+
+    let version = store.next_version().await.unwrap();
+    store.record_progress(&[Progress { partition: 0, derived_offset: 7, version }]).await.unwrap();
+    assert_eq!(store.progress().await.unwrap()[&0], 7);
+    assert!(store.derived_through().await.unwrap() > NOON + 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_range_sent_again_is_stored_once_and_a_late_one_not_at_all() {
+    let Some(engine) = engine().await else { return };
+    let store = &engine.store;
+    store.migrate().await.unwrap();
+    let events: Vec<_> = (0..1000).map(|n| full_event("p", "s", n)).collect();
+    for number in 1..=3 {
+        let attempt = attempt(store, number).await;
+        store.insert_events(&range(0, 9), &attempt, at(0, &events)).await.unwrap();
+    }
+    assert_eq!(count(store, "p", "events").await, 1000);
+    let mut late = attempt(store, 1).await;
+    late.insert_before_ms -= 40_000;
+    let refused = store.insert_events(&range(10, 10), &late, at(10, &events)).await.unwrap_err();
+    assert!(matches!(refused, StoreError::TooLate), "{refused}");
+    assert_eq!(count(store, "p", "events").await, 1000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_project_reads_its_own_rows_whatever_it_asks() {
+    let Some(engine) = engine().await else { return };
+    let store = &engine.store;
+    assert!(store.migrate().await.unwrap().confined);
+    let attempt = attempt(store, 1).await;
+    let events = [full_event("mine", "s", 1), full_event("theirs", "s", 2)];
+    store.insert_events(&range(0, 0), &attempt, at(0, &events)).await.unwrap();
+    let version = store.next_version().await.unwrap();
+    for project in ["mine", "theirs"] {
+        let mut group = group("s", &[("a", 1)], 1);
+        group.key.project_id = project.to_owned();
+        store.write_groups(&[group], version).await.unwrap();
+        let minutes = [(project.to_owned(), (NOON / 1_000_000_000) as u32)].into();
+        store.recompute_usage(&minutes).await.unwrap();
+    }
+    for from in [
+        "events",
+        "(SELECT * FROM events WHERE project_id = 'theirs' UNION ALL SELECT * FROM events)",
+        "merge('fleetlog', '^events$')",
+        "llm_calls",
+        "tool_calls",
+        "sessions",
+        "usage_1m",
+        "usage_1h",
+        "session_groups",
+        "(SELECT * FROM events AS a JOIN events AS b ON a.session_id = b.session_id)",
+    ] {
+        assert_eq!(count(store, "mine", from).await, 1, "{from}");
+        assert_eq!(count(store, "nobody", from).await, 0, "{from}");
+    }
+    assert_eq!(count(store, "mine", "schema_migrations").await, 0);
+
+    let reader = store.reader(ReaderLimits::default()).await.unwrap();
+    assert!(matches!(reader.project(""), Err(StoreError::NoProject)));
+    let mine = reader.project("mine").unwrap();
+    for sql in [
+        "SELECT count() AS n FROM events SETTINGS log_comment = ''",
+        "SELECT count() AS n FROM events SETTINGS log_comment = 'theirs'",
+        "INSERT INTO events (project_id) VALUES ('mine')",
+        "SELECT count() AS n FROM file('/etc/hostname', 'LineAsString')",
+    ] {
+        assert!(mine.query(sql).fetch_all::<Counted>().await.is_err(), "{sql}");
+    }
+    let bound = mine.query("SELECT count() AS n FROM events WHERE session_id = {s:String}");
+    assert_eq!(bound.param("s", "s'").fetch_all::<Counted>().await.unwrap(), [Counted { n: 0 }]);
+
+    // A database that nobody confined must not get a reader.
+    let other = store_of(&engine.url, "unconfined");
+    assert!(!other.migrate().await.unwrap().confined);
+    let refused = other.reader(ReaderLimits::default()).await.err().unwrap();
+    assert!(
+        matches!(refused, StoreError::NotConfined { ref tables } if tables.iter().any(|t| t == "events"))
+    );
+}
