@@ -56,7 +56,10 @@ impl Config {
             ("processor.message_target_bytes", own.message_target_bytes),
         ] {
             if value == 0 {
-                return Err(SettingsError::Invalid { key: key.to_owned(), message: "must be above 0".to_owned() });
+                return Err(SettingsError::Invalid {
+                    key: key.to_owned(),
+                    message: "must be above 0".to_owned(),
+                });
             }
         }
         Ok(config)

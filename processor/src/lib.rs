@@ -1,4 +1,30 @@
-//! Record in, events out: decode, normalise, redact, enrich.
+//! Record in, events out: the only place where enrichment lives.
+//!
+//! Reads the raw topic, decodes every record with `fleetlog-formats`, prices and redacts what came out, and writes events,
+//! settlements and dead letters. It keeps no state: whatever needs other records is resolved in the derivations.
+//!
+//! The cores are pure: [`transform`] turns one raw record into its [`transform::Transformed`], [`pack`] makes messages
+//! of a cycle's results, [`pricing`] and [`redact`] work on one event. `pipeline` shows how they are joined.
 
+mod config;
+mod cycle;
+mod error;
+pub mod metrics;
+pub mod pack;
+mod pipeline;
 pub mod pricing;
 pub mod redact;
+pub mod transform;
+
+use fleetlog_runtime::{Deps, Shutdown};
+
+pub use config::{Config, ProcessorConfig};
+pub use error::ProcessorError;
+
+/// Runs the processor until shutdown.
+///
+/// # Errors
+/// [`ProcessorError`] when it cannot start or cannot go on.
+pub async fn run(config: Config, deps: Deps, shutdown: Shutdown) -> Result<(), ProcessorError> {
+    pipeline::run(config, deps, shutdown).await
+}

@@ -3,8 +3,10 @@
 use fleetlog_runtime::Metric;
 
 /// Raw records settled.
-pub const RAW_RECORDS: Metric =
-    Metric::counter("fleetlog_processor_raw_records_total", "Raw records (requests or pieces of them) settled.");
+pub const RAW_RECORDS: Metric = Metric::counter(
+    "fleetlog_processor_raw_records_total",
+    "Raw records (requests or pieces of them) settled.",
+);
 /// Events produced.
 pub const EVENTS: Metric = Metric::counter("fleetlog_processor_events_total", "Events produced.");
 /// Records by fate.
@@ -35,5 +37,13 @@ pub const PRODUCE_RETRIES: Metric = Metric::counter(
 );
 
 /// All of them, for the reference.
-pub const ALL: &[Metric] =
-    &[RAW_RECORDS, EVENTS, RECORDS, DEAD_LETTERS, REDACTIONS, TRANSFORM_SECONDS, CYCLE_SECONDS, PRODUCE_RETRIES];
+pub const ALL: &[Metric] = &[
+    RAW_RECORDS,
+    EVENTS,
+    RECORDS,
+    DEAD_LETTERS,
+    REDACTIONS,
+    TRANSFORM_SECONDS,
+    CYCLE_SECONDS,
+    PRODUCE_RETRIES,
+];

@@ -20,6 +20,15 @@ pub struct Message {
     pub payload: Vec<u8>,
 }
 
+/// How many partitions the topics have that the processor writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Partitions {
+    /// Of the events topic.
+    pub events: u32,
+    /// Of the dead-letter topic.
+    pub dead: u32,
+}
+
 /// Packs the results of a cycle, in order.
 ///
 /// A message of events is closed when it holds about `target_bytes`; one event alone may exceed that. A settlement
@@ -29,13 +38,13 @@ pub struct Message {
 /// [`DecodeError`] when a published schema does not parse, which a test of the schemas excludes.
 pub fn pack(
     transformed: Vec<Transformed>,
-    partitions: u32,
+    partitions: Partitions,
     target_bytes: usize,
 ) -> Result<Vec<Message>, DecodeError> {
     let mut open: BTreeMap<i32, (EventBatch, usize)> = BTreeMap::new();
     let mut messages = Vec::new();
     for done in transformed {
-        let home = topic::partition_of(&done.settlement.project_id, b"", partitions);
+        let home = topic::partition_of(&done.settlement.project_id, b"", partitions.events);
         let settled_in = done.settlement.pieces.first().map_or(home, |piece| piece.partition);
         for (partition, events) in done.events {
             let (batch, size) = open.entry(partition).or_default();
@@ -51,7 +60,7 @@ pub fn pack(
         }
         open.entry(settled_in).or_default().0.settlements.push(done.settlement);
         for dead in done.dead {
-            let partition = topic::partition_of(&dead.project_id, b"", partitions);
+            let partition = topic::partition_of(&dead.project_id, b"", partitions.dead);
             messages.push(Message { topic: topic::DEAD, partition, payload: to_single_object(&dead)? });
         }
     }
@@ -73,8 +82,11 @@ mod tests {
 
     use super::*;
 
+    const FOUR: Partitions = Partitions { events: 4, dead: 4 };
+
     fn transformed(offset: i64, partition: i32, events: usize) -> Transformed {
-        let event = |n: usize| AgentEvent { raw_offset: offset, raw_index: n as u32, ..AgentEvent::default() };
+        let event =
+            |n: usize| AgentEvent { raw_offset: offset, raw_index: n as u32, ..AgentEvent::default() };
         Transformed {
             events: BTreeMap::from([(partition, (0..events).map(event).collect())]),
             settlement: Settlement {
@@ -93,7 +105,9 @@ mod tests {
 
     #[test]
     fn a_cycle_becomes_one_message_a_partition() {
-        let messages = pack(vec![transformed(1, 0, 2), transformed(2, 3, 1), transformed(3, 0, 1)], 4, 1 << 20).unwrap();
+        let messages =
+            pack(vec![transformed(1, 0, 2), transformed(2, 3, 1), transformed(3, 0, 1)], FOUR, 1 << 20)
+                .unwrap();
         let batches = batches(&messages);
         assert_eq!(batches.iter().map(|(partition, _)| *partition).collect::<Vec<_>>(), [0, 3]);
         assert_eq!((batches[0].1.events.len(), batches[0].1.settlements.len()), (3, 2));
@@ -101,18 +115,19 @@ mod tests {
 
     #[test]
     fn messages_are_split_at_their_size_and_a_settlement_follows_its_events() {
-        let messages = pack(vec![transformed(1, 2, 5)], 4, 40_000).unwrap();
+        let messages = pack(vec![transformed(1, 2, 5)], FOUR, 40_000).unwrap();
         let batches = batches(&messages);
         assert_eq!(batches.iter().map(|(_, batch)| batch.events.len()).collect::<Vec<_>>(), [2, 2, 1]);
         assert_eq!(batches.iter().map(|(_, batch)| batch.settlements.len()).collect::<Vec<_>>(), [0, 0, 1]);
-        let order: Vec<u32> = batches.iter().flat_map(|(_, batch)| &batch.events).map(|event| event.raw_index).collect();
+        let order: Vec<u32> =
+            batches.iter().flat_map(|(_, batch)| &batch.events).map(|event| event.raw_index).collect();
         assert_eq!(order, [0, 1, 2, 3, 4]);
     }
 
     #[test]
     fn dead_letters_go_to_their_topic_and_a_settlement_without_events_still_travels() {
         let done = Transformed { dead: vec![DeadLetter::default()], ..Transformed::default() };
-        let messages = pack(vec![done], 4, 1 << 20).unwrap();
+        let messages = pack(vec![done], FOUR, 1 << 20).unwrap();
         assert_eq!(messages.iter().filter(|message| message.topic == topic::DEAD).count(), 1);
         assert_eq!(batches(&messages)[0].1.settlements.len(), 1);
     }

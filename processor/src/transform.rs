@@ -73,7 +73,9 @@ impl Transform {
             Err(e) => {
                 let reason = match e {
                     CompressionError::TooLarge { .. } => DeadReason::TooLarge,
-                    CompressionError::Unknown(_) | CompressionError::Corrupt { .. } => DeadReason::BadCompression,
+                    CompressionError::Unknown(_) | CompressionError::Corrupt { .. } => {
+                        DeadReason::BadCompression
+                    }
                 };
                 return whole.of_all(reason, e.to_string());
             }
@@ -247,8 +249,11 @@ fn unreadable(position: Position, payload: &[u8], message: String, now_ns: i64) 
         payload: Blob(payload.to_vec()),
         ..DeadLetter::default()
     };
-    let settlement =
-        Settlement { raw_partition: position.partition, raw_offset: position.offset, ..Settlement::default() };
+    let settlement = Settlement {
+        raw_partition: position.partition,
+        raw_offset: position.offset,
+        ..Settlement::default()
+    };
     Transformed { settlement, dead: vec![dead], ..Transformed::default() }
 }
 

@@ -1,0 +1,207 @@
+//! One cycle of one partition: read what is there, transform it, produce it, commit.
+//!
+//! The offset moves only after everything the records became is acknowledged (INV-2), so a crash repeats a cycle and
+//! loses nothing. A cycle is what a Kafka transaction will span (INV-3): `produce` and `commit` are the two places that
+//! change then, and nothing else.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use fleetlog_log::{
+    AssignedPartition, ControlView, Lease, LogError, Outgoing, Producer, Read, Record, Target,
+};
+use fleetlog_runtime::{Classified, Clock, Shutdown};
+use futures::FutureExt;
+use futures::future::join_all;
+
+use crate::config::ProcessorConfig;
+use crate::error::ProcessorError;
+use crate::metrics;
+use crate::pack::{Message, Partitions, pack};
+use crate::transform::{Transform, Transformed};
+
+const FIRST_RETRY: Duration = Duration::from_millis(50);
+const LAST_RETRY: Duration = Duration::from_secs(5);
+
+/// What the cycles of every partition share.
+#[derive(Clone)]
+pub(crate) struct Shared {
+    pub(crate) config: Arc<ProcessorConfig>,
+    pub(crate) transform: Arc<Transform>,
+    pub(crate) partitions: Partitions,
+    pub(crate) producer: Producer,
+    pub(crate) control: ControlView,
+    pub(crate) clock: Clock,
+    pub(crate) shutdown: Shutdown,
+}
+
+/// Runs cycles until the partition is taken away or the service is to end.
+///
+/// # Errors
+/// What ends the processor; the cycle under way is then not committed and will be repeated.
+pub(crate) async fn run_partition(
+    shared: Shared,
+    mut partition: AssignedPartition,
+) -> Result<(), ProcessorError> {
+    let lease = partition.lease();
+    loop {
+        let records = tokio::select! {
+            records = shared.read(&mut partition) => records?,
+            () = shared.shutdown.triggered() => return Ok(()),
+        };
+        let Some(records) = records else { return Ok(()) };
+        let started = Instant::now();
+        if shared.settle(&lease, records).await?.is_none() {
+            return Ok(());
+        }
+        metrics::CYCLE_SECONDS.record(started.elapsed().as_secs_f64());
+    }
+}
+
+impl Shared {
+    /// Waits for a first record, then takes what has already arrived, up to the cycle's bounds; `None` at the end.
+    ///
+    /// # Cancellation
+    /// Records taken are lost to this process and read again by the next owner: nothing is committed here.
+    async fn read(&self, partition: &mut AssignedPartition) -> Result<Option<Vec<Record>>, LogError> {
+        let mut records = loop {
+            match partition.next().await? {
+                Some(Read::Record(record)) => break vec![record],
+                Some(Read::CaughtUp) => {}
+                None => return Ok(None),
+            }
+        };
+        let size = |record: &Record| record.payload.as_ref().map_or(0, |payload| payload.len());
+        let mut bytes: usize = records.iter().map(size).sum();
+        while records.len() < self.config.cycle_max_records && bytes < self.config.cycle_max_bytes {
+            match partition.next().now_or_never().transpose()?.flatten() {
+                Some(Read::Record(record)) => {
+                    bytes += size(&record);
+                    records.push(record);
+                }
+                Some(Read::CaughtUp) | None => break,
+            }
+        }
+        Ok(Some(records))
+    }
+
+    /// Transforms, produces and commits; `None` when the service ended before everything was acknowledged.
+    async fn settle(&self, lease: &Lease, records: Vec<Record>) -> Result<Option<()>, ProcessorError> {
+        let Some(last) = records.last().map(|record| record.position.offset) else { return Ok(Some(())) };
+        let messages = self.transform(records).await?;
+        if self.produce(&messages).await?.is_none() {
+            return Ok(None);
+        }
+        match self.commit(lease, last).await {
+            Ok(()) => Ok(Some(())),
+            // Another instance owns the partition by now and repeats the cycle.
+            Err(LogError::NotOwner { .. }) => Ok(None),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    async fn transform(&self, records: Vec<Record>) -> Result<Vec<Message>, ProcessorError> {
+        let (transform, control) = (Arc::clone(&self.transform), self.control.clone());
+        let (now_ns, partitions) = (self.clock.now_ns(), self.partitions);
+        let target = self.config.message_target_bytes;
+        let started = Instant::now();
+        // Decoding is CPU work of milliseconds: on a worker thread it would hold up every other partition.
+        let packed = tokio::task::spawn_blocking(move || {
+            let redacts = |project: &str| control.project(project).is_none_or(|project| project.redaction);
+            let done: Vec<Transformed> = records
+                .iter()
+                .map(|record| {
+                    let payload = record.payload.as_deref().unwrap_or_default();
+                    transform.apply(record.position, payload, redacts, now_ns)
+                })
+                .collect();
+            count(&done);
+            pack(done, partitions, target)
+        });
+        let messages = packed.await??;
+        metrics::TRANSFORM_SECONDS.record(started.elapsed().as_secs_f64());
+        Ok(messages)
+    }
+
+    /// Produces all messages and waits for their acknowledgements; tries again, all that is open, until shutdown.
+    async fn produce(&self, messages: &[Message]) -> Result<Option<()>, ProcessorError> {
+        let mut open: Vec<&Message> = messages.iter().collect();
+        let mut pause = FIRST_RETRY;
+        loop {
+            let (unsent, problem) = self.try_produce(&open).await?;
+            let Some(problem) = problem else { return Ok(Some(())) };
+            tracing::warn!(error = %problem, open = unsent.len(), "the cycle's output is tried again");
+            metrics::PRODUCE_RETRIES.add(1);
+            open = unsent;
+            tokio::select! {
+                () = tokio::time::sleep(pause) => pause = (pause * 2).min(LAST_RETRY),
+                () = self.shutdown.triggered() => return Ok(None),
+            }
+        }
+    }
+
+    /// One try: what is not acknowledged, and why.
+    async fn try_produce<'a>(
+        &self,
+        messages: &[&'a Message],
+    ) -> Result<(Vec<&'a Message>, Option<LogError>), ProcessorError> {
+        let mut unsent = Vec::new();
+        let mut problem = None;
+        let mut deliveries = Vec::with_capacity(messages.len());
+        for message in messages {
+            let outgoing = Outgoing {
+                topic: message.topic,
+                target: Target::Partition(message.partition),
+                key: None,
+                payload: Some(&message.payload),
+            };
+            let enqueued = self.producer.enqueue(outgoing);
+            deliveries.push(async move {
+                match enqueued {
+                    Ok(delivery) => (*message, delivery.await.map(|_position| ())),
+                    Err(e) => (*message, Err(e)),
+                }
+            });
+        }
+        for (message, outcome) in join_all(deliveries).await {
+            match outcome {
+                Ok(()) => {}
+                Err(e) if e.class().is_retryable() => {
+                    unsent.push(message);
+                    problem = Some(e);
+                }
+                Err(e) => return Err(e.into()),
+            }
+        }
+        Ok((unsent, problem))
+    }
+
+    async fn commit(&self, lease: &Lease, last_offset: i64) -> Result<(), LogError> {
+        // Kafka commits name the next record, hence +1.
+        lease.commit(last_offset + 1, "").await
+    }
+}
+
+fn count(done: &[Transformed]) {
+    let (mut events, mut filtered, mut dead, mut context, mut stored, mut redactions) = (0u64, 0, 0, 0, 0, 0);
+    for one in done {
+        let settlement = &one.settlement;
+        events += u64::from(settlement.events);
+        filtered += u64::from(settlement.filtered);
+        dead += u64::from(settlement.dead);
+        context += u64::from(settlement.context);
+        stored += settlement.pieces.iter().map(|piece| u64::from(piece.records)).sum::<u64>();
+        redactions += one.redactions;
+        for letter in &one.dead {
+            metrics::DEAD_LETTERS.add_for("reason", letter.reason.as_str(), 1);
+        }
+    }
+    metrics::RAW_RECORDS.add(done.len() as u64);
+    metrics::EVENTS.add(events);
+    metrics::REDACTIONS.add(redactions);
+    for (fate, records) in [("event", stored), ("filtered", filtered), ("dead", dead), ("context", context)] {
+        if records > 0 {
+            metrics::RECORDS.add_for("fate", fate, records);
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! The whole way of a raw record through the processor, on one screen:
+//!
+//! ```text
+//! raw topic ─▶ cycle of a partition: read ─▶ transform (decode, price, redact) ─▶ pack ─▶ produce ─▶ commit
+//!              bounds: cycle_max_records, cycle_max_bytes              events and dead-letter topics
+//! ```
+//!
+//! Partitions run side by side; within one, a cycle ends before the next begins, so what is in memory is one cycle a
+//! partition, and not reading is the backpressure.
+
+use std::sync::Arc;
+
+use fleetlog_log::{Admin, Consumer, ConsumerOptions, ControlView, Producer};
+use fleetlog_runtime::{Deps, Readiness, Shutdown, Supervisor, serve_admin};
+use fleetlog_schemas::topic;
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+
+use crate::config::Config;
+use crate::cycle::{Shared, run_partition};
+use crate::error::ProcessorError;
+use crate::pack::Partitions;
+use crate::pricing::PriceTable;
+use crate::redact::Redactor;
+use crate::transform::Transform;
+
+/// Room for what surrounds the events in a message of the events topic.
+const MESSAGE_OVERHEAD: usize = 64 * 1024;
+
+/// Runs until shutdown.
+///
+/// # Errors
+/// [`ProcessorError`] when it cannot start or cannot go on; bad input is never a reason.
+pub(crate) async fn run(config: Config, deps: Deps, shutdown: Shutdown) -> Result<(), ProcessorError> {
+    let ready = deps.health.component("processor");
+    let prices = load_prices(&config)?;
+    let redactor = Redactor::built_in()?;
+    let Some(topics) = Admin::new(&config.kafka)?.wait_for_topics(&shutdown).await? else { return Ok(()) };
+    let producer = Producer::new(&config.kafka, topic::EVENTS_MAX_MESSAGE_BYTES)?;
+    let (control, follower) = ControlView::open(&config.kafka)?;
+    let transform = Transform {
+        prices,
+        redactor,
+        partitions: topics.events,
+        decoded_max_bytes: config.processor.decoded_max_bytes,
+        event_max_bytes: topic::EVENTS_MAX_MESSAGE_BYTES - MESSAGE_OVERHEAD,
+    };
+    let budget = config.processor.shutdown_budget();
+    let shared = Shared {
+        config: Arc::new(config.processor),
+        transform: Arc::new(transform),
+        partitions: Partitions { events: topics.events, dead: topics.dead },
+        producer,
+        control,
+        clock: deps.clock.clone(),
+        shutdown: shutdown.clone(),
+    };
+    let consumer = Consumer::start(&config.kafka, ConsumerOptions::new(&shared.config.group, topic::RAW))?;
+    let mut tasks = Supervisor::new(shutdown.clone());
+    tasks.spawn("control", follower.follow(shutdown.clone()));
+    tasks.spawn("admin", serve_admin(config.admin, deps, shutdown));
+    tasks.spawn("partitions", run_partitions(consumer, shared, ready));
+    Ok(tasks.join(budget).await?)
+}
+
+/// Runs every assigned partition until shutdown, then gives all of them back.
+async fn run_partitions(
+    mut consumer: Consumer,
+    shared: Shared,
+    ready: Readiness,
+) -> Result<(), ProcessorError> {
+    // Whether a project wants its secrets redacted must be known before its first event.
+    tokio::select! {
+        () = shared.control.caught_up() => {}
+        () = shared.shutdown.triggered() => {}
+    }
+    ready.ready();
+    let mut partitions = FuturesUnordered::new();
+    let mut ended = Ok(());
+    while !shared.shutdown.is_triggered() && ended.is_ok() {
+        tokio::select! {
+            assigned = consumer.next_assignment() => match assigned {
+                Ok(Some(partition)) => partitions.push(run_partition(shared.clone(), partition)),
+                Ok(None) => break,
+                Err(e) => ended = Err(e.into()),
+            },
+            Some(outcome) = partitions.next() => ended = outcome,
+            () = shared.shutdown.triggered() => {}
+        }
+    }
+    ready.not_ready("stopping");
+    let drain = async {
+        while let Some(outcome) = partitions.next().await {
+            if let Err(e) = outcome {
+                tracing::warn!(error = %e, "a partition's last cycle was not settled and will be repeated");
+            }
+        }
+    };
+    if ended.is_err() {
+        // Cycles that nobody asked to end would be waited for in vain.
+        shared.shutdown.trigger();
+    }
+    tokio::join!(consumer.close(), drain);
+    ended
+}
+
+fn load_prices(config: &Config) -> Result<PriceTable, ProcessorError> {
+    let path = &config.processor.prices_file;
+    if path.as_os_str().is_empty() {
+        return Ok(PriceTable::built_in()?);
+    }
+    let text = std::fs::read_to_string(path)
+        .map_err(|source| ProcessorError::PricesUnreadable { path: path.clone(), source })?;
+    Ok(PriceTable::parse(&text)?)
+}
