@@ -1,6 +1,7 @@
 //! Requests as any HTTP client makes them.
 
 use anyhow::{Context, Result, ensure};
+use reqwest::header::HeaderMap;
 use serde_json::Value;
 
 /// An answer of the gateway or of the query API.
@@ -10,14 +11,16 @@ pub struct Answer {
     pub request: String,
     /// The HTTP status.
     pub status: u16,
+    /// The headers.
+    pub headers: HeaderMap,
     /// The body.
     pub text: String,
 }
 
 impl Answer {
     async fn of(request: String, answer: reqwest::Response) -> Result<Self> {
-        let status = answer.status().as_u16();
-        Ok(Self { request, status, text: answer.text().await? })
+        let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
+        Ok(Self { request, status, headers, text: answer.text().await? })
     }
 
     /// The same answer, if it has this status.

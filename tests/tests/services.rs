@@ -59,7 +59,7 @@ impl Deployment {
         let config = folder.join("fleetlog.toml");
         let [gateway, _, _, query] = ports;
         let text = format!(
-            "[kafka]\nbrokers = \"{}\"\n\n[clickhouse]\nurl = \"{}\"\n\n\
+            "[kafka]\nbrokers = \"{}\"\ndelivery_timeout_ms = 2000\n\n[clickhouse]\nurl = \"{}\"\n\n\
              [gateway]\nlisten = \"127.0.0.1:{gateway}\"\n\n[query]\nlisten = \"127.0.0.1:{query}\"\n",
             engines.kafka.bootstrap(),
             engines.clickhouse.url(),
@@ -70,6 +70,13 @@ impl Deployment {
 
     fn url(&self, service: usize) -> String {
         format!("http://127.0.0.1:{}", self.ports[service])
+    }
+
+    /// Makes topics, tables and a key, as an operator does before the services first start.
+    async fn prepare(&self, engines: &Engines) -> Result<Client> {
+        fleetlog(&["migrate"], &self.config)?;
+        let key = create_key(&engines.kafka.bootstrap(), "demo", "admin").await?;
+        Ok(Client::new(&self.url(0), &self.url(3), &key))
     }
 
     /// Starts all services and waits until each says that it is ready.
@@ -118,17 +125,8 @@ async fn services_run_as_processes_of_their_own_and_lose_nothing_over_a_restart(
     let folder = tempfile::tempdir()?;
     let engines = Engines::start(folder.path()).await?;
     let deployment = Deployment::write(folder.path(), &engines)?;
-    fleetlog(&["migrate"], &deployment.config)?;
-    let key = create_key(&engines.kafka.bootstrap(), "demo", "admin").await?;
+    let client = deployment.prepare(&engines).await?;
     let services = deployment.start().await?;
-    let client = Client::new(&deployment.url(0), &deployment.url(3), &key);
-    let clickhouse = ClickHouse::at(&engines.clickhouse.url());
-    let stored = async |ids: &str| -> Result<u64> {
-        let sql = format!("SELECT uniqExact(event_id) FROM events WHERE event_id IN ({ids})");
-        let (count,): (u64,) = clickhouse.select_one(&sql, &[]).await?;
-        Ok(count)
-    };
-
     send(&client, "one").await?;
     eventually("the event has travelled through all of them", SOON, || async {
         let events = client.read("/v1/events", &[("session", "s1")]).await?;
@@ -145,13 +143,52 @@ async fn services_run_as_processes_of_their_own_and_lose_nothing_over_a_restart(
         ensure!(status.code() == Some(0), "{service} ended with {status}:\n{}", process.stderr_tail());
     }
     let services = deployment.start().await?;
-    eventually("what was accepted before the stop is stored", SOON, || async {
-        ensure!(stored("'one', 'two'").await? == 2, "the second is missing");
+    stored(&engines, &["one", "two"]).await?;
+    // The services first: they drain into the engines.
+    drop(services);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_that_is_away_costs_nothing_that_was_acknowledged() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let mut engines = Engines::start(folder.path()).await?;
+    let deployment = Deployment::write(folder.path(), &engines)?;
+    let client = deployment.prepare(&engines).await?;
+    let services = deployment.start().await?;
+    send(&client, "before").await?;
+    stored(&engines, &["before"]).await?;
+
+    // Without ClickHouse, events are accepted as ever, and questions are answered with "later".
+    engines.clickhouse.kill().await;
+    send(&client, "without-clickhouse").await?;
+    let answer = client.get("/v1/events", &[]).await?.expect_status(503)?;
+    ensure!(answer.headers.contains_key("retry-after"), "no Retry-After: {:?}", answer.headers);
+    engines.clickhouse.restart().await?;
+    stored(&engines, &["before", "without-clickhouse"]).await?;
+
+    // Without Kafka, nothing is acknowledged, and senders are told to try again.
+    engines.kafka.pause();
+    let event = r#"{"id":"never-acknowledged","type":"log"}"#;
+    let refused = client.post_json("/v1/events", event).await;
+    engines.kafka.resume();
+    let answer = refused?.expect_status(503)?;
+    ensure!(answer.headers.contains_key("retry-after"), "no Retry-After: {:?}", answer.headers);
+    eventually("events are accepted again", SOON, || send(&client, "after")).await?;
+    stored(&engines, &["before", "without-clickhouse", "after"]).await?;
+    drop(services);
+    Ok(())
+}
+
+/// Waits until events with all these ids are rows in ClickHouse.
+async fn stored(engines: &Engines, ids: &[&str]) -> Result<()> {
+    let clickhouse = ClickHouse::at(&engines.clickhouse.url());
+    let sql = "SELECT DISTINCT event_id FROM events";
+    eventually("every acknowledged event is stored", SOON, || async {
+        let rows: Vec<(String,)> = clickhouse.select(sql, &[]).await?;
+        let missing: Vec<_> = ids.iter().filter(|id| !rows.iter().any(|(row,)| row == *id)).collect();
+        ensure!(missing.is_empty(), "missing: {missing:?}");
         Ok(())
     })
-    .await?;
-    drop(services);
-    engines.clickhouse.stop(STOP).await;
-    engines.kafka.stop(STOP).await;
-    Ok(())
+    .await
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use fleetlog_tests::{Answer, Client, Project, SOON, System, eventually, peak_memory, say};
+use fleetlog_tests::{Answer, Client, Project, SOON, System, eventually, peak_memory, run, say};
 use serde_json::{Value, json};
 
 const MIB: usize = 1024 * 1024;
@@ -80,6 +80,24 @@ pub(crate) async fn a_key_does_what_its_role_allows_and_nothing_else(system: Arc
         ensure!(key.is_empty() || !answer.text.contains(key), "the answer repeats the key: {}", answer.text);
         error_of(&stranger.get("/v1/events", &[]).await?.expect_status(401)?)?;
     }
+    revoke(&system, viewer.key()).await?;
+    eventually("the revoked key is refused", SOON, || async {
+        viewer.get("/v1/events", &[]).await?.expect_status(401)
+    })
+    .await?;
+    Ok(())
+}
+
+async fn revoke(system: &System, key: &str) -> Result<()> {
+    let id = key.split('_').nth(1).context("no id in the key")?.to_owned();
+    let brokers = system.addresses().kafka.clone();
+    let revoked = tokio::task::spawn_blocking(move || {
+        run("fleetlog", |command| {
+            command.args(["keys", "revoke", &id]).env("FLEETLOG__KAFKA__BROKERS", brokers);
+        })
+    });
+    let revoked = revoked.await??;
+    ensure!(revoked.status.success(), "keys revoke: {}", String::from_utf8_lossy(&revoked.stderr));
     Ok(())
 }
 
