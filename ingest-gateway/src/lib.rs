@@ -1,1 +1,157 @@
-//! Turns requests into accepted log records.
+//! The ingest gateway: turns requests into accepted log records.
+//!
+//! It authenticates, limits, checks structure, publishes the bytes as they came, and answers after the broker's
+//! acknowledgement. It never touches ClickHouse and does not know what an event means. [`pipeline`] shows the chain.
+//!
+//! Embedding: [`bind`] takes the address and says which it got (port 0 is any free one), [`Bound::serve`] runs until
+//! shutdown; [`run`] is both. The listener answers from the start, with 503 and not ready until Kafka is reached.
+
+mod admission;
+mod answer;
+mod auth;
+mod check;
+mod config;
+mod decompress;
+mod endpoints;
+mod error;
+pub mod metrics;
+mod pipeline;
+mod publish;
+mod receive;
+mod server;
+mod split;
+mod throttle;
+
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use fleetlog_log::{Admin, ControlView, KafkaConfig, LogError, Producer};
+use fleetlog_runtime::{Deps, Readiness, Shutdown, Supervisor, admin_router};
+use fleetlog_schemas::topic;
+use tokio::net::TcpListener;
+
+pub use config::{Config, GatewayConfig};
+pub use error::GatewayError;
+
+use crate::admission::{Admission, Bounds};
+use crate::check::Limits;
+use crate::metrics::Meters;
+use crate::pipeline::{Gateway, Log};
+use crate::receive::BodyBounds;
+use crate::server::ConnectionBounds;
+
+/// A gateway whose address is taken and that does not serve yet; connections wait meanwhile.
+pub struct Bound {
+    listener: TcpListener,
+    local_addr: SocketAddr,
+    gateway: Arc<Gateway>,
+    config: Config,
+    deps: Deps,
+}
+
+/// Runs the gateway until shutdown.
+///
+/// # Errors
+/// [`GatewayError`] when it cannot listen, or when a part of it fails.
+pub async fn run(config: Config, deps: Deps, shutdown: Shutdown) -> Result<(), GatewayError> {
+    bind(config, deps).await?.serve(shutdown).await
+}
+
+/// Takes the address.
+///
+/// # Errors
+/// [`GatewayError::Bind`] when the address is taken; [`GatewayError::Log`] when librdkafka refuses the configuration.
+pub async fn bind(config: Config, deps: Deps) -> Result<Bound, GatewayError> {
+    let gateway = Arc::new(gateway(&config, &deps)?);
+    let address = &config.gateway.listen;
+    let listener = TcpListener::bind(address)
+        .await
+        .map_err(|source| GatewayError::Bind { address: address.clone(), source })?;
+    let local_addr = error::local_addr(&listener)?;
+    Ok(Bound { listener, local_addr, gateway, config, deps })
+}
+
+impl Bound {
+    /// The address, with the port that was free if the configuration left it open.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    /// Serves until shutdown: then it is not ready, accepts no more, lets requests under way finish, and flushes the
+    /// producer, each within `gateway.shutdown_budget_ms`.
+    ///
+    /// # Errors
+    /// [`GatewayError`] when a part fails, or records were not acknowledged within the budget.
+    pub async fn serve(self, shutdown: Shutdown) -> Result<(), GatewayError> {
+        let Self { listener, local_addr, gateway, config, deps } = self;
+        let budget = Duration::from_millis(config.gateway.shutdown_budget_ms);
+        let bounds = ConnectionBounds {
+            connections: config.gateway.connections_max,
+            header_timeout: Duration::from_millis(config.gateway.header_timeout_ms),
+            drain: budget,
+        };
+        let readiness = deps.health.component("gateway");
+        let app = endpoints::router(Arc::clone(&gateway)).merge(admin_router(&deps));
+        tracing::info!(address = %local_addr, "serving ingest");
+
+        let mut tasks = Supervisor::new(shutdown.clone());
+        tasks.spawn("ingest listener", server::serve(listener, app, bounds, shutdown.clone()));
+        let following = follow_log(config.kafka, Arc::clone(&gateway), readiness, shutdown);
+        tasks.spawn("ingest keys", following);
+        // The listener keeps the budget itself and reports what overran; the margin is for its own end.
+        tasks.join(budget + Duration::from_secs(2)).await?;
+        gateway.producer.flush(budget).await?;
+        Ok(())
+    }
+}
+
+fn gateway(config: &Config, deps: &Deps) -> Result<Gateway, LogError> {
+    let own = &config.gateway;
+    let meters = Meters::new();
+    let bounds = Bounds {
+        bytes: own.in_flight_max_bytes,
+        requests: own.in_flight_max_requests,
+        project_bytes: (own.in_flight_max_bytes as f64 * own.project_share) as usize,
+    };
+    let admission = Admission::new(bounds, meters.in_flight_bytes.clone(), meters.in_flight.clone());
+    let id =
+        if own.id.is_empty() { format!("gateway-{}", uuid::Uuid::new_v4().simple()) } else { own.id.clone() };
+    Ok(Gateway {
+        id,
+        clock: deps.clock.clone(),
+        producer: Producer::new(&config.kafka, topic::RAW_MAX_MESSAGE_BYTES)?,
+        log: OnceLock::new(),
+        admission: Arc::new(admission),
+        body: BodyBounds { bytes: own.body_max_bytes, timeout: Duration::from_millis(own.body_timeout_ms) },
+        limits: Limits {
+            decoded_bytes: own.decoded_max_bytes,
+            records: own.records_max,
+            message_bytes: own.message_max_bytes,
+        },
+        meters,
+    })
+}
+
+/// Waits for the topics, loads the keys, and keeps following them.
+async fn follow_log(
+    kafka: KafkaConfig,
+    gateway: Arc<Gateway>,
+    readiness: Readiness,
+    shutdown: Shutdown,
+) -> Result<(), LogError> {
+    let Some(topics) = Admin::new(&kafka)?.wait_for_topics(&shutdown).await? else { return Ok(()) };
+    let (keys, follower) = ControlView::open(&kafka)?;
+    let loaded = async {
+        keys.caught_up().await;
+        if keys.is_caught_up() {
+            // Set once: this function runs once.
+            let _first = gateway.log.set(Log { topics, keys }).is_ok();
+            readiness.ready();
+        }
+        shutdown.triggered().await;
+        readiness.not_ready("shutting down");
+    };
+    let (followed, ()) = tokio::join!(follower.follow(shutdown.clone()), loaded);
+    followed
+}

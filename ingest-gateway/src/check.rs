@@ -1,0 +1,203 @@
+//! From bytes as sent to pieces fit to be published: a pure function, so that it can run on any thread.
+
+use bytes::Bytes;
+use fleetlog_formats::inspect::inspect;
+use fleetlog_formats::{Body, Inspection, Rejected};
+use fleetlog_schemas::record::Route;
+
+use crate::decompress::{Encoding, decompress};
+use crate::error::Refusal;
+use crate::split::split;
+
+/// Room in a message for everything but the payload: names, ids, and the numbers around them.
+const ENVELOPE_BYTES: usize = 4096;
+/// Room for one rejected index, as Avro writes it.
+const REJECTED_INDEX_BYTES: usize = 5;
+
+/// A body with what its sender said about it.
+#[derive(Clone, Debug)]
+pub(crate) struct Unchecked {
+    pub(crate) route: Route,
+    pub(crate) content_type: String,
+    pub(crate) format_hint: String,
+    pub(crate) encoding: Encoding,
+    pub(crate) project_id: String,
+    pub(crate) payload: Bytes,
+}
+
+/// The limits a body is checked against.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    pub(crate) decoded_bytes: usize,
+    pub(crate) records: u32,
+    pub(crate) message_bytes: usize,
+}
+
+/// A sound body.
+#[derive(Clone, Debug)]
+pub(crate) struct Checked {
+    /// Records of all pieces, the rejected ones included.
+    pub(crate) records: u32,
+    /// Rejected records, by their index within the request.
+    pub(crate) rejected: Vec<Rejected>,
+    /// What to publish; nothing when there is no record.
+    pub(crate) pieces: Vec<Piece>,
+}
+
+/// The payload of one message.
+#[derive(Clone, Debug)]
+pub(crate) struct Piece {
+    pub(crate) payload: Bytes,
+    pub(crate) encoding: Encoding,
+    pub(crate) records: u32,
+    /// Index of its first record within the request.
+    pub(crate) first_record: u32,
+    /// Rejected records, by their index within the piece.
+    pub(crate) rejected: Vec<u32>,
+    /// Lines of the request before it.
+    pub(crate) lines_before: i64,
+}
+
+/// Decompresses, inspects and, if need be, splits a body.
+///
+/// # Errors
+/// Why the body is refused as a whole.
+pub(crate) fn check(
+    body: &Unchecked,
+    limits: Limits,
+    reserve: impl FnMut(usize) -> Result<(), Refusal>,
+) -> Result<Checked, Refusal> {
+    let decoded = decompress(body.encoding, &body.payload, limits.decoded_bytes, reserve)?;
+    let whole = look_at(body, &decoded)?;
+    if whole.records > limits.records {
+        return Err(Refusal::TooManyRecords { limit: limits.records });
+    }
+    if whole.records > 0 && usize::try_from(whole.records) == Ok(whole.rejected.len()) {
+        return Err(Refusal::AllRejected(whole.rejected));
+    }
+    let pieces = if whole.records == 0 {
+        Vec::new()
+    } else if fits(body.payload.len(), whole.rejected.len(), limits) {
+        let rejected = whole.rejected.iter().map(|rejected| rejected.index).collect();
+        vec![Piece {
+            payload: body.payload.clone(),
+            encoding: body.encoding,
+            records: whole.records,
+            first_record: 0,
+            rejected,
+            lines_before: 0,
+        }]
+    } else {
+        pieces(body, &decoded, &whole, limits)?
+    };
+    Ok(Checked { records: whole.records, rejected: whole.rejected, pieces })
+}
+
+fn look_at(body: &Unchecked, bytes: &[u8]) -> Result<Inspection, Refusal> {
+    let seen =
+        Body { route: body.route, content_type: &body.content_type, format_hint: &body.format_hint, bytes };
+    inspect(&seen, &body.project_id).map_err(Refusal::Malformed)
+}
+
+fn fits(payload: usize, rejected: usize, limits: Limits) -> bool {
+    payload + rejected * REJECTED_INDEX_BYTES + ENVELOPE_BYTES <= limits.message_bytes
+}
+
+/// Splits a body, and proves that the pieces are the whole: the same records, of which the same are rejected.
+fn pieces(
+    body: &Unchecked,
+    decoded: &Bytes,
+    whole: &Inspection,
+    limits: Limits,
+) -> Result<Vec<Piece>, Refusal> {
+    let unsplittable = || Refusal::Unsplittable { limit: limits.message_bytes };
+    let reserved = ENVELOPE_BYTES + whole.rejected.len() * REJECTED_INDEX_BYTES;
+    let max = limits.message_bytes.checked_sub(reserved).ok_or_else(unsplittable)?;
+    let cut = split(body.route, &body.content_type, decoded, max).ok_or_else(unsplittable)?;
+    let mut pieces = Vec::with_capacity(cut.len());
+    let mut first_record = 0_u32;
+    let mut rejected = whole.rejected.iter().map(|rejected| rejected.index);
+    for piece in cut {
+        let seen = look_at(body, &piece.bytes).map_err(|_| unsplittable())?;
+        let within: Vec<u32> = seen.rejected.iter().map(|rejected| rejected.index).collect();
+        for index in &within {
+            if rejected.next() != Some(first_record + index) {
+                return Err(unsplittable());
+            }
+        }
+        pieces.push(Piece {
+            payload: piece.bytes,
+            encoding: Encoding::Identity,
+            records: seen.records,
+            first_record,
+            rejected: within,
+            lines_before: piece.lines_before,
+        });
+        first_record = first_record.saturating_add(seen.records);
+    }
+    if first_record != whole.records || rejected.next().is_some() {
+        return Err(unsplittable());
+    }
+    Ok(pieces)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits { decoded_bytes: 1_000_000, records: 1_000, message_bytes: 5_000 };
+
+    fn events(body: impl Into<Bytes>) -> Unchecked {
+        Unchecked {
+            route: Route::Events,
+            content_type: "application/json".into(),
+            format_hint: String::new(),
+            encoding: Encoding::Identity,
+            project_id: "p".into(),
+            payload: body.into(),
+        }
+    }
+
+    #[test]
+    fn a_large_body_is_split_into_pieces_that_add_up_to_it() {
+        let good = format!("{{\"type\":\"log\",\"data\":{{\"x\":\"{}\"}}}}", "x".repeat(300));
+        let records: Vec<&str> = (0..9).map(|i| if i % 4 == 3 { "{\"type\":7}" } else { &*good }).collect();
+        for body in [format!("[{}]", records.join(",")), records.join("\n")] {
+            let checked = check(&events(body), LIMITS, |_| Ok(())).unwrap();
+            assert!(checked.pieces.len() > 1);
+            assert_eq!(checked.pieces.iter().map(|piece| piece.records).sum::<u32>(), 9);
+            let rejected: Vec<u32> = checked
+                .pieces
+                .iter()
+                .flat_map(|piece| piece.rejected.iter().map(|index| piece.first_record + index))
+                .collect();
+            assert_eq!(rejected, [3, 7]);
+        }
+    }
+
+    #[test]
+    fn a_large_body_that_is_one_record_names_the_limit() {
+        let body = format!("{{\"type\":\"log\",\"data\":{{\"x\":\"{}\"}}}}", "x".repeat(6_000));
+        let refusal = check(&events(body), LIMITS, |_| Ok(())).unwrap_err();
+        assert_eq!((refusal.status(), refusal.limit()), (413, Some(5_000)));
+    }
+
+    #[test]
+    fn a_body_that_fits_is_published_as_it_came() {
+        let body = zstd::encode_all(&b"{\"type\":\"log\"}\n{}"[..], 3).unwrap();
+        let unchecked = Unchecked { encoding: Encoding::Zstd, ..events(body.clone()) };
+        let checked = check(&unchecked, LIMITS, |_| Ok(())).unwrap();
+        let [piece] = &checked.pieces[..] else { panic!("one piece") };
+        assert_eq!((&piece.payload[..], piece.encoding), (&body[..], Encoding::Zstd));
+        assert_eq!((piece.records, &piece.rejected[..]), (2, &[1][..]));
+    }
+
+    #[test]
+    fn nothing_is_published_of_a_body_whose_records_are_all_bad_or_that_has_none() {
+        let bad = check(&events("[{},7]"), LIMITS, |_| Ok(())).unwrap_err();
+        assert_eq!((bad.status(), bad.rejected().len()), (400, 2));
+        assert!(check(&events("[]"), LIMITS, |_| Ok(())).unwrap().pieces.is_empty());
+        let many = Limits { records: 1, ..LIMITS };
+        assert_eq!(check(&events("[{},7]"), many, |_| Ok(())).unwrap_err().status(), 413);
+    }
+}

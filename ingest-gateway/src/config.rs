@@ -1,0 +1,100 @@
+//! What of the configuration the gateway reads.
+
+use fleetlog_log::KafkaConfig;
+use fleetlog_runtime::{Settings, SettingsError, config_section};
+use fleetlog_schemas::topic;
+
+config_section! {
+    /// The ingest gateway.
+    pub struct GatewayConfig, "gateway" {
+        /// Address of the HTTP listener; port 0 for any free port.
+        pub listen: String = "127.0.0.1:4318".to_owned(),
+        /// Name of this instance in the records it writes; empty for a random one.
+        pub id: String = String::new(),
+        /// Longest body as sent, bytes.
+        pub body_max_bytes: usize = 20 * 1024 * 1024,
+        /// Longest body after decompression, bytes.
+        pub decoded_max_bytes: usize = 20 * 1024 * 1024,
+        /// Most records in one request.
+        pub records_max: u32 = 50_000,
+        /// Largest Kafka message; a larger body is split where its format allows it. At most the raw topic's limit.
+        pub message_max_bytes: usize = topic::RAW_MAX_MESSAGE_BYTES,
+        /// Most bytes of bodies, as sent and decompressed, held at once; more is answered with 503.
+        pub in_flight_max_bytes: usize = 256 * 1024 * 1024,
+        /// Most requests worked on at once; more is answered with 503.
+        pub in_flight_max_requests: usize = 4096,
+        /// Share of `in_flight_max_bytes` that one project may hold once half of it is taken; more is answered
+        /// with 429.
+        pub project_share: f64 = 0.5,
+        /// Most open connections; further ones wait to be accepted.
+        pub connections_max: usize = 10_000,
+        /// Longest that a request's headers may take, milliseconds.
+        pub header_timeout_ms: u64 = 10_000,
+        /// Longest that a request's body may take, milliseconds.
+        pub body_timeout_ms: u64 = 60_000,
+        /// Longest that requests under way may take after shutdown was asked for, milliseconds; flushing the
+        /// producer has the same again.
+        pub shutdown_budget_ms: u64 = 10_000,
+    }
+}
+
+/// Everything the gateway is configured with.
+#[derive(Clone, Debug, Default)]
+pub struct Config {
+    /// Its own section.
+    pub gateway: GatewayConfig,
+    /// The Kafka cluster.
+    pub kafka: KafkaConfig,
+}
+
+impl Config {
+    /// Takes the gateway's sections and checks them.
+    ///
+    /// # Errors
+    /// [`SettingsError`] for an unknown key, a wrong type, or limits that contradict each other.
+    pub fn from_settings(settings: &Settings) -> Result<Self, SettingsError> {
+        let config = Self {
+            gateway: settings.section(GatewayConfig::SECTION)?,
+            kafka: settings.section(KafkaConfig::SECTION)?,
+        };
+        config.gateway.check()?;
+        Ok(config)
+    }
+}
+
+impl GatewayConfig {
+    fn check(&self) -> Result<(), SettingsError> {
+        let invalid = |key: &str, message: String| SettingsError::Invalid {
+            key: format!("{}.{key}", Self::SECTION),
+            message,
+        };
+        if self.message_max_bytes > topic::RAW_MAX_MESSAGE_BYTES {
+            let limit = topic::RAW_MAX_MESSAGE_BYTES;
+            return Err(invalid("message_max_bytes", format!("the raw topic takes at most {limit}")));
+        }
+        if self.in_flight_max_bytes < self.body_max_bytes.saturating_add(self.decoded_max_bytes) {
+            let message = "must hold at least one body, as sent and decompressed".to_owned();
+            return Err(invalid("in_flight_max_bytes", message));
+        }
+        if !(0.0..=1.0).contains(&self.project_share) {
+            return Err(invalid("project_share", "must lie between 0 and 1".to_owned()));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_hold_together() {
+        Config::from_settings(&Settings::defaults()).unwrap();
+    }
+
+    #[test]
+    fn a_message_larger_than_the_topic_takes_is_a_configuration_error() {
+        let config = GatewayConfig { message_max_bytes: usize::MAX, ..GatewayConfig::default() };
+        assert!(config.check().unwrap_err().to_string().contains("gateway.message_max_bytes"));
+    }
+}

@@ -1,0 +1,213 @@
+//! What can go wrong with the service, and why a request is refused.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use fleetlog_formats::{BadBody, Rejected};
+use fleetlog_log::{AuthError, LogError};
+use fleetlog_runtime::{Classified, ErrorClass, TaskFailure};
+use fleetlog_schemas::control::Role;
+use thiserror::Error;
+
+/// Why the service cannot run.
+#[derive(Debug, Error)]
+pub enum GatewayError {
+    /// The listener's address cannot be bound.
+    #[error("cannot listen on {address}: {source}; choose another address with gateway.listen")]
+    Bind {
+        /// The address.
+        address: String,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// The listener has no address of its own.
+    #[error("the listener has no address: {0}")]
+    Address(std::io::Error),
+    /// Kafka cannot be used.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// A part of the service failed.
+    #[error(transparent)]
+    Task(#[from] TaskFailure),
+}
+
+/// Why a request is refused; nothing of it is accepted.
+#[derive(Debug, Error)]
+pub(crate) enum Refusal {
+    /// No key was presented.
+    #[error("a key is needed: Authorization: Bearer, x-api-key, or Basic")]
+    MissingKey,
+    /// The key is not accepted.
+    #[error(transparent)]
+    Auth(#[from] AuthError),
+    /// The key's role does not allow it.
+    #[error("a key of role {} may not send events", .0.as_str())]
+    Role(Role),
+    /// There is no such path.
+    #[error("there is no such path")]
+    NoSuchPath,
+    /// The path exists and does not take this method.
+    #[error("the method is not allowed here; use POST")]
+    NoSuchMethod,
+    /// A header or parameter does not make sense.
+    #[error("{0}")]
+    BadRequest(&'static str),
+    /// The body is longer than allowed.
+    #[error("the body exceeds {limit} bytes")]
+    BodyTooLarge {
+        /// The limit.
+        limit: usize,
+    },
+    /// The body is longer than allowed once decompressed.
+    #[error("the decompressed body exceeds {limit} bytes")]
+    DecodedTooLarge {
+        /// The limit.
+        limit: usize,
+    },
+    /// Too many records.
+    #[error("the request holds more than {limit} records")]
+    TooManyRecords {
+        /// The limit.
+        limit: u32,
+    },
+    /// It fits into no message and cannot be split.
+    #[error("the body exceeds the message size of {limit} bytes and cannot be split")]
+    Unsplittable {
+        /// The limit.
+        limit: usize,
+    },
+    /// The content encoding is not known.
+    #[error("the content encoding is not supported; use gzip, deflate, zstd, br or identity")]
+    UnknownEncoding,
+    /// The body does not decompress.
+    #[error("the body is not valid {0}")]
+    BadCompression(&'static str),
+    /// The body's structure is not sound.
+    #[error(transparent)]
+    Malformed(BadBody),
+    /// Every record is bad.
+    #[error("every record is rejected")]
+    AllRejected(Vec<Rejected>),
+    /// The body did not arrive in time.
+    #[error("the body did not arrive within {0:?}")]
+    BodyTimeout(Duration),
+    /// The sender ended the body early.
+    #[error("the body ended early")]
+    BodyAborted,
+    /// The project holds more than its share of a busy gateway.
+    #[error("the project has too many bytes under way; try again later")]
+    ProjectShare,
+    /// The gateway holds as much as it may.
+    #[error("the gateway is busy; try again later")]
+    Busy,
+    /// Kafka has not been reached since the start.
+    #[error("the gateway is starting; try again later")]
+    Starting,
+    /// Kafka did not take it, or not all of it.
+    #[error("the log does not accept records now; try again later")]
+    NotPublished(#[source] LogError),
+    /// An invariant of ours does not hold.
+    #[error("internal error")]
+    Internal(String),
+}
+
+impl Refusal {
+    /// The HTTP status: the class's, except where HTTP has a more exact one.
+    pub(crate) fn status(&self) -> u16 {
+        match self {
+            Self::BodyTimeout(_) => 408,
+            Self::NoSuchMethod => 405,
+            other => other.class().http_status(),
+        }
+    }
+
+    /// Byte offset of the fault in the decompressed body.
+    pub(crate) fn position(&self) -> Option<usize> {
+        match self {
+            Self::Malformed(bad) => bad.position,
+            _ => None,
+        }
+    }
+
+    /// The records that were rejected, when that is the reason.
+    pub(crate) fn rejected(&self) -> &[Rejected] {
+        match self {
+            Self::AllRejected(rejected) => rejected,
+            _ => &[],
+        }
+    }
+
+    /// The limit that was exceeded.
+    pub(crate) fn limit(&self) -> Option<u64> {
+        match self {
+            Self::BodyTooLarge { limit } | Self::DecodedTooLarge { limit } | Self::Unsplittable { limit } => {
+                u64::try_from(*limit).ok()
+            }
+            Self::TooManyRecords { limit } => Some(u64::from(*limit)),
+            _ => None,
+        }
+    }
+}
+
+impl Classified for Refusal {
+    fn class(&self) -> ErrorClass {
+        match self {
+            Self::MissingKey => ErrorClass::Unauthenticated,
+            Self::Auth(auth) => auth.class(),
+            Self::Role(_) => ErrorClass::Forbidden,
+            Self::NoSuchPath | Self::NoSuchMethod => ErrorClass::NotFound,
+            Self::BodyTooLarge { .. }
+            | Self::DecodedTooLarge { .. }
+            | Self::TooManyRecords { .. }
+            | Self::Unsplittable { .. } => ErrorClass::TooLarge,
+            Self::UnknownEncoding => ErrorClass::Unsupported,
+            Self::Malformed(bad) if bad.code == "unsupported_content_type" => ErrorClass::Unsupported,
+            Self::BadRequest(_)
+            | Self::BadCompression(_)
+            | Self::Malformed(_)
+            | Self::AllRejected(_)
+            | Self::BodyTimeout(_)
+            | Self::BodyAborted => ErrorClass::BadInput,
+            Self::ProjectShare => ErrorClass::Overloaded,
+            Self::Busy | Self::Starting => ErrorClass::Unavailable,
+            // Ours or Kafka's, but the sender can only try again.
+            Self::NotPublished(_) => ErrorClass::Unavailable,
+            Self::Internal(_) => ErrorClass::Bug,
+        }
+    }
+
+    fn code(&self) -> &'static str {
+        match self {
+            Self::MissingKey => "missing_key",
+            Self::Auth(auth) => auth.code(),
+            Self::Role(_) => "role_may_not_ingest",
+            Self::NoSuchPath => "no_such_path",
+            Self::NoSuchMethod => "method_not_allowed",
+            Self::BadRequest(_) => "bad_request",
+            Self::BodyTooLarge { .. } => "body_too_large",
+            Self::DecodedTooLarge { .. } => "decompressed_too_large",
+            Self::TooManyRecords { .. } => "too_many_records",
+            Self::Unsplittable { .. } => "message_too_large",
+            Self::UnknownEncoding => "unsupported_content_encoding",
+            Self::BadCompression(_) => "bad_compression",
+            Self::Malformed(bad) => bad.code,
+            Self::AllRejected(_) => "all_records_rejected",
+            Self::BodyTimeout(_) => "body_timeout",
+            Self::BodyAborted => "body_aborted",
+            Self::ProjectShare => "project_share_exceeded",
+            Self::Busy => "busy",
+            Self::Starting => "starting",
+            Self::NotPublished(log) => match log {
+                LogError::QueueFull => "queue_full",
+                LogError::NotAcknowledged(_) => "not_acknowledged",
+                _ => "log_unavailable",
+            },
+            Self::Internal(_) => "internal",
+        }
+    }
+}
+
+/// The address a listener is bound to.
+pub(crate) fn local_addr(listener: &tokio::net::TcpListener) -> Result<SocketAddr, GatewayError> {
+    listener.local_addr().map_err(GatewayError::Address)
+}

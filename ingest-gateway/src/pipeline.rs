@@ -1,0 +1,165 @@
+//! The chain every request walks, whichever door it came in by.
+//!
+//! ```text
+//! authenticate ─▶ admit ─▶ receive ─▶ check (decompress, inspect, split) ─▶ publish ─▶ acknowledged
+//!      401,403    429,503   408,413        400,413,415                       503
+//! ```
+//!
+//! Nothing is published before the whole body is checked, and nothing is answered before all of it is acknowledged.
+
+use std::sync::{Arc, OnceLock};
+
+use axum::body::Body;
+use axum::http::HeaderMap;
+use axum::http::header::{CONTENT_TYPE, USER_AGENT};
+use fleetlog_formats::Rejected;
+use fleetlog_log::{ControlView, Principal, Producer, Target, Topics};
+use fleetlog_runtime::Clock;
+use fleetlog_schemas::id::Position;
+use fleetlog_schemas::record::{RawBatch, Route, StreamContext};
+use fleetlog_schemas::topic::partition_of;
+
+use crate::admission::{Admission, Admitted};
+use crate::auth::authenticate;
+use crate::check::{Checked, Limits, Unchecked, check};
+use crate::decompress::Encoding;
+use crate::error::Refusal;
+use crate::metrics::Meters;
+use crate::publish::publish;
+use crate::receive::{BodyBounds, announced, receive};
+
+/// Bodies of at least so many bytes as sent are checked on a thread that may be busy for milliseconds.
+const OFFLOAD_BYTES: usize = 64 * 1024;
+/// Longest header value that is passed on; longer ones are cut.
+const HEADER_MAX_CHARS: usize = 512;
+
+/// What all requests share.
+pub(crate) struct Gateway {
+    pub(crate) id: String,
+    pub(crate) clock: Clock,
+    pub(crate) producer: Producer,
+    /// Set once the topics exist and the keys are loaded.
+    pub(crate) log: OnceLock<Log>,
+    pub(crate) admission: Arc<Admission>,
+    pub(crate) body: BodyBounds,
+    pub(crate) limits: Limits,
+    pub(crate) meters: Meters,
+}
+
+/// What is known of the cluster once it has been reached.
+pub(crate) struct Log {
+    pub(crate) topics: Topics,
+    pub(crate) keys: ControlView,
+}
+
+/// By which door a request came in.
+#[derive(Clone, Debug)]
+pub(crate) struct Door {
+    pub(crate) route: Route,
+    pub(crate) format_hint: String,
+    pub(crate) stream: Option<StreamContext>,
+}
+
+/// A request that is durably stored.
+#[derive(Debug)]
+pub(crate) struct Accepted {
+    pub(crate) records: u32,
+    pub(crate) rejected: Vec<Rejected>,
+    pub(crate) positions: Vec<Position>,
+}
+
+impl Gateway {
+    /// Walks a request through the chain.
+    ///
+    /// # Errors
+    /// Why nothing of it is acknowledged.
+    ///
+    /// # Cancellation
+    /// Dropped once publishing began, the records are stored all the same; the sender then knows nothing and
+    /// repeats itself (INV-5).
+    pub(crate) async fn accept(
+        &self,
+        request_id: &str,
+        door: Door,
+        headers: &HeaderMap,
+        body: Body,
+    ) -> Result<Accepted, Refusal> {
+        let received_at = self.clock.now_ns();
+        let log = self.log.get().ok_or(Refusal::Starting)?;
+        let principal = authenticate(&log.keys, headers)?;
+        let encoding = Encoding::of(headers)?;
+        let length = announced(headers, self.body)?;
+        let mut admitted = self.admission.enter(&principal.project_id, length.unwrap_or(0))?;
+        let payload = receive(body, length, self.body, &mut admitted).await?;
+        let (bytes, route) = (payload.len(), door.route);
+        let content_type = header(headers, CONTENT_TYPE.as_str());
+        let unchecked = Unchecked {
+            route,
+            content_type: content_type.clone(),
+            format_hint: door.format_hint.clone(),
+            encoding,
+            project_id: principal.project_id.as_ref().to_owned(),
+            payload,
+        };
+        let (checked, _admitted) = self.check(unchecked, admitted).await?;
+        let target = target(&principal, headers, log.topics.raw);
+        let envelope = self.envelope(request_id, received_at, &principal, door, headers, content_type);
+        let (records, messages) = (checked.records, checked.pieces.len());
+        let positions = publish(&self.producer, &envelope, checked.pieces, target).await?;
+        self.meters.accepted(records, checked.rejected.len(), bytes, messages);
+        Ok(Accepted { records, rejected: checked.rejected, positions })
+    }
+
+    async fn check(&self, body: Unchecked, mut admitted: Admitted) -> Result<(Checked, Admitted), Refusal> {
+        let limits = self.limits;
+        let is_small = body.payload.len() < OFFLOAD_BYTES;
+        let work = move || {
+            let checked = check(&body, limits, |more| admitted.reserve_more(more))?;
+            Ok((checked, admitted))
+        };
+        if is_small {
+            return work();
+        }
+        tokio::task::spawn_blocking(work).await.map_err(|e| Refusal::Internal(e.to_string()))?
+    }
+
+    fn envelope(
+        &self,
+        request_id: &str,
+        received_at: i64,
+        principal: &Principal,
+        door: Door,
+        headers: &HeaderMap,
+        content_type: String,
+    ) -> RawBatch {
+        RawBatch {
+            project_id: principal.project_id.as_ref().to_owned(),
+            key_id: principal.key_id.as_ref().to_owned(),
+            request_id: request_id.to_owned(),
+            idempotency_key: header(headers, "idempotency-key"),
+            received_at,
+            gateway_id: self.id.clone(),
+            route: door.route,
+            format_hint: door.format_hint,
+            content_type,
+            user_agent: header(headers, USER_AGENT.as_str()),
+            stream: door.stream,
+            ..RawBatch::default()
+        }
+    }
+}
+
+/// A sender that names a session keeps its records in order in one partition; all others are spread.
+fn target(principal: &Principal, headers: &HeaderMap, partitions: u32) -> Target {
+    match headers.get("x-fleetlog-session") {
+        Some(session) if !session.is_empty() => {
+            Target::Partition(partition_of(&principal.project_id, session.as_bytes(), partitions))
+        }
+        _ => Target::Spread,
+    }
+}
+
+fn header(headers: &HeaderMap, name: &str) -> String {
+    let text = headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    text.chars().take(HEADER_MAX_CHARS).collect()
+}

@@ -1,0 +1,8 @@
+//! The gateway as its senders see it: in this process, on a free port, in front of a real Kafka node.
+#![cfg(test)]
+
+mod answers;
+mod bounds;
+mod harness;
+mod otlp;
+mod outage;

@@ -1,0 +1,100 @@
+//! OTLP over HTTP, in both encodings, with the answers its exporters expect.
+
+use prost::Message;
+use serde_json::{Value, json};
+
+use crate::harness::{header, on_kafka};
+
+/// The part of `google.rpc.Status` that is used.
+#[derive(Clone, PartialEq, Message)]
+struct Status {
+    #[prost(int32, tag = "1")]
+    code: i32,
+    #[prost(string, tag = "2")]
+    message: String,
+}
+
+const LOGS: &str = r#"{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"body":{"stringValue":"x"}}]}]}]}"#;
+const SPANS: &str = r#"{"resourceSpans":[{"scopeSpans":[{"spans":[{"traceId":"5b8efff798038103d269b633813fc60c","spanId":"eee19b7ec3c1b174","name":"x"}]}]}]}"#;
+const METRICS: &str = r#"{"resourceMetrics":[{"scopeMetrics":[{"metrics":[{"name":"x","gauge":{"dataPoints":[{"asInt":"1"}]}}]}]}]}"#;
+
+/// `ResourceLogs{scope_logs{log_records{body{string_value}}}}` in protobuf, written by hand.
+const LOGS_PROTOBUF: &[u8] = b"\x0a\x0b\x12\x09\x12\x07\x2a\x05\x0a\x03abc";
+
+#[test]
+fn every_signal_is_accepted_in_json() {
+    on_kafka(|node| async move {
+        let gateway = node.gateway().await;
+        for (path, body) in [("/v1/logs", LOGS), ("/v1/traces", SPANS), ("/v1/metrics", METRICS)] {
+            let request = gateway.post(path).header("content-type", "application/json").body(body);
+            let response = request.send().await.unwrap();
+            assert_eq!(response.status(), 200, "{path}: {response:?}");
+            assert_eq!(header(&response, "content-type"), "application/json");
+            let request_id = header(&response, "x-request-id");
+            assert_eq!(response.json::<Value>().await.unwrap(), json!({}), "{path}");
+            assert!(node.holds(&request_id).await);
+        }
+        gateway.stop().await;
+    });
+}
+
+#[test]
+fn protobuf_is_answered_in_protobuf_success_and_failure() {
+    on_kafka(|node| async move {
+        let gateway = node.gateway().await;
+        let post = |body: &'static [u8]| {
+            gateway.post("/v1/logs").header("content-type", "application/x-protobuf").body(body).send()
+        };
+        let response = post(LOGS_PROTOBUF).await.unwrap();
+        assert_eq!(
+            (response.status().as_u16(), header(&response, "content-type").as_str()),
+            (200, "application/x-protobuf")
+        );
+        let request_id = header(&response, "x-request-id");
+        assert!(response.bytes().await.unwrap().is_empty());
+        assert!(node.holds(&request_id).await);
+
+        let response = post(b"\x0a\xffgarbage").await.unwrap();
+        assert_eq!(
+            (response.status().as_u16(), header(&response, "content-type").as_str()),
+            (400, "application/x-protobuf")
+        );
+        let status = Status::decode(response.bytes().await.unwrap()).unwrap();
+        assert_eq!(status.code, 3);
+        assert!(status.message.starts_with("malformed_protobuf"), "{}", status.message);
+        gateway.stop().await;
+    });
+}
+
+#[test]
+fn a_json_failure_is_a_status_in_json() {
+    on_kafka(|node| async move {
+        let gateway = node.gateway().await;
+        let request = gateway.post("/v1/traces").header("content-type", "application/json").body("{");
+        let response = request.send().await.unwrap();
+        assert_eq!(response.status(), 400);
+        let said: Value = response.json().await.unwrap();
+        assert_eq!(said["code"], 3);
+        let bare = gateway.client.post(format!("{}/v1/logs", gateway.url)).body(LOGS);
+        let response = bare.header("content-type", "application/json").send().await.unwrap();
+        assert_eq!(response.status(), 401);
+        assert_eq!(response.json::<Value>().await.unwrap()["code"], 16);
+        gateway.stop().await;
+    });
+}
+
+#[test]
+fn a_partial_success_counts_what_was_rejected() {
+    on_kafka(|node| async move {
+        let gateway = node.gateway().await;
+        let body = r#"{"resourceSpans":[{"scopeSpans":[{"spans":[
+            {"traceId":"5b8efff798038103d269b633813fc60c","spanId":"eee19b7ec3c1b174","name":"x"},
+            {"traceId":"zz","spanId":"eee19b7ec3c1b174","name":"x"}]}]}]}"#;
+        let request = gateway.post("/v1/traces").header("content-type", "application/json").body(body);
+        let response = request.send().await.unwrap();
+        assert_eq!(response.status(), 200);
+        let said: Value = response.json().await.unwrap();
+        assert_eq!(said["partialSuccess"]["rejectedSpans"], "1", "{said}");
+        gateway.stop().await;
+    });
+}

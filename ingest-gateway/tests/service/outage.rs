@@ -1,0 +1,101 @@
+//! Kafka away, frozen, and back; and the gateway's own end.
+
+use fleetlog_ingest_gateway::{Config, GatewayConfig};
+use fleetlog_log::KafkaConfig;
+use serde_json::json;
+use tokio::task::JoinSet;
+
+use crate::harness::{Gateway, Node, answer, header, on_kafka, run};
+
+const EVENT: &str = "{\"type\":\"log\"}";
+
+#[test]
+fn before_kafka_is_reached_the_gateway_is_alive_not_ready_and_says_later() {
+    run(async {
+        let kafka = KafkaConfig { brokers: "127.0.0.1:1".to_owned(), ..KafkaConfig::default() };
+        let gateway = Gateway::start(Config { gateway: GatewayConfig::default(), kafka }).await;
+        let get = |path: &str| gateway.client.get(format!("{}{path}", gateway.url)).send();
+        assert_eq!(get("/healthz").await.unwrap().status(), 200);
+        assert_eq!(get("/readyz").await.unwrap().status(), 503);
+        let response = gateway.events(EVENT).send().await.unwrap();
+        assert_eq!((response.status().as_u16(), header(&response, "retry-after").as_str()), (503, "1"));
+        gateway.stop().await;
+    });
+}
+
+#[test]
+fn without_acknowledgements_the_answer_is_later_and_the_queue_is_bounded_until_kafka_is_back() {
+    run(async {
+        let node = match Node::start().await {
+            Ok(node) => node,
+            Err(why) => return println!("skipped: Kafka cannot be had here: {why}"),
+        };
+        let kafka = KafkaConfig { delivery_timeout_ms: 2_000, queue_max_records: 3, ..node.config() };
+        let mut gateway = Gateway::start(Config { gateway: GatewayConfig::default(), kafka }).await;
+        gateway.key = node.key(fleetlog_schemas::control::Role::Ingest).await;
+        while answer(gateway.events(EVENT)).await.0 != 202 {}
+
+        node.kafka.pause();
+        let mut waiting = JoinSet::new();
+        for _ in 0..3 {
+            waiting.spawn(answer(gateway.events(EVENT)));
+        }
+        let full = loop {
+            let (status, said, _) = answer(gateway.events(EVENT)).await;
+            assert_eq!(status, 503, "{said}");
+            if said["error"]["code"] == "queue_full" {
+                break gateway.events(EVENT).send().await.unwrap();
+            }
+        };
+        assert_eq!((full.status().as_u16(), header(&full, "retry-after").as_str()), (503, "1"));
+        for (status, said, _) in waiting.join_all().await {
+            let code = said["error"]["code"].as_str().unwrap();
+            assert!(status == 503 && ["not_acknowledged", "queue_full"].contains(&code), "{said}");
+        }
+
+        node.kafka.resume();
+        while answer(gateway.events(EVENT)).await.0 != 202 {}
+        gateway.stop().await;
+    });
+}
+
+#[test]
+fn a_busy_gateway_says_later() {
+    on_kafka(|node| async move {
+        let none = GatewayConfig { in_flight_max_requests: 0, ..GatewayConfig::default() };
+        let mut gateway = Gateway::start(Config { gateway: none, kafka: node.config() }).await;
+        gateway.key = node.key(fleetlog_schemas::control::Role::Ingest).await;
+        let busy = loop {
+            let (status, said, _) = answer(gateway.events(EVENT)).await;
+            if !["starting", "unknown_key"].iter().any(|code| said["error"]["code"] == *code) {
+                break (status, said["error"]["code"].clone());
+            }
+        };
+        assert_eq!(busy, (503, json!("busy")));
+        gateway.stop().await;
+    });
+}
+
+#[test]
+fn shutdown_finishes_what_is_under_way_and_takes_nothing_new() {
+    on_kafka(|node| async move {
+        let gateway = node.gateway().await;
+        let mut under_way = JoinSet::new();
+        for _ in 0..20 {
+            under_way.spawn(answer(gateway.events(EVENT)));
+        }
+        let mut acknowledged = 0;
+        gateway.shutdown.trigger();
+        while let Some(ended) = under_way.join_next().await {
+            // A connection refused is as good as 503: nothing was promised.
+            if let Ok((202, _, request_id)) = ended {
+                assert!(node.holds(&request_id).await, "acknowledged and not stored");
+                acknowledged += 1;
+            }
+        }
+        assert!(acknowledged <= 20);
+        let (client, url) = (gateway.client.clone(), gateway.url.clone());
+        gateway.served.await.unwrap().unwrap();
+        assert!(client.get(url).send().await.is_err(), "still listening");
+    });
+}
