@@ -91,3 +91,20 @@ impl Store {
         Ok(hours.into_iter().collect())
     }
 }
+
+/// The hour of a time in nanoseconds, as `toStartOfHour` has it: seconds since the epoch, saturated where `DateTime`
+/// ends.
+pub fn hour_of(timestamp_ns: i64) -> u32 {
+    start_of(timestamp_ns, 3600)
+}
+
+/// The minute of a time in nanoseconds, as `toStartOfMinute` has it.
+pub fn minute_of(timestamp_ns: i64) -> u32 {
+    start_of(timestamp_ns, 60)
+}
+
+fn start_of(timestamp_ns: i64, width: i64) -> u32 {
+    let seconds = timestamp_ns.div_euclid(1_000_000_000);
+    // Saturation comes last, so what lies beyond the end is not rounded down.
+    u32::try_from((seconds - seconds.rem_euclid(width)).max(0)).unwrap_or(u32::MAX)
+}

@@ -1,5 +1,7 @@
 //! What this crate sends fits the tables, on a real engine.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
 mod support;
 
 use std::collections::BTreeSet;

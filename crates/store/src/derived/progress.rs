@@ -152,7 +152,7 @@ impl Store {
                 let mut hours: Vec<u32> = keys
                     .iter()
                     .filter_map(|key| key.id.parse::<u32>().ok())
-                    .map(|minute| minute - minute % 3600)
+                    .map(|minute| if minute == u32::MAX { minute } else { minute - minute % 3600 })
                     .collect();
                 hours.sort_unstable();
                 hours.dedup();
