@@ -229,6 +229,9 @@ pub enum StartError {
     /// The engine refused a statement that it needs at start.
     #[error("the engine is not usable: {0}")]
     Statement(#[from] ServerError),
+    /// The kernel's fence could not be put up.
+    #[error("the process cannot be confined to its data directory: {0}")]
+    Sandbox(String),
     /// The address is taken, or not this machine's.
     #[error("cannot listen on {address}: {source}")]
     Listen {

@@ -10,6 +10,28 @@ use crate::error::{Code, ServerError};
 use crate::ffi::{Analysis, StatementClass};
 use crate::sql::{Kind, Lexer, Shape, Token, identifier, is_keyword};
 
+/// Settings that hold code, name files or hosts, or change the language: the lexer sees none of that.
+const FORBIDDEN_SETTINGS: &[&str] = &[
+    "additional_result_filter",
+    "additional_table_filters",
+    "allow_experimental_ai_functions",
+    "allow_experimental_eval_table_function",
+    "dialect",
+    "format_avro_schema_registry_url",
+    "format_schema",
+    "format_schema_source",
+    "format_template_resultset",
+    "format_template_row",
+    "implicit_select",
+    "input_format_defaults_for_omitted_fields",
+    "input_format_values_deduce_templates_of_expressions",
+    "input_format_values_interpret_expressions",
+    "output_format_schema",
+    "parallel_replicas_custom_key",
+    "profile",
+    "rename_files_after_processing",
+];
+
 /// Functions and table functions that leave the engine, in lower case.
 const REACHING_OUT: &[&str] = &[
     "arrowflight",
@@ -21,10 +43,13 @@ const REACHING_OUT: &[&str] = &[
     "cosn",
     "deltalake",
     "deltalakeazure",
+    "deltalakeazurecluster",
     "deltalakecluster",
     "deltalakelocal",
     "deltalakes3",
+    "deltalakes3cluster",
     "disk",
+    "eval",
     "executable",
     "executablepool",
     "file",
@@ -38,10 +63,14 @@ const REACHING_OUT: &[&str] = &[
     "hudicluster",
     "iceberg",
     "icebergazure",
+    "icebergazurecluster",
     "icebergcluster",
     "iceberghdfs",
+    "iceberghdfscluster",
     "iceberglocal",
+    "iceberglocalcluster",
     "icebergs3",
+    "icebergs3cluster",
     "jdbc",
     "mongodb",
     "mysql",
@@ -49,10 +78,17 @@ const REACHING_OUT: &[&str] = &[
     "odbc",
     "oss",
     "paimon",
+    "paimonazure",
+    "paimonazurecluster",
+    "paimoncluster",
+    "paimonhdfs",
+    "paimonhdfscluster",
     "paimonlocal",
     "paimons3",
+    "paimons3cluster",
     "postgresql",
     "prometheusquery",
+    "prometheusqueryrange",
     "python",
     "redis",
     "remote",
@@ -126,6 +162,29 @@ pub(crate) fn admit_params(params: &[(String, String)]) -> Result<(), ServerErro
     }
 }
 
+/// Refuses settings that a statement could reach out with.
+///
+/// # Errors
+/// One of the settings holds code or names a file.
+pub(crate) fn admit_settings(settings: &[(String, String)]) -> Result<(), ServerError> {
+    match settings.iter().find(|(name, _)| is_forbidden_setting(name)) {
+        Some((name, _)) => Err(denied(format_args!("with the setting {name}"))),
+        None => Ok(()),
+    }
+}
+
+/// Refuses rows of VALUES that reach out: they are expressions.
+///
+/// # Errors
+/// As [`admit`].
+pub(crate) fn admit_rows(rows: &[u8]) -> Result<(), ServerError> {
+    inspect(rows)
+}
+
+fn is_forbidden_setting(name: &str) -> bool {
+    FORBIDDEN_SETTINGS.binary_search(&name).is_ok()
+}
+
 fn denied(what: impl std::fmt::Display) -> ServerError {
     ServerError::new(
         Code::AccessDenied,
@@ -154,6 +213,10 @@ fn inspect(sql: &[u8]) -> Result<(), ServerError> {
         // `file` is a function even without brackets: `APPLY file`, `arrayMap(file, …)`.
         if (called && reaches_out(&name)) || (name == "file" && !member) {
             return Err(denied(format_args!("{name}()")));
+        }
+        let assigned = after.is_some_and(|after| after.kind == Kind::Symbol(b'='));
+        if assigned && is_forbidden_setting(&name) {
+            return Err(denied(format_args!("with the setting {name}")));
         }
         if token.kind != Kind::Word {
             continue;
@@ -251,6 +314,9 @@ mod tests {
             "SELECT 1 // '\n, file('/etc/passwd')",
             "SELECT a$b$, file('/etc/passwd'), c$b$",
             "SELECT 1 into /**/ outfile '/tmp/x'",
+            "SELECT * FROM eval('SELECT 1')",
+            "SELECT 1 SETTINGS max_threads = 1, `dialect` = 'prql'",
+            "SELECT 1 FORMAT Template SETTINGS format_template_row = '/etc/passwd'",
         ] {
             assert_eq!(judge(READ, sql), Some(497), "{sql}");
         }
@@ -268,6 +334,8 @@ mod tests {
         assert_eq!(judge(CONTROLLING, "BACKUP TABLE t TO File('x')"), Some(497));
         assert_eq!(judge(CONTROLLING, "SELECT 1 INTO OUTFILE 'x'"), Some(497));
         assert_eq!(judge(CONTROLLING, "ALTER TABLE t DELETE WHERE 1 INTO OUTFILE 'x'"), Some(497));
+        assert_eq!(admit_rows(b" (1, file('/etc/passwd'))").unwrap_err().code(), 497);
+        assert_eq!(admit_settings(&[("dialect".to_owned(), "kusto".to_owned())]).unwrap_err().code(), 497);
         let params = [("f".to_owned(), "file".to_owned())];
         assert!(admit_params(&params).is_err());
     }
@@ -288,6 +356,6 @@ mod tests {
 
     #[test]
     fn tables_of_names_are_sorted_for_the_search() {
-        assert!(REACHING_OUT.is_sorted() && INSIDE.is_sorted());
+        assert!(REACHING_OUT.is_sorted() && INSIDE.is_sorted() && FORBIDDEN_SETTINGS.is_sorted());
     }
 }

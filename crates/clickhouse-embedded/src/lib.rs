@@ -21,10 +21,12 @@ mod http;
 mod reply;
 mod request;
 mod running;
+mod sandbox;
 mod serve;
 mod sql;
 mod statement;
 
 pub use config::Options;
 pub use error::{ServerError, StartError};
+pub use sandbox::confine;
 pub use serve::{Ready, end_with_parent, exit_at_once, run};

@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use clap::Parser;
-use fleetlog_clickhouse_embedded::{Options, end_with_parent, exit_at_once, run};
+use fleetlog_clickhouse_embedded::{Options, confine, end_with_parent, exit_at_once, run};
 use fleetlog_runtime::{Shutdown, TelemetryConfig, init_telemetry};
 
 fn main() {
@@ -23,6 +23,7 @@ fn serve(options: Options) -> anyhow::Result<()> {
     if options.exit_with_parent {
         end_with_parent()?;
     }
+    confine(&options)?;
     let threads = usize::from(options.max_concurrent_queries) + 8;
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().max_blocking_threads(threads).build()?;

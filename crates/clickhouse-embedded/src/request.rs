@@ -172,7 +172,7 @@ impl Request {
         }
         for (name, value) in &self.settings {
             if name == "readonly" {
-                readonly = Some(value).map(String::as_str).filter(|value| *value != "0").or(readonly);
+                readonly = Some(value.as_str()).filter(|value| *value != "0").or(readonly);
             } else {
                 settings.push(format!("{name} = {}", quote(value, '\'')));
             }

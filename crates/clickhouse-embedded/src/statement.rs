@@ -24,6 +24,13 @@ const MAX_SQL_BYTES: usize = 16 << 20;
 /// How much of an insert's data is handed over at once.
 const APPEND_BYTES: usize = 256 << 10;
 
+/// Settings that let formats run code which stands in strings; off wherever a statement brings no rows of its own.
+const CODE_IN_STRINGS: [&str; 3] = [
+    "input_format_defaults_for_omitted_fields",
+    "input_format_values_deduce_templates_of_expressions",
+    "input_format_values_interpret_expressions",
+];
+
 /// What bounds a statement.
 #[derive(Debug, Clone)]
 pub(crate) struct Limits {
@@ -114,6 +121,7 @@ fn execute(
 ) -> Result<Counters, ServerError> {
     let statement = Statement::read(request, body)?;
     gate::admit_params(&request.params)?;
+    gate::admit_settings(&request.settings)?;
     let mut session = host.connect()?;
     prepare(&mut session, limits, request, &statement.shape)?;
     let analysis = session.classify(statement.code())?;
@@ -122,17 +130,22 @@ fn execute(
         return Err(why_not_parsed(&mut session, &statement.sql, &statement.shape));
     }
     match &statement.shape {
-        // The insert stream takes no parameters inside of the rows.
-        Shape::InsertData { format, data, head } if !(format == "Values" && !request.params.is_empty()) => {
+        Shape::InsertData { format, data, head } => {
             ticket.is_a("insert");
-            let (sql, first) = (&statement.sql[..*head], &statement.sql[*data..]);
-            insert(&mut session, sql, format, request, first, body)
-        }
-        Shape::InsertData { .. } => {
-            ticket.is_a("insert");
-            let mut sql = statement.sql;
-            read_sql(body, &mut sql, |_| false)?;
-            session.query(&sql, "TabSeparated", &request.params).map(|output| output.counters)
+            let (sql, mut first) = (&statement.sql[..*head], statement.sql[*data..].to_vec());
+            if format == "Values" {
+                // Rows of VALUES are expressions, so they pass the gate as a whole.
+                read_sql(body, &mut first, |_| false)?;
+                gate::admit_rows(&first)?;
+                if !request.params.is_empty() {
+                    // The insert stream knows no parameters inside of the rows.
+                    let whole = [&statement.sql[..*data], &first].concat();
+                    return session
+                        .query(&whole, "TabSeparated", &request.params)
+                        .map(|output| output.counters);
+                }
+            }
+            insert(&mut session, sql, format, request, &first, body)
         }
         shape => {
             ticket.is_a("query");
@@ -211,8 +224,14 @@ fn prepare(
         Shape::Select { format } => !is_streamed(format.as_deref().unwrap_or(&request.default_format)),
         Shape::Empty | Shape::InsertData { .. } | Shape::InsertFile | Shape::Other { .. } => false,
     };
-    let bounded = request.settings.iter().any(|(name, _)| name == "max_result_bytes");
     let mut request = std::borrow::Cow::Borrowed(request);
+    if !matches!(shape, Shape::InsertData { .. }) {
+        // The table function `format` would run code that stands in its strings.
+        for setting in CODE_IN_STRINGS {
+            request.to_mut().settings.push((setting.to_owned(), "0".to_owned()));
+        }
+    }
+    let bounded = request.settings.iter().any(|(name, _)| name == "max_result_bytes");
     if whole && !bounded {
         // The engine builds this result in memory, where only the engine itself can bound it.
         let settings = &mut request.to_mut().settings;

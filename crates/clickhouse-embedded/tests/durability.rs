@@ -1,5 +1,7 @@
 //! What was acknowledged stays: over an orderly stop, and over SIGKILL in the middle of inserts.
 
+#![expect(clippy::unwrap_used, reason = "the load's helper fails by panicking, as the tests do")]
+
 mod support;
 
 use std::path::Path;
@@ -36,7 +38,8 @@ async fn orderly_stop_exits_with_zero_and_keeps_the_data() {
     bridge.run("INSERT INTO t SELECT number FROM numbers(1000)").await;
     // A query on its way is drained, not cut.
     let (url, http) = (bridge.url.clone(), bridge.http.clone());
-    let slow = tokio::spawn(async move {
+    let mut slow = tokio::task::JoinSet::new();
+    slow.spawn(async move {
         let request =
             http.post(url).query(&[("query_id", "slow")]).body("SELECT sleepEachRow(0.5) FROM numbers(4)");
         request.send().await.unwrap().text().await.unwrap()
@@ -44,7 +47,7 @@ async fn orderly_stop_exits_with_zero_and_keeps_the_data() {
     support::eventually("the query runs", async || !bridge.running("slow").await.is_empty()).await;
     let stopped = tokio::task::spawn_blocking(move || bridge.stop()).await.unwrap();
     assert!(stopped.success(), "{stopped}");
-    assert_eq!(slow.await.unwrap(), "0\n0\n0\n0\n");
+    assert_eq!(slow.join_next().await.unwrap().unwrap(), "0\n0\n0\n0\n");
     let bridge = Bridge::start(data.path(), &[]).unwrap();
     assert_eq!(bridge.run("SELECT count(), sum(a) FROM t").await, "1000\t499500\n");
 }

@@ -39,7 +39,13 @@ async fn no_statement_reaches_the_host_or_the_network() {
         "SELECT * FROM viewIfPermitted(SELECT file('$secret') AS x ELSE null('x String'))",
         "INSERT INTO t SELECT file('$secret')",
         "INSERT INTO t FROM INFILE '$secret' FORMAT LineAsString",
-        "INSERT INTO t FORMAT LineAsString; SELECT file('$secret')",
+        "INSERT INTO t VALUES (file('$secret'))",
+        "SELECT 1 SETTINGS additional_result_filter = 'file(\\'$secret\\') = 1'",
+        "SELECT 1 FORMAT Template SETTINGS format_template_row = '$secret'",
+        "SELECT toUInt64(1) AS a FORMAT Protobuf SETTINGS output_format_schema = '$target'",
+        "SELECT * FROM eval('SELECT file(\\'$secret\\')') SETTINGS allow_experimental_eval_table_function = 1",
+        "SELECT * FROM format(Values, 's String', '(file(\\'$secret\\'))')",
+        "SET dialect = 'prql'",
         "CREATE VIEW v AS SELECT file('$secret')",
         "CREATE TABLE f (s String) ENGINE = File(LineAsString, '$secret')",
         "CREATE TABLE f ENGINE = Memory AS SELECT * FROM file('$secret', 'LineAsString')",
@@ -71,15 +77,48 @@ async fn no_statement_reaches_the_host_or_the_network() {
             .replace("$secret", &secret.display().to_string())
             .replace("$target", &target.display().to_string());
         let (status, text) = bridge.post(&[], sql.clone()).await;
-        assert!((400..500).contains(&status) && text.starts_with("Code: "), "{sql}: {status} {text}");
+        assert!(status >= 400 && text.starts_with("Code: "), "{sql}: {status} {text}");
         assert!(!text.contains("never shown"), "{sql}: {text}");
         assert!(!target.exists(), "{sql} wrote a file");
+    }
+    // Code in a string runs nowhere: the default of a column that the data leaves out stays empty.
+    let hidden = "SELECT * FROM format(JSONEachRow, 'a String, b String DEFAULT file(\\'$secret\\')', '{\"a\":\"x\"}')";
+    let hidden = hidden.replace("$secret", &secret.display().to_string());
+    assert_eq!(bridge.run(&hidden).await, "x\t\n");
+    for (name, value) in
+        [("dialect", "prql"), ("format_template_row", "/etc/hostname"), ("profile", "default")]
+    {
+        let (status, text) = bridge.post(&[(name, value)], "SELECT 1").await;
+        assert_eq!(status, 403, "{name}: {text}");
     }
     // A parameter cannot bring the name either.
     let parameters = [("param_f", "file")];
     let (status, _) = bridge.post(&parameters, "SELECT arrayMap({f:Identifier}, ['/etc/hostname'])").await;
     assert_eq!(status, 403);
     assert_eq!(bridge.run("SELECT count() FROM t").await, "0\n");
+}
+
+#[tokio::test]
+async fn kernel_confines_the_process_to_its_data() {
+    let data = tempfile::tempdir().unwrap();
+    let outside = tempfile::tempdir().unwrap();
+    let secret = outside.path().join("secret.csv");
+    std::fs::write(&secret, "1\n").unwrap();
+    // Without the built-in grants only the kernel is left in the way of `filesystem`, which the gate lets a view hide.
+    let config = data.path().join("open.xml");
+    let users = data.path().join("open-users.xml");
+    let open = "<clickhouse><profiles><default/></profiles><quotas><default/></quotas><users><default><password></password>\
+                <networks><ip>::/0</ip></networks><profile>default</profile><quota>default</quota></default></users></clickhouse>";
+    std::fs::write(&users, open).unwrap();
+    let text = format!("<clickhouse><users_config>{}</users_config></clickhouse>", users.display());
+    std::fs::write(&config, text).unwrap();
+    let bridge = bridge_or_skip!(data.path(), &["--config-file", config.to_str().unwrap()]);
+    // A file named as a table of the overlay database passes the lexer: it is an identifier like any other.
+    let inside = data.path().join("inside.csv");
+    std::fs::write(&inside, "1\n").unwrap();
+    assert_eq!(bridge.run(&format!("SELECT * FROM default.`{}`", inside.display())).await, "1\n");
+    let (status, text) = bridge.post(&[], format!("SELECT * FROM default.`{}`", secret.display())).await;
+    assert!(status >= 400 && !text.starts_with('1'), "{status} {text}");
 }
 
 #[tokio::test]

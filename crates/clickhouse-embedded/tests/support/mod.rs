@@ -1,6 +1,7 @@
 //! Starts the real binary on the real engine; every test skips with a message when there is no library.
 
 #![allow(dead_code, reason = "each test binary uses its own part of the harness")]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a harness reports by panicking")]
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
