@@ -1,10 +1,56 @@
-//! Whose records these are (MAPPING §8, step 6).
+//! Which decoder a body belongs to, and whose records they are (MAPPING §8).
 //!
-//! The scope's name decides, else the event's name, else the resource's service name.
+//! The door a body came in by decides, else the format its sender named, else the members of its first object. Within
+//! OTLP the scope's name decides, else the event's name, else the resource's service name.
 
+use fleetlog_schemas::record::Route;
+
+use crate::framing::without_bom;
+use crate::inspect::Body;
+use crate::json::{Cursor, Fault, FaultKind};
+use crate::otlp::Signal;
 use crate::otlp::logs::event_name;
 use crate::otlp::model::Log;
 use crate::otlp::origin::Origin;
+
+/// The decoder of a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Door {
+    /// Universal events.
+    Universal,
+    /// An OTLP request.
+    Otlp(Signal),
+    /// Nothing that is understood; its records are kept whole.
+    Opaque,
+}
+
+impl Door {
+    pub(crate) fn of(body: &Body<'_>) -> Self {
+        match body.route {
+            Route::Events => Self::Universal,
+            Route::OtlpLogs => Self::Otlp(Signal::Logs),
+            Route::OtlpTraces => Self::Otlp(Signal::Traces),
+            Route::OtlpMetrics => Self::Otlp(Signal::Metrics),
+            Route::Raw => match body.format_hint {
+                "" => otlp_request(body.bytes).map_or(Self::Opaque, Self::Otlp),
+                "universal" | crate::universal::FORMAT => Self::Universal,
+                hint => Signal::named(hint).map_or(Self::Opaque, Self::Otlp),
+            },
+        }
+    }
+}
+
+/// The signal of a JSON body whose first member is an OTLP request's.
+fn otlp_request(body: &[u8]) -> Option<Signal> {
+    let mut signal = None;
+    let seen = Fault { at: 0, kind: FaultKind::End };
+    let read = Cursor::new(without_bom(body)).object(|_, key| {
+        signal = Signal::of_key(&key.text());
+        Err(seen)
+    });
+    // Reading stops at the first member on purpose.
+    read.err().and(signal)
+}
 
 /// A program whose OTLP has a mapping of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,6 +6,7 @@
 use fleetlog_schemas::record::Route;
 use thiserror::Error;
 
+use crate::detect::Door;
 use crate::framing::{self, Layout, RecordReader};
 use crate::json::{Cursor, Fault, Scalar};
 use crate::media::{Media, media};
@@ -81,8 +82,8 @@ impl Inspection {
 /// # Errors
 /// The body is refused as a whole; nothing of it may be published.
 pub fn inspect(body: &Body<'_>, project_id: &str) -> Result<Inspection, BadBody> {
-    match body.route {
-        Route::Events => {
+    match Door::of(body) {
+        Door::Universal => {
             let lines = match media(body.content_type)? {
                 Media::Lines => true,
                 Media::Json | Media::Unsaid => false,
@@ -94,8 +95,8 @@ pub fn inspect(body: &Body<'_>, project_id: &str) -> Result<Inspection, BadBody>
             framing::each_record(bytes, layout, &mut heads)?;
             Ok(heads.seen)
         }
-        Route::OtlpLogs | Route::OtlpTraces | Route::OtlpMetrics => otlp::inspect(body),
-        Route::Raw => Ok(Inspection { records: raw_records(body), rejected: Vec::new() }),
+        Door::Otlp(signal) => otlp::inspect(signal, body),
+        Door::Opaque => Ok(Inspection { records: raw_records(body), rejected: Vec::new() }),
     }
 }
 

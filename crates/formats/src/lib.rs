@@ -7,6 +7,7 @@
 //! Both sides split a body by the same framing, so a record's index means the same to both. Nothing here reads files,
 //! the network or a clock; whatever a decoder needs to know is in its [`Input`].
 
+pub mod catalogue;
 mod claude;
 pub mod compression;
 mod detect;
@@ -24,8 +25,7 @@ mod tools;
 mod universal;
 mod unknown;
 
-use fleetlog_schemas::record::Route;
-
+use detect::Door;
 pub use input::{Dead, Decoded, Eventless, Fate, Input, Undecodable};
 pub use inspect::{BadBody, Body, Inspection, Rejected};
 
@@ -34,9 +34,9 @@ pub use inspect::{BadBody, Body, Inspection, Rejected};
 /// # Errors
 /// The records cannot be told apart; the whole payload is then one dead letter.
 pub fn decode(input: &Input<'_>) -> Result<Decoded, Undecodable> {
-    match input.route {
-        Route::Events => universal::decode(input),
-        Route::OtlpLogs | Route::OtlpTraces | Route::OtlpMetrics => otlp::decode(input),
-        Route::Raw => Ok(unknown::decode(input)),
+    match Door::of(&input.as_body()) {
+        Door::Universal => universal::decode(input),
+        Door::Otlp(signal) => otlp::decode(signal, input),
+        Door::Opaque => Ok(unknown::decode(input)),
     }
 }

@@ -4,8 +4,6 @@
 //! then decoded by itself into one shape for both encodings ([`model`]), so a bad record costs only itself. What a
 //! record means is decided by its format ([`crate::detect`]): a known agent's own, else the attribute conventions.
 
-use fleetlog_schemas::record::Route;
-
 use crate::identity::Identities;
 use crate::input::{Decoded, Input, Undecodable};
 use crate::inspect::{BadBody, Body, Inspection};
@@ -20,8 +18,6 @@ pub(crate) mod origin;
 mod proto;
 pub(crate) mod spans;
 mod wire;
-
-use frames::Group;
 
 /// The three signals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,12 +35,19 @@ pub(crate) enum Encoding {
 }
 
 impl Signal {
-    fn of(route: Route) -> Self {
-        match route {
-            Route::OtlpTraces => Self::Traces,
-            Route::OtlpMetrics => Self::Metrics,
-            Route::OtlpLogs | Route::Events | Route::Raw => Self::Logs,
+    /// The signal of a format's name, `otlp.logs` and so on.
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        match name {
+            logs::FORMAT => Some(Self::Logs),
+            spans::FORMAT | "otlp.traces" => Some(Self::Traces),
+            metrics::FORMAT => Some(Self::Metrics),
+            _ => None,
         }
+    }
+
+    /// The signal whose request has this member.
+    pub(crate) fn of_key(key: &str) -> Option<Self> {
+        [Self::Logs, Self::Traces, Self::Metrics].into_iter().find(|signal| signal.resources_key(key))
     }
 }
 
@@ -63,8 +66,8 @@ impl Encoding {
 }
 
 /// Counts the records of a body and finds those that cannot be accepted.
-pub(crate) fn inspect(body: &Body<'_>) -> Result<Inspection, BadBody> {
-    let (signal, encoding) = (Signal::of(body.route), Encoding::of(body)?);
+pub(crate) fn inspect(signal: Signal, body: &Body<'_>) -> Result<Inspection, BadBody> {
+    let encoding = Encoding::of(body)?;
     let groups = frames::groups(signal, encoding, body.bytes)?;
     let mut found = Inspection::default();
     for record in groups.iter().flat_map(|group| &group.records) {
@@ -77,9 +80,9 @@ pub(crate) fn inspect(body: &Body<'_>) -> Result<Inspection, BadBody> {
     Ok(found)
 }
 
-/// Decodes a body of any signal and encoding.
-pub(crate) fn decode(input: &Input<'_>) -> Result<Decoded, Undecodable> {
-    let (signal, encoding) = (Signal::of(input.route), Encoding::of(&input.as_body())?);
+/// Decodes a body of any encoding.
+pub(crate) fn decode(signal: Signal, input: &Input<'_>) -> Result<Decoded, Undecodable> {
+    let encoding = Encoding::of(&input.as_body())?;
     let groups = frames::groups(signal, encoding, input.body)?;
     let mut decoder = Decoder {
         input,
@@ -124,12 +127,13 @@ impl Decoder<'_> {
     }
 
     /// Keeps a record that is not shaped as its signal says.
-    pub(crate) fn misshapen(&mut self, index: u32, group: &Group<'_>, record: &[u8], fault: &str) {
+    pub(crate) fn misshapen(&mut self, index: u32, record: &[u8], fault: &str) {
         if self.encoding == Encoding::Protobuf {
             return self.out.dead(index, fault, record);
         }
         let mut event = self.input.blank_event(index);
-        event.dedup_key = self.identities.content("otlp.misshapen", &[group.resource, group.scope, record]);
+        // Whatever id or time it has, it could not be read.
+        event.dedup_key = self.identities.arrival(index);
         event.event_id = event.dedup_key.to_string();
         crate::unknown::keep(&mut event, crate::unknown::BAD_SHAPE, record, true);
         self.out.events.push(event);

@@ -1,6 +1,7 @@
 //! Real captures in, events out: every fixture under `fixtures/` is what a real client sent.
 
-#[cfg(test)]
+#![cfg(test)]
+
 mod support;
 
 use fleetlog_formats::{Body, inspect};

@@ -23,6 +23,7 @@ struct Signs {
     timestamp: String,
     success: Option<bool>,
     agent_type: String,
+    status_code: String,
 }
 
 /// Maps one log record.
@@ -66,6 +67,10 @@ pub(crate) fn event<'a>(
             "input_tokens" | "output_tokens" | "cache_read_tokens" | "cache_creation_tokens" | "cost_usd"
                 if !counts =>
             {
+                true
+            }
+            "status_code" => {
+                signs.status_code = value.text().unwrap_or_default();
                 true
             }
             "tool_input" | "tool_parameters" => {
@@ -151,7 +156,7 @@ fn classify(event: &mut AgentEvent, usage: &Stated, signs: &Signs) {
     };
     match event.event_type {
         EventType::ToolCall => tools::refine_claude(event),
-        EventType::LlmRequest | EventType::LlmResponse => call(event, usage),
+        EventType::LlmRequest | EventType::LlmResponse => call(event, usage, signs),
         EventType::ToolDecision if event.decision == "reject" => event.status = Status::Denied,
         EventType::Error => event.status = Status::Error,
         _ => {}
@@ -161,7 +166,7 @@ fn classify(event: &mut AgentEvent, usage: &Stated, signs: &Signs) {
     }
 }
 
-fn call(event: &mut AgentEvent, usage: &Stated) {
+fn call(event: &mut AgentEvent, usage: &Stated, signs: &Signs) {
     event.provider = "anthropic".to_owned();
     event.llm_call_key = match event.request_id.as_str() {
         // A failed attempt may have no id; it is then a call of its own.
@@ -176,5 +181,8 @@ fn call(event: &mut AgentEvent, usage: &Stated) {
         }
         "assistant_response" => {}
         _ => event.status = Status::Error,
+    }
+    if event.status == Status::Error && event.error_type.is_empty() {
+        event.error_type.clone_from(&signs.status_code);
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use serde::Serialize;
+use xxhash_rust::xxh3::xxh3_64;
 
 /// An object under construction, as text.
 ///
@@ -12,36 +13,73 @@ use serde::Serialize;
 #[derive(Debug)]
 pub(crate) struct ObjectWriter {
     text: Vec<u8>,
-    names: HashSet<String>,
+    names: Names,
+}
+
+/// Hashes of the names written so far; a collision costs a needless suffix, nothing else.
+#[derive(Debug, Default)]
+struct Names {
+    /// The first ones, which nearly always are all: comparing them is cheaper than a table.
+    few: Vec<u64>,
+    many: HashSet<u64>,
+}
+
+impl Names {
+    const FEW: usize = 64;
+
+    fn insert(&mut self, name: &str) -> bool {
+        let hash = xxh3_64(name.as_bytes());
+        if self.few.contains(&hash) {
+            return false;
+        }
+        if self.few.len() < Self::FEW {
+            self.few.push(hash);
+            return true;
+        }
+        self.many.insert(hash)
+    }
+
+    fn len(&self) -> usize {
+        self.few.len() + self.many.len()
+    }
 }
 
 impl ObjectWriter {
     pub(crate) fn new() -> Self {
-        Self { text: vec![b'{'], names: HashSet::new() }
+        Self { text: vec![b'{'], names: Names::default() }
     }
 
     /// Continues an object whose text and member names are known.
     pub(crate) fn continuing<'a>(object: &[u8], names: impl IntoIterator<Item = &'a str>) -> Self {
         let end = object.iter().rposition(|&byte| byte == b'}').unwrap_or(0);
-        let names = names.into_iter().map(str::to_owned).collect();
+        let mut known = Names::default();
+        for name in names {
+            known.insert(name);
+        }
         let mut text = object.get(..end).unwrap_or_default().to_vec();
         if text.is_empty() {
             text.push(b'{');
         }
-        Self { text, names }
+        Self { text, names: known }
     }
 
     fn name(&mut self, name: &str) {
-        let mut unique = name.to_owned();
-        let mut copy = 1;
-        while !self.names.insert(unique.clone()) {
-            copy += 1;
-            unique = format!("{name}#{copy}");
-        }
         if self.text.iter().rfind(|byte| !byte.is_ascii_whitespace()) != Some(&b'{') {
             self.text.push(b',');
         }
-        self.value(&unique);
+        if self.names.insert(name) {
+            self.value(name);
+        } else {
+            let mut copy = self.names.len();
+            let unique = loop {
+                copy += 1;
+                let candidate = format!("{name}#{copy}");
+                if self.names.insert(&candidate) {
+                    break candidate;
+                }
+            };
+            self.value(&unique);
+        }
         self.text.push(b':');
     }
 

@@ -41,7 +41,7 @@ pub(crate) fn groups(signal: Signal, encoding: Encoding, body: &[u8]) -> Result<
 }
 
 impl Signal {
-    fn resources_key(self, key: &str) -> bool {
+    pub(super) fn resources_key(self, key: &str) -> bool {
         match self {
             Self::Logs => matches!(key, "resourceLogs" | "resource_logs"),
             Self::Traces => matches!(key, "resourceSpans" | "resource_spans"),

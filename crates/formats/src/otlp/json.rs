@@ -441,3 +441,45 @@ fn measured<'a>(cursor: &mut Cursor<'a>) -> Result<AnyValue<'a>, Fault> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_dialect_of_a_log_record_reads_the_same() {
+        let camel = br#"{"timeUnixNano":"1795264656034000000","observedTimeUnixNano":5,"severityNumber":9,"body":{"stringValue":"x"},
+            "attributes":[{"key":"n","value":{"intValue":"7"}},{"key":"e","value":{}},{"key":"f","value":{"doubleValue":1.5}}],
+            "traceId":"5B0965DA0D293E45BEB618CE926625A2","spanId":"85c17ca66cc022ce","eventName":"a","unheardOf":{"x":[1]}}"#;
+        let snake = br#"{"time_unix_nano":1795264656034000000,"observed_time_unix_nano":"5","severity_number":"SEVERITY_NUMBER_INFO",
+            "body":{"string_value":"x"},"attributes":[{"key":"n","value":{"int_value":7}},{"key":"e","value":null},{"key":"f","value":{"double_value":"1.5"}}],
+            "trace_id":"Wwll2g0pPkW+thjOkmYlog==","span_id":"hcF8pmzAIs4","event_name":"a"}"#;
+        let read = log(camel).unwrap();
+        assert_eq!(read, log(snake).unwrap());
+        assert_eq!((read.trace_id.as_str(), read.severity), ("5b0965da0d293e45beb618ce926625a2", 9));
+        assert_eq!(read.attributes[0].1, AnyValue::Int(7));
+        assert_eq!(read.attributes[1].1, AnyValue::Null);
+    }
+
+    #[test]
+    fn codex_style_record_without_time_or_body_is_read() {
+        let read =
+            log(br#"{"timeUnixNano":"0","body":null,"attributes":null,"traceId":"","spanId":null}"#).unwrap();
+        assert_eq!(read, Log::default());
+        assert_eq!(severity(&Scalar::Number("21")), 21);
+    }
+
+    #[test]
+    fn nested_values_and_bytes_are_kept() {
+        let read = log(br#"{"body":{"kvlistValue":{"values":[{"key":"a","value":{"arrayValue":{"values":[{"boolValue":true},{"bytesValue":"AQI="}]}}}]}}}"#);
+        let list = AnyValue::List(vec![AnyValue::Bool(true), AnyValue::Bytes(vec![1, 2])]);
+        assert_eq!(read.unwrap().body, Some(AnyValue::Map(vec![("a".into(), list)])));
+    }
+
+    #[test]
+    fn attributes_of_another_shape_are_a_fault() {
+        assert!(log(br#"{"attributes":"x"}"#).is_err());
+        assert!(log(br#"{"attributes":[{"key":1}]}"#).is_err());
+        assert!(log(b"7").is_err());
+    }
+}

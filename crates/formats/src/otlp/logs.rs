@@ -24,7 +24,7 @@ pub(super) fn decode(decoder: &mut Decoder<'_>, group: &Group<'_>) {
             Encoding::Protobuf => proto::log(record).map_err(|error| error.to_string()),
         };
         match log {
-            Err(fault) => decoder.misshapen(index, group, record, &fault),
+            Err(fault) => decoder.misshapen(index, record, &fault),
             Ok(log) => {
                 let event = match detect::emitter_of_log(&origin, &log) {
                     Emitter::ClaudeCode => {

@@ -37,7 +37,7 @@ pub(super) fn decode(decoder: &mut Decoder<'_>, group: &Group<'_>) {
         let metric = match &metric {
             Ok(metric) => metric,
             Err(fault) => {
-                decoder.misshapen(index, group, record, fault);
+                decoder.misshapen(index, record, fault);
                 continue;
             }
         };
@@ -50,7 +50,7 @@ pub(super) fn decode(decoder: &mut Decoder<'_>, group: &Group<'_>) {
                 let event = event(decoder, &origin, index, metric, point, group);
                 decoder.out.events.push(event);
             }
-            Err(fault) => decoder.misshapen(index, group, record, &fault),
+            Err(fault) => decoder.misshapen(index, record, &fault),
         }
     }
 }

@@ -30,7 +30,7 @@ pub(super) fn decode(decoder: &mut Decoder<'_>, group: &Group<'_>) {
             span => span,
         };
         match span {
-            Err(fault) => decoder.misshapen(index, group, record, &fault),
+            Err(fault) => decoder.misshapen(index, record, &fault),
             Ok(span) => {
                 let event = match detect::emitter(&origin) {
                     Emitter::ClaudeCode => crate::claude::spans::event(decoder, &origin, index, span),

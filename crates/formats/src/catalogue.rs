@@ -1,0 +1,64 @@
+//! What is recognised, how, and by which channel it counts.
+
+use fleetlog_schemas::event::Channel;
+
+/// A format with a decoder of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Format {
+    /// Its name in `source_format`, and as a format hint where it may be given one.
+    pub name: &'static str,
+    /// What it is.
+    pub title: &'static str,
+    /// How a record of it is recognised.
+    pub recognised_by: &'static str,
+    /// Version of the emitting program from which the mapping was made; empty when it has none.
+    pub made_from: &'static str,
+    /// The channel of its events.
+    pub channel: Channel,
+}
+
+/// Every format, in the order of detection.
+pub const CATALOGUE: &[Format] = &[
+    Format {
+        name: crate::universal::FORMAT,
+        title: "Universal JSON events",
+        recognised_by: "POST /v1/events; each object has a \"type\"",
+        made_from: "",
+        channel: Channel::Api,
+    },
+    Format {
+        name: crate::claude::logs::FORMAT,
+        title: "Claude Code, OTLP log events",
+        recognised_by: "scope com.anthropic.claude_code*, event name claude_code.*, or service claude-code",
+        made_from: "2.1.197",
+        channel: Channel::AgentLog,
+    },
+    Format {
+        name: crate::claude::spans::FORMAT,
+        title: "Claude Code, spans",
+        recognised_by: "scope com.anthropic.claude_code*, or service claude-code",
+        made_from: "2.1.197",
+        channel: Channel::Span,
+    },
+    Format {
+        name: crate::otlp::logs::FORMAT,
+        title: "Any other OTLP log records",
+        recognised_by: "POST /v1/logs, or a member resourceLogs",
+        made_from: "",
+        channel: Channel::AgentLog,
+    },
+    Format {
+        name: crate::otlp::spans::FORMAT,
+        title: "Any other OTLP spans, by the attribute conventions for generative AI",
+        recognised_by: "POST /v1/traces, or a member resourceSpans",
+        made_from: "",
+        channel: Channel::Span,
+    },
+    Format {
+        name: crate::otlp::metrics::FORMAT,
+        title: "OTLP metric points",
+        recognised_by: "POST /v1/metrics, or a member resourceMetrics",
+        made_from: "",
+        channel: Channel::Other,
+    },
+];
