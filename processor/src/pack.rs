@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use fleetlog_schemas::avro::{DecodeError, to_single_object};
+use fleetlog_schemas::event::AgentEvent;
 use fleetlog_schemas::record::EventBatch;
 use fleetlog_schemas::topic;
 
@@ -31,7 +32,7 @@ pub struct Partitions {
 
 /// Packs the results of a cycle, in order.
 ///
-/// A message of events is closed when it holds about `target_bytes`; one event alone may exceed that. A settlement
+/// A message of events is closed when it holds about `target_bytes`; one record's events alone may exceed that. A settlement
 /// travels in the partition of its first piece, behind its events, or where its project is at home when it has none.
 ///
 /// # Errors
@@ -50,7 +51,7 @@ pub fn pack(
             let (batch, size) = open.entry(partition).or_default();
             for event in events {
                 let len = encoded_len(&event);
-                if *size > 0 && *size + len > target_bytes {
+                if *size + len > target_bytes && begins_a_record(batch, &event) {
                     messages.push(message(partition, &std::mem::take(batch))?);
                     *size = 0;
                 }
@@ -70,6 +71,12 @@ pub fn pack(
     Ok(messages)
 }
 
+/// A record's events stay in one message, so that its fate is known from one position.
+fn begins_a_record(batch: &EventBatch, event: &AgentEvent) -> bool {
+    let place = |event: &AgentEvent| (event.raw_partition, event.raw_offset, event.raw_index);
+    batch.events.last().is_some_and(|last| place(last) != place(event))
+}
+
 fn message(partition: i32, batch: &EventBatch) -> Result<Message, DecodeError> {
     Ok(Message { topic: topic::EVENTS, partition, payload: to_single_object(batch)? })
 }
@@ -77,7 +84,6 @@ fn message(partition: i32, batch: &EventBatch) -> Result<Message, DecodeError> {
 #[cfg(test)]
 mod tests {
     use fleetlog_schemas::avro::from_single_object;
-    use fleetlog_schemas::event::AgentEvent;
     use fleetlog_schemas::record::{DeadLetter, PieceCount, Settlement};
 
     use super::*;
