@@ -126,9 +126,10 @@ impl ClickHouseNode {
     ///
     /// Any [`EngineError`] about the program, the data folder, the port, or the engine's own start.
     pub async fn start(mut options: ClickHouseOptions) -> Result<Self> {
-        ensure_free(options.port, "ClickHouse", &options.port_setting)?;
         let data_dir = options.data_dir.clone();
         let folder = launcher::blocking(move || DataFolder::claim(Engine::ClickHouse, &data_dir)).await?;
+        // After the claim: an engine that a killed run left behind would still hold the port before it.
+        ensure_free(options.port, "ClickHouse", &options.port_setting)?;
         let serving = launch(&options, &folder).await?;
         // A restart must come back where its clients look for it.
         options.port = serving.port;

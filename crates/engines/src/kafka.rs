@@ -72,9 +72,10 @@ impl KafkaNode {
     ///
     /// Any [`EngineError`] about Java, the data folder, the port, or the node's own start.
     pub async fn start(mut options: KafkaOptions) -> Result<Self> {
+        let data_dir = options.data_dir.clone();
+        let folder = launcher::blocking(move || DataFolder::claim(Engine::Kafka, &data_dir)).await?;
+        // After the claim: a node that a killed run left behind would still hold the port before it.
         ensure_free(options.port, "Kafka", &options.port_setting)?;
-        let (engine, data_dir) = (Engine::Kafka, options.data_dir.clone());
-        let folder = launcher::blocking(move || DataFolder::claim(engine, &data_dir)).await?;
         let mut attempt = 1;
         loop {
             let [free, controller] = free_ports()?;
