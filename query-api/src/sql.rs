@@ -136,3 +136,6 @@ macro_rules! within {
     };
 }
 use within;
+
+#[cfg(test)]
+mod tests;

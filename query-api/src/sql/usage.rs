@@ -125,6 +125,11 @@ pub(crate) fn usage_totals(
     summed(query, project_id, range, rollup(step_s), filter, &[]).build()
 }
 
+/// Seconds of a bound, within what a rollup's `DateTime` can hold.
+fn bucket_bound(ns: i64) -> i64 {
+    ns.div_euclid(NS_PER_S).clamp(0, i64::from(u32::MAX))
+}
+
 /// Whole hours are added up from the hourly rollup, anything finer from the minutes.
 const fn rollup(step_s: u32) -> &'static str {
     if step_s.is_multiple_of(3_600) { "\nFROM usage_1h" } else { "\nFROM usage_1m" }
@@ -145,8 +150,8 @@ fn summed(
         .push(SUMS)
         .push(rollup)
         .project(project_id)
-        .and_int("bucket >= toDateTime({from_s:Int64}, 'UTC')", "from_s", range.from_ns.div_euclid(NS_PER_S))
-        .and_int("bucket < toDateTime({to_s:Int64}, 'UTC')", "to_s", range.to_ns.div_euclid(NS_PER_S))
+        .and_int("bucket >= toDateTime({from_s:Int64}, 'UTC')", "from_s", bucket_bound(range.from_ns))
+        .and_int("bucket < toDateTime({to_s:Int64}, 'UTC')", "to_s", bucket_bound(range.to_ns))
         .and_some("source = {source:String}", "source", filter.source.as_deref())
         .and_some("provider = {provider:String}", "provider", filter.provider.as_deref())
         .and_some("model = {model:String}", "model", filter.model.as_deref())

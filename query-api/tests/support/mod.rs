@@ -1,0 +1,309 @@
+//! The service on a real engine, with keys of the test's own and facts to ask for.
+#![expect(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "helpers of tests")]
+#![allow(dead_code, unreachable_pub, reason = "every test file has its own copy and uses a part of it")]
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fleetlog_engines::{
+    ClickHouseNode, ClickHouseOptions, ClickHouseProgram, EngineCache, EngineError, Progress,
+};
+use fleetlog_log::{AuthError, Principal};
+use fleetlog_query_api::{Config, Keys, QueryConfig, ServiceError, bind};
+use fleetlog_runtime::{Clock, Deps, Health, Shutdown, TelemetryConfig, init_telemetry};
+use fleetlog_schemas::control::Role;
+use fleetlog_schemas::ddl::{DatabaseName, users_config_xml};
+use fleetlog_schemas::id::{Key128, NanoUsd};
+use fleetlog_schemas::{AgentEvent, EventType, topic};
+use fleetlog_store::derived::{DerivedGroup, GroupHour, GroupKey, Progress as Derived};
+use fleetlog_store::{
+    Attempt, Call, Contribution, FactRange, GroupKind, Located, Session, Store, StoreConfig, Tool, UsageRow,
+};
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::task::JoinSet;
+
+pub const S: i64 = 1_000_000_000;
+/// 2026-03-01 12:00:00 UTC, nanoseconds: the present of every test.
+pub const NOON: i64 = 1_772_366_400 * S;
+
+/// Keys by name: `<role>-<project>`.
+struct NamedKeys;
+
+impl Keys for NamedKeys {
+    fn authenticate(&self, text: &str) -> Result<Principal, AuthError> {
+        let (role, project) = text.split_once('-').ok_or(AuthError::Malformed)?;
+        let role = Role::parse(role).ok_or(AuthError::Unknown)?;
+        Ok(Principal { key_id: Arc::from("k"), project_id: Arc::from(project), role })
+    }
+
+    fn authenticate_pair(&self, key_id: &str, secret: &str) -> Result<Principal, AuthError> {
+        self.authenticate(&format!("{key_id}-{secret}"))
+    }
+}
+
+/// A running service on an engine of its own.
+pub struct Service {
+    pub url: String,
+    pub store: Store,
+    pub engine: ClickHouseNode,
+    pub deps: Deps,
+    client: reqwest::Client,
+    shutdown: Shutdown,
+    running: JoinSet<Result<(), ServiceError>>,
+    _folder: TempDir,
+}
+
+/// An answer.
+pub struct Answer {
+    pub status: u16,
+    pub text: String,
+}
+
+impl Answer {
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|e| panic!("{e}: {}", self.text))
+    }
+
+    /// The error's code, of an answer that has this status.
+    pub fn refused(&self, status: u16) -> String {
+        assert_eq!(self.status, status, "{}", self.text);
+        self.json()["error"]["code"].as_str().unwrap().to_owned()
+    }
+
+    /// The body of a good answer.
+    pub fn good(&self) -> Value {
+        assert_eq!(self.status, 200, "{}", self.text);
+        self.json()
+    }
+}
+
+/// Starts engine and service; `None`, said aloud, where the engine cannot be had.
+pub async fn service(query: QueryConfig) -> Option<Service> {
+    let library = match EngineCache::of_user().unwrap().libchdb(&Progress::stderr()) {
+        Ok(library) => library,
+        Err(error @ (EngineError::MissingTool { .. } | EngineError::UnsupportedPlatform { .. })) => {
+            println!("SKIPPED: {error}");
+            return None;
+        }
+        Err(error) => panic!("{error}"),
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let users_config = folder.path().join("users.xml");
+    std::fs::write(&users_config, users_config_xml(&DatabaseName::parse("fleetlog").unwrap())).unwrap();
+    let program = ClickHouseProgram::Embedded { library, bridge: None };
+    let options = ClickHouseOptions {
+        users_config: Some(users_config),
+        max_memory: 1_000_000_000,
+        ..ClickHouseOptions::new(program, folder.path().join("engine"))
+    };
+    let engine = ClickHouseNode::start(options).await.unwrap();
+    // Kept for thirty years: the facts of the tests have fixed times.
+    let store = StoreConfig {
+        url: engine.url(),
+        retention_days: 10_950,
+        derived_retention_days: 10_950,
+        ..StoreConfig::default()
+    };
+    let config = Config {
+        query: QueryConfig { listen: "127.0.0.1:0".to_owned(), ..query },
+        store: store.clone(),
+        ..Config::default()
+    };
+    let store = Store::new(&store).unwrap();
+    store.migrate().await.unwrap();
+    let metrics = init_telemetry(&TelemetryConfig::default()).unwrap();
+    let deps = Deps { clock: Clock::manual(NOON), health: Health::new(), metrics };
+    let bound = bind(config, deps.clone()).await.unwrap().with_keys(Arc::new(NamedKeys));
+    let url = format!("http://{}", bound.local_addr());
+    let shutdown = Shutdown::new();
+    let mut running = JoinSet::new();
+    running.spawn(bound.serve(shutdown.clone()));
+    let client = reqwest::Client::new();
+    let service = Service { url, store, engine, deps, client, shutdown, running, _folder: folder };
+    service.until_ready().await;
+    Some(service)
+}
+
+impl Service {
+    /// Asks with a key.
+    pub async fn ask(&self, key: &str, path: &str) -> Answer {
+        let request = self.client.get(format!("{}{path}", self.url)).bearer_auth(key);
+        let response = request.send().await.unwrap();
+        Answer { status: response.status().as_u16(), text: response.text().await.unwrap() }
+    }
+
+    /// Asks without a key.
+    pub async fn ask_openly(&self, path: &str) -> Answer {
+        let response = self.client.get(format!("{}{path}", self.url)).send().await.unwrap();
+        Answer { status: response.status().as_u16(), text: response.text().await.unwrap() }
+    }
+
+    /// All rows of a list, page by page.
+    pub async fn all(&self, key: &str, path: &str) -> Vec<Value> {
+        let mut rows = Vec::new();
+        let mut cursor = String::new();
+        loop {
+            let page = self.ask(key, &format!("{path}{cursor}")).await.good();
+            rows.extend(page["data"].as_array().unwrap().iter().cloned());
+            match page["next_cursor"].as_str() {
+                Some(next) => cursor = format!("&cursor={next}"),
+                None => return rows,
+            }
+        }
+    }
+
+    pub async fn until_ready(&self) {
+        let ready = async {
+            while self.ask_openly("/readyz").await.status != 200 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), ready).await.unwrap();
+    }
+
+    /// Stores events as the records `offset` of partition 0 and derives nothing.
+    pub async fn store_events(&self, offset: i64, events: &[AgentEvent]) {
+        let range = FactRange { topic: topic::EVENTS, partition: 0, first: offset, last: offset };
+        let attempt = Attempt { number: 1, insert_before_ms: self.store.now_ms().await.unwrap() + 30_000 };
+        let located =
+            events.iter().zip(0..).map(|(event, index)| (Located { partition: 0, offset, index }, event));
+        self.store.insert_events(&range, &attempt, located).await.unwrap();
+    }
+
+    /// Derives sessions as the aggregator would, and says that everything up to `offset` is derived.
+    pub async fn derive(&self, groups: &[DerivedGroup], offset: i64) {
+        let hours: Vec<GroupHour> = groups
+            .iter()
+            .map(|group| GroupHour {
+                key: group.key.clone(),
+                hour: seconds(group.session.started_at) / 3_600 * 3_600,
+                received_day: seconds(NOON) / 86_400 * 86_400,
+            })
+            .collect();
+        self.store.add_group_hours(&hours).await.unwrap();
+        let version = self.store.next_version().await.unwrap();
+        self.store.write_groups(groups, version).await.unwrap();
+        let minutes: BTreeSet<(String, u32)> = groups
+            .iter()
+            .flat_map(|group| {
+                group.contributions.iter().map(|share| (group.key.project_id.clone(), share.minute))
+            })
+            .collect();
+        self.store.recompute_usage(&minutes).await.unwrap();
+        let progress = Derived { partition: 0, derived_offset: offset, version };
+        self.store.record_progress(&[progress]).await.unwrap();
+    }
+
+    /// Ends the service, which must end well.
+    pub async fn stop(mut self) {
+        self.shutdown.trigger();
+        self.running.join_next().await.unwrap().unwrap().unwrap();
+    }
+}
+
+pub fn seconds(ns: i64) -> u32 {
+    u32::try_from(ns / S).unwrap()
+}
+
+/// An event of a session, `after_s` seconds before noon minus an hour.
+pub fn event(project: &str, session: &str, number: u32) -> AgentEvent {
+    let name = format!("{project}-{session}-{number}");
+    AgentEvent {
+        event_id: name.clone(),
+        dedup_key: Key128::of([name.as_bytes()]),
+        project_id: project.to_owned(),
+        source: "claude-code".to_owned(),
+        timestamp: NOON - 3_600 * S + i64::from(number) * S,
+        received_at: NOON - 1_800 * S,
+        event_type: EventType::LlmResponse,
+        name: "api_request".to_owned(),
+        session_id: session.to_owned(),
+        agent_name: "main".to_owned(),
+        model: "opus".to_owned(),
+        in_uncached: 21,
+        cost_reported: Some(NanoUsd(2_643_000)),
+        context: r#"{"host":{"name":"box"}}"#.to_owned(),
+        data: format!(r#"{{"text":"needle{number} in the Haystack"}}"#),
+        raw_index: number,
+        ..AgentEvent::default()
+    }
+}
+
+/// A derived session with calls to a model and tool calls.
+pub fn session(project: &str, id: &str, started_at: i64, calls: &[Call], tools: &[Tool]) -> DerivedGroup {
+    let contributions = calls
+        .iter()
+        .map(|call| Contribution {
+            minute: seconds(call.timestamp) / 60 * 60,
+            usage: vec![UsageRow {
+                source: call.source.clone(),
+                provider: call.provider.clone(),
+                model: call.model.clone(),
+                agent_name: call.agent_name.clone(),
+                user_id: call.user_id.clone(),
+                calls: 1,
+                errors: u64::from(call.status == "error"),
+                in_uncached: call.in_uncached,
+                cache_read: call.cache_read,
+                out_visible: call.out_visible,
+                cost_reported: call.cost_reported.unwrap_or(0),
+                cost_reported_calls: u64::from(call.cost_reported.is_some()),
+                ..UsageRow::default()
+            }],
+        })
+        .collect();
+    DerivedGroup {
+        key: GroupKey { project_id: project.to_owned(), kind: GroupKind::Session, id: id.to_owned() },
+        session: Session {
+            started_at,
+            ended_at: started_at + 600 * S,
+            first_received_at: NOON,
+            last_received_at: NOON,
+            event_count: 3,
+            agents: vec!["main".to_owned()],
+            models: vec!["opus".to_owned()],
+            users: vec!["ada".to_owned()],
+            sources: vec!["claude-code".to_owned()],
+            ..Session::default()
+        },
+        calls: calls.to_vec(),
+        tools: tools.to_vec(),
+        contributions,
+    }
+}
+
+/// A call to a model.
+pub fn call(key: &str, timestamp: i64, model: &str) -> Call {
+    Call {
+        call_key: key.to_owned(),
+        timestamp,
+        received_at: NOON,
+        source: "claude-code".to_owned(),
+        provider: "anthropic".to_owned(),
+        model: model.to_owned(),
+        agent_name: "main".to_owned(),
+        user_id: "ada".to_owned(),
+        status: "ok",
+        in_uncached: 21,
+        cache_read: 4_000,
+        out_visible: 17,
+        cost_reported: Some(2_643_000),
+        sightings: 1,
+        ..Call::default()
+    }
+}
+
+/// A tool call.
+pub fn tool(key: &str, timestamp: i64, status: &'static str) -> Tool {
+    Tool {
+        call_key: key.to_owned(),
+        timestamp,
+        received_at: NOON,
+        status,
+        event_type: "command.run",
+        tool_name: "Bash".to_owned(),
+        ..Tool::default()
+    }
+}
