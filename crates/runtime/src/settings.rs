@@ -199,16 +199,7 @@ macro_rules! config_section {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    config_section! {
-        /// A section for the tests.
-        pub struct Sample, "gateway" {
-            /// A limit.
-            pub limit: usize = 7,
-            /// A name.
-            pub name: String = "x".to_owned(),
-        }
-    }
+    use crate::{LogFormat, TelemetryConfig};
 
     fn file(text: &str) -> tempfile::NamedTempFile {
         let file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
@@ -218,19 +209,20 @@ mod tests {
 
     #[test]
     fn flags_win_over_the_file_and_the_file_over_defaults() {
-        let file = file("[gateway]\nlimit = 1\n");
-        let sample: Sample = Settings::load(Some(file.path()), &[]).unwrap().section("gateway").unwrap();
-        assert_eq!((sample.limit, sample.name.as_str()), (1, "x"));
-        let flags = ["gateway.limit=2".to_owned()];
-        let sample: Sample = Settings::load(Some(file.path()), &flags).unwrap().section("gateway").unwrap();
-        assert_eq!(sample.limit, 2);
+        let file = file("[telemetry]\nlog = \"warn\"\n");
+        let load = |flags: &[String]| -> TelemetryConfig {
+            Settings::load(Some(file.path()), flags).unwrap().section("telemetry").unwrap()
+        };
+        assert_eq!((load(&[]).log.as_str(), load(&[]).log_format), ("warn", LogFormat::Auto));
+        assert_eq!(load(&["telemetry.log=debug".to_owned()]).log, "debug");
     }
 
     #[test]
     fn a_misspelt_key_or_section_is_an_error_that_names_it() {
-        let key = file("[gateway]\nlimmit = 1\n");
-        let error = Settings::load(Some(key.path()), &[]).unwrap().section::<Sample>("gateway").unwrap_err();
-        assert!(error.to_string().contains("limmit"), "{error}");
+        let key = file("[telemetry]\nlogg = \"warn\"\n");
+        let settings = Settings::load(Some(key.path()), &[]).unwrap();
+        let error = settings.section::<TelemetryConfig>("telemetry").unwrap_err();
+        assert!(error.to_string().contains("logg"), "{error}");
         let section = file("[gatway]\nlimit = 1\n");
         let error = Settings::load(Some(section.path()), &[]).unwrap_err();
         assert!(error.to_string().contains("gatway"), "{error}");
