@@ -362,3 +362,42 @@ impl AgentEvent {
         self.out_visible + self.out_reasoning
     }
 }
+
+macro_rules! text_columns {
+    ($($column:ident),+ $(,)?) => {
+        impl AgentEvent {
+            /// Every text column but `context` and `data`, by name.
+            pub fn texts(&self) -> impl Iterator<Item = (&'static str, &str)> {
+                [$((stringify!($column), self.$column.as_str())),+].into_iter()
+            }
+
+            /// Every text column but `context` and `data`, by name, to be changed.
+            pub fn texts_mut(&mut self) -> impl Iterator<Item = (&'static str, &mut String)> {
+                [$((stringify!($column), &mut self.$column)),+].into_iter()
+            }
+        }
+    };
+}
+text_columns! {
+    event_id, project_id, source, source_format, source_version, name, level, error_type, error_message, session_id,
+    trace_id, span_id, parent_id, turn_id, request_id, tool_call_id, agent_id, parent_agent_id, agent_name, user_id,
+    host, provider, model, model_requested, finish_reason, llm_call_key, price_version, tool_name, tool_kind,
+    mcp_server, decision, file_path, unknown_reason,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::avro::Record;
+
+    #[test]
+    fn text_columns_are_all_strings_but_the_two_documents() {
+        let event = serde_json::to_value(AgentEvent::default()).unwrap();
+        let blank: Vec<&str> =
+            AgentEvent::FIELDS.iter().copied().filter(|field| event[field] == "").collect();
+        let listed: Vec<&str> = AgentEvent::default().texts().map(|(name, _)| name).collect();
+        let expected: Vec<&str> =
+            blank.into_iter().filter(|field| !matches!(*field, "context" | "data")).collect();
+        assert_eq!(listed, expected);
+    }
+}
