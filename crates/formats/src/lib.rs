@@ -10,6 +10,7 @@
 pub mod catalogue;
 mod claude;
 pub mod compression;
+mod confine;
 mod detect;
 mod framing;
 mod genai;
@@ -34,9 +35,11 @@ pub use inspect::{BadBody, Body, Inspection, Rejected};
 /// # Errors
 /// The records cannot be told apart; the whole payload is then one dead letter.
 pub fn decode(input: &Input<'_>) -> Result<Decoded, Undecodable> {
-    match Door::of(&input.as_body()) {
-        Door::Universal => universal::decode(input),
-        Door::Otlp(signal) => otlp::decode(signal, input),
-        Door::Opaque => Ok(unknown::decode(input)),
-    }
+    let mut decoded = match Door::of(&input.as_body()) {
+        Door::Universal => universal::decode(input)?,
+        Door::Otlp(signal) => otlp::decode(signal, input)?,
+        Door::Opaque => unknown::decode(input),
+    };
+    decoded.events.iter_mut().for_each(confine::confine);
+    Ok(decoded)
 }
