@@ -67,6 +67,13 @@ impl EngineCache {
     ///
     /// Any [`EngineError`] about the platform, the tools, the download, the disk or a hash.
     pub fn locate_or_fetch(&self, progress: &Progress) -> Result<Engines> {
+        // What cannot work is said before the first byte is loaded.
+        if !is_verified(&KAFKA, &self.root.join(KAFKA.folder)) {
+            toolchain::java_checked().and_then(|_| toolchain::maven())?;
+        }
+        if !is_verified(&CHDB, &self.root.join(CHDB.folder)) {
+            toolchain::check_platform().and_then(|()| toolchain::npm())?;
+        }
         thread::scope(|scope| {
             let kafka = scope.spawn(|| self.kafka(progress));
             let libchdb = self.libchdb(progress);
