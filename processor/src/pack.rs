@@ -121,7 +121,7 @@ mod tests {
 
     #[test]
     fn messages_are_split_at_their_size_and_a_settlement_follows_its_events() {
-        let messages = pack(vec![transformed(1, 2, 5)], FOUR, 40_000).unwrap();
+        let messages = pack(vec![transformed(1, 2, 5)], FOUR, 2_000).unwrap();
         let batches = batches(&messages);
         assert_eq!(batches.iter().map(|(_, batch)| batch.events.len()).collect::<Vec<_>>(), [2, 2, 1]);
         assert_eq!(batches.iter().map(|(_, batch)| batch.settlements.len()).collect::<Vec<_>>(), [0, 0, 1]);

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use fleetlog_schemas::event::{AgentEvent, UsageRole};
+use fleetlog_schemas::event::{AgentEvent, Channel, TokenBasis, UsageRole};
 use fleetlog_schemas::id::NanoUsd;
 use serde::Deserialize;
 use thiserror::Error;
@@ -127,7 +127,9 @@ impl PriceTable {
 
     /// Sets the computed cost of an event that states one call of a model with a known price.
     pub fn enrich(&self, event: &mut AgentEvent) {
-        if event.usage_role != UsageRole::Call {
+        // A universal event may state a bare total: the split, and so the price, is not known.
+        let bare_total = event.token_basis == TokenBasis::Guessed && event.channel == Channel::Api;
+        if event.usage_role != UsageRole::Call || bare_total {
             return;
         }
         let model = if event.model.is_empty() { &event.model_requested } else { &event.model };

@@ -31,7 +31,8 @@ struct Shape {
 const SHAPES: &[Shape] = &[
     Shape {
         literals: &["-----begin"],
-        pattern: r#"-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----(?:[^"\\]|\\[nrt/])*"#,
+        // A line's end is `\n`, with more backslashes the deeper the JSON is inside other JSON's strings.
+        pattern: r#"-----BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----(?:[^"\\]|\\+[nrt/])*"#,
         replacement: "[redacted:private-key]",
     },
     Shape {
@@ -95,7 +96,13 @@ const SHAPES: &[Shape] = &[
     // A header as a JSON member, also where that JSON is itself inside a JSON string.
     Shape {
         literals: &["authorization", "api-key", "api_key", "apikey"],
-        pattern: r#"(?i)(\\?"[a-z0-9_.-]*(?:authorization|api[-_]?key)\\?"\s*:\s*\\?")[^"\\\[][^"\\]*"#,
+        pattern: r#"(?i)(\\*"[a-z0-9_.-]*(?:authorization|api[-_]?key)\\*"\s*:\s*\\*")[^"\\\[][^"\\]*"#,
+        replacement: "${1}[redacted:header]",
+    },
+    // A header as it stands in a command line or a dump of a request.
+    Shape {
+        literals: &["authorization:"],
+        pattern: r"(?i)(\bauthorization: *(?:basic|bearer|token) +)[A-Za-z0-9._~+/=-]{6,}",
         replacement: "${1}[redacted:header]",
     },
     // Command lines hold prompts and keys (Gemini CLI puts its own into a resource attribute).
@@ -211,6 +218,24 @@ mod tests {
         assert_eq!(value["process.command_args"], "[redacted:command-line]");
         assert_eq!(value["x-api-key"], "[redacted:header]");
         assert_eq!(value["inner"], r#"{"api_key":"[redacted:header]"}"#);
+    }
+
+    #[test]
+    fn secrets_inside_json_inside_json_are_replaced_whole() {
+        let redactor = Redactor::built_in().unwrap();
+        let pem = format!("-----BEGIN {}-----\nMIIabc\nMIIdef\n-----END {0}-----\n", "RSA PRIVATE KEY");
+        let mut value = Value::String(pem);
+        for depth in 0..4 {
+            value = serde_json::json!({"content": value, "authorization": "Basic c2VjcmV0", "n": depth});
+            let mut text = value.to_string();
+            redactor.redact_text(&mut text);
+            assert!(!text.contains("MII") && !text.contains("c2VjcmV0"), "{depth}: {text}");
+            assert!(serde_json::from_str::<Value>(&text).is_ok(), "{depth}: {text}");
+            value = Value::String(value.to_string());
+        }
+        let mut command = r#"{"command":"curl -H 'Authorization: Basic dXNlcjpwYXNz' https://x"}"#.to_owned();
+        assert_eq!(redactor.redact_text(&mut command), 1);
+        assert!(!command.contains("dXNl") && command.contains("https://x"), "{command}");
     }
 
     #[test]

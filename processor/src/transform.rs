@@ -81,11 +81,13 @@ impl Transform {
             }
         };
         let input = Input::of(&batch, &body, position.partition, position.offset);
-        // The decoder only reads its input: nothing half-changed can be seen after a panic.
-        match catch_unwind(AssertUnwindSafe(|| fleetlog_formats::decode(&input))) {
-            Ok(Ok(decoded)) => self.settle(whole, decoded, redacts(&batch.project_id)),
+        let redact = redacts(&batch.project_id);
+        let decode = || fleetlog_formats::decode(&input).map(|decoded| self.settle(whole, decoded, redact));
+        // All of it only reads what is shared: nothing half-changed can be seen after a panic.
+        match catch_unwind(AssertUnwindSafe(decode)) {
+            Ok(Ok(done)) => done,
             Ok(Err(e)) => whole.of_all(DeadReason::Undecodable, e.message),
-            Err(_panic) => whole.of_all(DeadReason::Poison, "decoding it panicked".to_owned()),
+            Err(_panic) => whole.of_all(DeadReason::Poison, "processing it panicked".to_owned()),
         }
     }
 
@@ -144,10 +146,12 @@ fn by_record(events: Vec<AgentEvent>) -> impl Iterator<Item = Vec<AgentEvent>> {
     })
 }
 
-/// Upper bound of an event's encoded size without encoding it: its long texts, and room for everything else.
+/// Upper bound of an event's encoded size without encoding it: its texts, and the most that everything else takes.
 pub(crate) fn encoded_len(event: &AgentEvent) -> usize {
-    const EVERYTHING_ELSE: usize = 16 * 1024;
-    event.data.len() + event.context.len() + event.error_message.len() + event.name.len() + EVERYTHING_ELSE
+    // Fewer than 80 fields: at most 10 bytes for a number and a branch, or for the length before a text.
+    const EVERYTHING_ELSE: usize = 80 * 11;
+    let texts: usize = event.texts().map(|(_, text)| text.len()).sum();
+    event.data.len() + event.context.len() + texts + EVERYTHING_ELSE
 }
 
 /// Writes dead letters for one raw record.
@@ -259,6 +263,7 @@ fn unreadable(position: Position, payload: &[u8], message: String, now_ns: i64) 
 
 #[cfg(test)]
 mod tests {
+    use fleetlog_schemas::avro::Field;
     use fleetlog_schemas::record::Route;
     use proptest::prelude::*;
 
@@ -364,6 +369,41 @@ mod tests {
         let (kept, shown) = (with(true), with(false));
         assert_eq!(((kept.0, kept.1), (shown.0, shown.1)), ((false, 1), (true, 0)));
         assert_eq!(kept.2, shown.2, "redaction does not change an event's identity");
+    }
+
+    #[test]
+    fn estimated_size_is_never_below_the_encoded_one() {
+        let mut event = AgentEvent {
+            timestamp: i64::MIN,
+            end_timestamp: Some(i64::MAX),
+            duration_ms: Some(f64::MAX),
+            in_uncached: u64::MAX,
+            cost_reported: Some(fleetlog_schemas::id::NanoUsd(i64::MIN)),
+            lines_added: Some(u64::MAX),
+            raw_offset: i64::MAX,
+            raw_index: u32::MAX,
+            data: "d".repeat(5_000),
+            ..AgentEvent::default()
+        };
+        event.texts_mut().for_each(|(_, text)| *text = "t".repeat(200));
+        let mut bytes = Vec::new();
+        event.encode(&mut bytes);
+        let estimate = encoded_len(&event);
+        assert!(bytes.len() <= estimate && estimate < bytes.len() + 1_000, "{} {estimate}", bytes.len());
+    }
+
+    #[test]
+    fn ids_of_megabytes_cannot_make_an_event_that_kafka_refuses() {
+        let id = "i".repeat(900_000);
+        let body = format!("{{\"type\":\"llm.request\",\"id\":\"{id}\",\"sessionId\":\"{id}\"}}\n");
+        let batch = raw(body.as_bytes(), 1);
+        let transform = Transform { decoded_max_bytes: 4_000_000, event_max_bytes: 4_000_000, ..transform() };
+        let done = transform.apply(Position::default(), &to_single_object(&batch).unwrap(), |_| true, 1);
+        let event = done.events.values().flatten().next().unwrap();
+        assert!(event.event_id.len() < 1_000 && event.llm_call_key.len() < 1_000);
+        let mut bytes = Vec::new();
+        event.encode(&mut bytes);
+        assert!(bytes.len() < 2_000_000);
     }
 
     proptest! {

@@ -24,6 +24,7 @@ pub(crate) fn confine(event: &mut AgentEvent) {
         return;
     }
     let mut data = std::mem::take(&mut event.data);
+    let mut moved = Vec::new();
     for (name, text) in event.texts_mut() {
         if !too_long(&(name, text)) {
             continue;
@@ -31,7 +32,11 @@ pub(crate) fn confine(event: &mut AgentEvent) {
         let hash = Key128::of([text.as_bytes()]);
         let beginning = text.get(..text.floor_char_boundary(KEPT)).unwrap_or_default().to_owned();
         let whole = std::mem::replace(text, format!("{beginning}…{hash}"));
-        data = with_member(&data, name, &whole);
+        // One text may stand in several columns, such as an id that is also the key of its call.
+        if !moved.contains(&hash) {
+            data = with_member(&data, name, &whole);
+            moved.push(hash);
+        }
     }
     event.data = data;
 }
