@@ -72,6 +72,11 @@ impl Metric {
         metrics::counter!(self.name)
     }
 
+    /// The counter itself under one label, for paths too hot to look it up by name.
+    pub fn counter_handle_for(&self, label: &'static str, value: &'static str) -> metrics::Counter {
+        metrics::counter!(self.name, label => value)
+    }
+
     /// The gauge itself, for paths too hot to look it up by name.
     pub fn gauge_handle(&self) -> metrics::Gauge {
         metrics::gauge!(self.name)
