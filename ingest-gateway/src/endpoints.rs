@@ -17,7 +17,6 @@ use uuid::{ContextV7, Timestamp, Uuid};
 use crate::answer::{self, Dialect};
 use crate::error::Refusal;
 use crate::pipeline::{Accepted, Door, Gateway};
-use crate::throttle::log_refusal;
 
 const FORMAT_MAX_BYTES: usize = 64;
 
@@ -123,14 +122,15 @@ async fn serve(
         }
         Err(refusal) => Err(refusal),
     };
-    let (code, response) = match &outcome {
-        Ok(accepted) => ("accepted", answer::accepted(dialect, accepted, &request_id)),
+    let response = match &outcome {
+        Ok(accepted) => answer::accepted(dialect, accepted, &request_id),
         Err(refusal) => {
-            log_refusal(&gateway.clock, refusal, &request_id);
-            (refusal.code(), answer::refused(dialect, refusal, &request_id))
+            gateway.meters.refused(refusal.code());
+            gateway.refusals.write(&gateway.clock, refusal, &request_id);
+            answer::refused(dialect, refusal, &request_id)
         }
     };
-    gateway.meters.answered(code, began.elapsed());
+    gateway.meters.answered(began.elapsed());
     response
 }
 

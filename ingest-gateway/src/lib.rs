@@ -40,6 +40,7 @@ use crate::metrics::Meters;
 use crate::pipeline::{Gateway, Log};
 use crate::receive::BodyBounds;
 use crate::server::ConnectionBounds;
+use crate::throttle::RefusalLog;
 
 /// A gateway whose address is taken and that does not serve yet; connections wait meanwhile.
 pub struct Bound {
@@ -130,6 +131,7 @@ fn gateway(config: &Config, deps: &Deps) -> Result<Gateway, LogError> {
             message_bytes: own.message_max_bytes,
         },
         meters,
+        refusals: RefusalLog::default(),
     })
 }
 

@@ -41,6 +41,7 @@ pub const ALL: &[Metric] =
 
 /// What the hot path records, looked up once.
 pub(crate) struct Meters {
+    accepted_requests: Counter,
     accepted: Counter,
     rejected: Counter,
     bytes: Counter,
@@ -53,6 +54,7 @@ pub(crate) struct Meters {
 impl Meters {
     pub(crate) fn new() -> Self {
         Self {
+            accepted_requests: REQUESTS.counter_handle_for("code", "accepted"),
             accepted: ACCEPTED.counter_handle(),
             rejected: REJECTED.counter_handle(),
             bytes: BYTES.counter_handle(),
@@ -64,14 +66,18 @@ impl Meters {
     }
 
     pub(crate) fn accepted(&self, records: u32, rejected: usize, bytes: usize, pieces: usize) {
+        self.accepted_requests.increment(1);
         self.accepted.increment(records.into());
         self.rejected.increment(rejected as u64);
         self.bytes.increment(bytes as u64);
         self.pieces.increment(pieces as u64);
     }
 
-    pub(crate) fn answered(&self, code: &'static str, took: Duration) {
+    pub(crate) fn refused(&self, code: &'static str) {
         REQUESTS.add_for("code", code, 1);
+    }
+
+    pub(crate) fn answered(&self, took: Duration) {
         self.seconds.record(took.as_secs_f64());
     }
 }

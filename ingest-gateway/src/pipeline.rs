@@ -27,6 +27,7 @@ use crate::error::Refusal;
 use crate::metrics::Meters;
 use crate::publish::publish;
 use crate::receive::{BodyBounds, announced, receive};
+use crate::throttle::RefusalLog;
 
 /// Bodies of at least so many bytes as sent are checked on a thread that may be busy for milliseconds.
 const OFFLOAD_BYTES: usize = 64 * 1024;
@@ -44,6 +45,7 @@ pub(crate) struct Gateway {
     pub(crate) body: BodyBounds,
     pub(crate) limits: Limits,
     pub(crate) meters: Meters,
+    pub(crate) refusals: RefusalLog,
 }
 
 /// What is known of the cluster once it has been reached.

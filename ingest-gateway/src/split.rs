@@ -191,7 +191,7 @@ mod tests {
         let body = r#" [{"a":"x,]"} , {"b":[1,2]},{"c":"\"],"}] "#;
         let pieces = cut(Route::Events, "application/json", body, 18).unwrap();
         assert_eq!(pieces, [r#"[{"a":"x,]"} ]"#, r#"[ {"b":[1,2]}]"#, r#"[{"c":"\"],"}]"#]);
-        assert_eq!(cut(Route::Events, "", body, 40).unwrap().len(), 2);
+        assert_eq!(cut(Route::Events, "", body, 30).unwrap().len(), 2);
         assert_eq!(cut(Route::Events, "", body, 8), None);
     }
 

@@ -224,6 +224,31 @@ mod tests {
     }
 
     #[test]
+    fn every_way_of_protection_is_one_that_librdkafka_was_built_with() {
+        for security in [Security::Plaintext, Security::Ssl, Security::SaslPlaintext, Security::SaslSsl] {
+            for mechanism in ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] {
+                let config = KafkaConfig {
+                    security,
+                    sasl_mechanism: mechanism.to_owned(),
+                    sasl_username: "u".to_owned(),
+                    sasl_password: Secret::new("p"),
+                    brokers: "127.0.0.1:1".to_owned(),
+                    ..KafkaConfig::default()
+                };
+                crate::Producer::new(&config, 1_000_000).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn a_refused_property_is_named_without_its_value() {
+        let extra = [("no.such.property".to_owned(), Secret::new("hunter2"))].into();
+        let config = KafkaConfig { extra, ..KafkaConfig::default() };
+        let message = crate::Producer::new(&config, 1_000_000).unwrap_err().to_string();
+        assert!(message.contains("no.such.property") && !message.contains("hunter2"), "{message}");
+    }
+
+    #[test]
     fn extra_properties_win_over_ours() {
         let extra = [("acks".to_owned(), Secret::new("1"))].into();
         let config = KafkaConfig { extra, ..KafkaConfig::default() };

@@ -51,6 +51,7 @@ mod consumer;
 mod context;
 mod control;
 mod error;
+pub mod metrics;
 mod producer;
 mod record;
 mod tail;

@@ -12,6 +12,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use ::metrics::Counter;
 use fleetlog_schemas::id::Position;
 use rdkafka::ClientContext;
 use rdkafka::Message;
@@ -22,7 +23,7 @@ use rdkafka::producer::{BaseRecord, NoCustomPartitioner, Producer as _, Producer
 use tokio::sync::oneshot;
 
 use crate::context::{log_error, log_line};
-use crate::{KafkaConfig, LogError};
+use crate::{KafkaConfig, LogError, metrics};
 
 const ACTION: &str = "produce";
 
@@ -81,7 +82,11 @@ impl Producer {
         let timeout = Duration::from_millis(config.delivery_timeout_ms.into());
         let client = ThreadedProducer::<_, NoCustomPartitioner>::from_config_and_context(
             &config.producer(max_message_bytes),
-            Deliveries { timeout },
+            Deliveries {
+                timeout,
+                delivered: metrics::DELIVERED.counter_handle(),
+                undelivered: metrics::UNDELIVERED.counter_handle(),
+            },
         )
         .map_err(|e| LogError::from_kafka("create a producer", &e))?;
         Ok(Self { client, timeout })
@@ -104,7 +109,11 @@ impl Producer {
             Ok(()) => Ok(Delivery { outcome }),
             Err((error, _)) => {
                 let bytes = record.payload.map_or(0, <[u8]>::len);
-                Err(undelivered(&error, bytes, self.timeout))
+                let refused = undelivered(&error, bytes, self.timeout);
+                if matches!(refused, LogError::QueueFull) {
+                    metrics::QUEUE_FULL.add(1);
+                }
+                Err(refused)
             }
         }
     }
@@ -142,6 +151,8 @@ fn undelivered(error: &KafkaError, bytes: usize, timeout: Duration) -> LogError 
 /// Completes deliveries from librdkafka's callback.
 struct Deliveries {
     timeout: Duration,
+    delivered: Counter,
+    undelivered: Counter,
 }
 
 impl ClientContext for Deliveries {
@@ -159,8 +170,14 @@ impl ProducerContext for Deliveries {
 
     fn delivery(&self, result: &DeliveryResult<'_>, tell: Self::DeliveryOpaque) {
         let outcome = match result {
-            Ok(message) => Ok(Position { partition: message.partition(), offset: message.offset() }),
-            Err((error, message)) => Err(undelivered(error, message.payload_len(), self.timeout)),
+            Ok(message) => {
+                self.delivered.increment(1);
+                Ok(Position { partition: message.partition(), offset: message.offset() })
+            }
+            Err((error, message)) => {
+                self.undelivered.increment(1);
+                Err(undelivered(error, message.payload_len(), self.timeout))
+            }
         };
         // The caller may have gone away; the record is stored all the same.
         let _nobody_waits = tell.send(outcome).is_err();

@@ -17,8 +17,8 @@ use tokio::sync::{Notify, mpsc, watch};
 use super::lease::{Inner, Phase};
 use super::start::decide;
 use super::{AssignedPartition, Assignment, Committed, ConsumerOptions, Lease, Start};
-use crate::LogError;
 use crate::context::{log_error, log_line};
+use crate::{LogError, metrics};
 
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long an assignment is tried while offsets cannot be looked up. Heartbeats go on meanwhile.
@@ -110,6 +110,7 @@ impl Group {
         let mut assigned = Vec::new();
         for assignment in self.look_up(consumer, partitions)? {
             report(&assignment);
+            metrics::ASSIGNED.add(1);
             list.add_partition_offset(
                 &assignment.topic,
                 assignment.partition,
@@ -200,7 +201,8 @@ impl Group {
         for (_, held) in &going {
             held.phase.send_replace(phase);
         }
-        let deadline = Instant::now() + self.budget;
+        let asked = Instant::now();
+        let deadline = asked + self.budget;
         for (partition, held) in &going {
             let left = deadline.saturating_duration_since(Instant::now());
             let stopped = held.leases.recv_timeout(left) == Err(RecvTimeoutError::Disconnected);
@@ -213,6 +215,7 @@ impl Group {
                 });
             }
         }
+        metrics::REVOCATION_SECONDS.record(asked.elapsed().as_secs_f64());
         let answered = match consumer.rebalance_protocol() {
             RebalanceProtocol::Cooperative => consumer.incremental_unassign(partitions),
             RebalanceProtocol::Eager | RebalanceProtocol::None => consumer.unassign(),
@@ -229,13 +232,23 @@ fn report(assignment: &Assignment) {
         Start::Fresh | Start::Resumed => {
             tracing::info!(topic, partition, offset, ?start, "partition assigned");
         }
-        Start::Lost { .. } | Start::Ahead { .. } => {
+        Start::Lost { from, to } => {
+            metrics::LOST.add(u64::try_from(to - from).unwrap_or(0));
+            tracing::error!(
+                topic,
+                partition,
+                from,
+                to,
+                "retention deleted records that were not settled: loss"
+            );
+        }
+        Start::Ahead { .. } => {
             tracing::error!(
                 topic,
                 partition,
                 offset,
                 ?start,
-                "the committed position is not in the log: loss"
+                "the log ends before the committed offset: truncated or created anew"
             );
         }
     }

@@ -13,7 +13,7 @@ use rdkafka::topic_partition_list::Offset;
 use tokio::sync::{Mutex, watch};
 
 use super::group::Group;
-use crate::LogError;
+use crate::{LogError, metrics};
 
 /// What Kafka stores with a commit (`offset.metadata.max.bytes`).
 const METADATA_MAX_BYTES: usize = 4096;
@@ -100,7 +100,8 @@ impl Lease {
         if offset < *committed {
             return Err(LogError::CommitBackwards { asked: offset, committed: *committed });
         }
-        let deadline = tokio::time::Instant::now() + COMMIT_BUDGET;
+        let asked = tokio::time::Instant::now();
+        let deadline = asked + COMMIT_BUDGET;
         loop {
             if *self.0.phase.borrow() == Phase::Ended {
                 return Err(self.not_owner());
@@ -113,6 +114,7 @@ impl Lease {
             match result {
                 Ok(()) => {
                     *committed = offset;
+                    metrics::COMMIT_SECONDS.record(asked.elapsed().as_secs_f64());
                     return Ok(());
                 }
                 Err(e) if settling(&e) && tokio::time::Instant::now() < deadline => {

@@ -1,0 +1,39 @@
+//! The log's metrics, the same in every service.
+
+use fleetlog_runtime::Metric;
+
+/// Records refused by a full producer.
+pub const QUEUE_FULL: Metric = Metric::counter(
+    "fleetlog_log_queue_full_total",
+    "Records refused because the producer's bounded queue was full.",
+);
+/// Records acknowledged.
+pub const DELIVERED: Metric =
+    Metric::counter("fleetlog_log_delivered_total", "Records acknowledged by every in-sync replica.");
+/// Records not acknowledged.
+pub const UNDELIVERED: Metric = Metric::counter(
+    "fleetlog_log_undelivered_total",
+    "Records that were queued and not acknowledged in time.",
+);
+/// Assignments.
+pub const ASSIGNED: Metric =
+    Metric::counter("fleetlog_log_assigned_total", "Partitions assigned to consumers of this process.");
+/// Offsets lost.
+pub const LOST: Metric = Metric::counter(
+    "fleetlog_log_lost_offsets_total",
+    "Offsets that retention deleted before the group had settled them: loss.",
+);
+/// Waiting for work to stop.
+pub const REVOCATION_SECONDS: Metric = Metric::histogram(
+    "fleetlog_log_revocation_seconds",
+    "Time a rebalance waited for the work on revoked partitions to stop.",
+);
+/// Commits.
+pub const COMMIT_SECONDS: Metric = Metric::histogram(
+    "fleetlog_log_commit_seconds",
+    "Time from a commit to its confirmation, retries included.",
+);
+
+/// Every metric, for the generated table.
+pub const ALL: &[Metric] =
+    &[QUEUE_FULL, DELIVERED, UNDELIVERED, ASSIGNED, LOST, REVOCATION_SECONDS, COMMIT_SECONDS];
