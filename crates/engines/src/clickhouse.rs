@@ -6,7 +6,6 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -235,7 +234,7 @@ async fn launch_server(options: &ClickHouseOptions, folder: &DataFolder, binary:
     };
     let users_config = options.users_config.as_deref().map(absolute).transpose()?;
     let config = server::write_config(options, folder.path(), port, users_config.as_deref())?;
-    let mut command: Command = launcher::tethered(binary)?;
+    let mut command = launcher::tethered(binary)?;
     command.current_dir(folder.path()).arg("server").arg("--config-file").arg(&config);
     // The watchdog is a parent in between: the tether would hold it, and not the server.
     command.env("CLICKHOUSE_WATCHDOG_ENABLE", "0");
