@@ -33,8 +33,8 @@ pub struct UnderivedGroup {
     pub hour: u32,
     /// Day of receipt of the last of them, seconds since the epoch.
     pub received_day: u32,
-    /// Their highest offset.
-    pub last_offset: i64,
+    /// Their lowest offset.
+    pub first_offset: i64,
 }
 
 impl UnderivedGroup {
@@ -85,8 +85,8 @@ impl Store {
     /// Groups that have stored events of a partition beyond an offset, with the hours of these events: what a new
     /// owner of the partition has to touch again.
     ///
-    /// At most `limit` rows, those with the lowest offsets: when as many come back, everything up to the lowest
-    /// `last_offset` left out is not covered, and the next call goes on from there.
+    /// At most `limit` rows, by their `first_offset`: when as many come back, groups that begin at the last one's
+    /// `first_offset` or later may be missing, and the next call goes on from the offset before it.
     ///
     /// # Errors
     /// Whatever keeps the query from being answered.
@@ -101,9 +101,9 @@ impl Store {
                multiIf(session_id != '', session_id, trace_id != '', trace_id, \
                  toString(toUnixTimestamp(toStartOfMinute(timestamp)))) AS id, \
                toUnixTimestamp(toStartOfHour(timestamp)) AS hour, \
-               toUnixTimestamp(toStartOfDay(max(received_at))) AS received_day, max(log_offset) AS last_offset \
+               toUnixTimestamp(toStartOfDay(max(received_at))) AS received_day, min(log_offset) AS first_offset \
              FROM {}.events WHERE log_partition = {{partition:Int32}} AND log_offset > {{beyond:Int64}} \
-             GROUP BY project_id, kind, id, hour ORDER BY min(log_offset) LIMIT {{limit:UInt64}}",
+             GROUP BY project_id, kind, id, hour ORDER BY first_offset LIMIT {{limit:UInt64}}",
             self.database()
         );
         self.read_with(&sql, |query| {

@@ -1,0 +1,249 @@
+//! What a range of a topic holds, and how it is stored.
+
+use std::collections::HashSet;
+use std::future::Future;
+
+use fleetlog_schemas::avro::{DecodeError, from_single_object};
+use fleetlog_schemas::id::Position;
+use fleetlog_schemas::{AgentEvent, DeadLetter, EventBatch, Settlement, topic};
+use fleetlog_store::derived::{GroupHour, GroupKey, hour_of, minute_of};
+use fleetlog_store::{Attempt, FactRange, GroupKind, Located, PieceRow, Store, StoreError};
+
+const DAY_SECONDS: i64 = 24 * 3600;
+
+/// The facts of one range of one topic.
+pub(crate) trait Facts: Default + Send + Sync {
+    /// The topic.
+    const TOPIC: &'static str;
+
+    /// Takes a record's facts and returns how many rows they are; on an error nothing of the record is taken.
+    fn add(&mut self, at: Position, payload: &[u8]) -> Result<usize, DecodeError>;
+
+    /// Stores all of it; safe to repeat with the same range.
+    fn store(
+        &self,
+        store: &Store,
+        range: &FactRange,
+        attempt: &Attempt,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// The groups that are to be recomputed once it is stored.
+    fn touched(&self) -> Vec<GroupHour>;
+}
+
+/// A range of the events topic.
+#[derive(Default)]
+pub(crate) struct EventFacts {
+    events: Vec<(Located, AgentEvent)>,
+    settlements: Vec<(Located, Settlement)>,
+    pieces: Vec<(Located, PieceRow)>,
+}
+
+impl Facts for EventFacts {
+    const TOPIC: &'static str = topic::EVENTS;
+
+    fn add(&mut self, at: Position, payload: &[u8]) -> Result<usize, DecodeError> {
+        let EventBatch { events, settlements } = from_single_object(payload)?;
+        let rows = events.len() + settlements.len();
+        self.pieces.extend(located(at, pieces(&events)));
+        self.events.extend(located(at, events));
+        self.settlements.extend(located(at, settlements));
+        Ok(rows)
+    }
+
+    /// Events first; what says that they are stored comes last (INV-6).
+    async fn store(&self, store: &Store, range: &FactRange, attempt: &Attempt) -> Result<(), StoreError> {
+        if !self.events.is_empty() {
+            store.insert_events(range, attempt, borrowed(&self.events)).await?;
+        }
+        if !self.pieces.is_empty() {
+            store.insert_pieces(range, attempt, borrowed(&self.pieces)).await?;
+        }
+        if !self.settlements.is_empty() {
+            store.insert_settlements(range, attempt, borrowed(&self.settlements)).await?;
+        }
+        Ok(())
+    }
+
+    fn touched(&self) -> Vec<GroupHour> {
+        let mut seen: HashSet<Named<'_>> = HashSet::new();
+        self.events.iter().filter_map(|(_, event)| named(event)).for_each(|group| {
+            seen.insert(group);
+        });
+        seen.into_iter().map(Named::owned).collect()
+    }
+}
+
+/// A range of the dead-letter topic.
+#[derive(Default)]
+pub(crate) struct DeadFacts(Vec<(Located, DeadLetter)>);
+
+impl Facts for DeadFacts {
+    const TOPIC: &'static str = topic::DEAD;
+
+    fn add(&mut self, at: Position, payload: &[u8]) -> Result<usize, DecodeError> {
+        self.0.extend(located(at, vec![from_single_object(payload)?]));
+        Ok(1)
+    }
+
+    async fn store(&self, store: &Store, range: &FactRange, attempt: &Attempt) -> Result<(), StoreError> {
+        if self.0.is_empty() {
+            return Ok(());
+        }
+        store.insert_dead_letters(range, attempt, borrowed(&self.0)).await
+    }
+
+    fn touched(&self) -> Vec<GroupHour> {
+        Vec::new()
+    }
+}
+
+fn located<T>(at: Position, facts: Vec<T>) -> impl Iterator<Item = (Located, T)> {
+    (0..)
+        .zip(facts)
+        .map(move |(index, fact)| (Located { partition: at.partition, offset: at.offset, index }, fact))
+}
+
+fn borrowed<T: Sync>(facts: &[(Located, T)]) -> impl Iterator<Item = (Located, &T)> + Send {
+    facts.iter().map(|(at, fact)| (*at, fact))
+}
+
+/// What became of each raw record's events in one record of the events topic. All are stored: recognising duplicates
+/// before they are stored (INV-5) has its place here.
+fn pieces(events: &[AgentEvent]) -> Vec<PieceRow> {
+    // Events come in raw order, so those of one raw record are neighbours, and so are those of one index.
+    events
+        .chunk_by(|a, b| (a.raw_partition, a.raw_offset) == (b.raw_partition, b.raw_offset))
+        .filter_map(|piece| {
+            let (first, last) = (piece.first()?, piece.last()?);
+            let records = piece.chunk_by(|a, b| a.raw_index == b.raw_index).count();
+            Some(PieceRow {
+                project_id: first.project_id.clone(),
+                raw_partition: first.raw_partition,
+                raw_offset: first.raw_offset,
+                received_at: first.received_at,
+                first_index: first.raw_index,
+                last_index: last.raw_index,
+                stored: u32::try_from(records).unwrap_or(u32::MAX),
+                duplicate: 0,
+                events: u32::try_from(piece.len()).unwrap_or(u32::MAX),
+            })
+        })
+        .collect()
+}
+
+/// A group and hour that an event touches, borrowed: most events of a range touch the same few.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Named<'a> {
+    project_id: &'a str,
+    kind: GroupKind,
+    id: &'a str,
+    /// Names a loose group.
+    minute: u32,
+    hour: u32,
+    received_day: u32,
+}
+
+/// The group that an event belongs to: its session, else its trace, else its minute.
+///
+/// The groups it names through its trace (the sessions of the trace's other events) have their place here.
+fn named(event: &AgentEvent) -> Option<Named<'_>> {
+    let received = event.received_at.div_euclid(1_000_000_000);
+    let mut group = Named {
+        project_id: &event.project_id,
+        kind: GroupKind::Session,
+        id: &event.session_id,
+        minute: 0,
+        hour: hour_of(event.timestamp),
+        received_day: u32::try_from(received - received.rem_euclid(DAY_SECONDS)).unwrap_or(0),
+    };
+    if !event.session_id.is_empty() {
+        return Some(group);
+    }
+    if !event.trace_id.is_empty() {
+        group.kind = GroupKind::Trace;
+        group.id = &event.trace_id;
+        return Some(group);
+    }
+    // Of events that belong to nothing, only those that report a call say anything about their minute.
+    (event.event_type.is_llm() || event.event_type.is_tool()).then(|| {
+        group.kind = GroupKind::Loose;
+        group.minute = minute_of(event.timestamp);
+        group
+    })
+}
+
+impl Named<'_> {
+    fn owned(self) -> GroupHour {
+        let id = match self.kind {
+            GroupKind::Session | GroupKind::Trace => self.id.to_owned(),
+            GroupKind::Loose => self.minute.to_string(),
+        };
+        let key = GroupKey { project_id: self.project_id.to_owned(), kind: self.kind, id };
+        GroupHour { key, hour: self.hour, received_day: self.received_day }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fleetlog_schemas::EventType;
+    use fleetlog_schemas::avro::to_single_object;
+
+    use super::*;
+
+    const HOUR: i64 = 3600 * 1_000_000_000;
+
+    fn event(raw_offset: i64, raw_index: u32, session_id: &str) -> AgentEvent {
+        AgentEvent {
+            project_id: "p".to_owned(),
+            session_id: session_id.to_owned(),
+            timestamp: 5 * HOUR,
+            raw_offset,
+            raw_index,
+            ..AgentEvent::default()
+        }
+    }
+
+    #[test]
+    fn a_piece_counts_records_and_not_their_events() {
+        let events = [event(1, 4, "s"), event(1, 4, "s"), event(1, 6, "s"), event(2, 4, "s")];
+        let pieces = pieces(&events);
+        let counts: Vec<_> =
+            pieces.iter().map(|p| (p.raw_offset, p.stored, p.events, p.last_index)).collect();
+        assert_eq!(counts, [(1, 2, 3, 6), (2, 1, 1, 4)]);
+    }
+
+    #[test]
+    fn a_range_touches_each_group_and_hour_once() {
+        let mut later = event(0, 2, "s");
+        later.timestamp += HOUR;
+        let mut trace = event(0, 3, "");
+        trace.trace_id = "t".to_owned();
+        let mut loose = event(0, 4, "");
+        loose.event_type = EventType::LlmRequest;
+        loose.timestamp += 90 * 1_000_000_000;
+        let events = vec![event(0, 0, "s"), event(0, 1, "s"), later, trace, loose, event(0, 5, "")];
+        let mut facts = EventFacts::default();
+        let payload = to_single_object(&EventBatch { events, settlements: Vec::new() }).unwrap();
+        assert_eq!(facts.add(Position { partition: 0, offset: 0 }, &payload).unwrap(), 6);
+        let mut touched = facts.touched();
+        touched.sort();
+        let short: Vec<_> = touched.iter().map(|t| (t.key.kind, t.key.id.as_str(), t.hour / 3600)).collect();
+        assert_eq!(
+            short,
+            [
+                (GroupKind::Session, "s", 5),
+                (GroupKind::Session, "s", 6),
+                (GroupKind::Trace, "t", 5),
+                (GroupKind::Loose, "18060", 5),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_record_that_does_not_decode_leaves_nothing_behind() {
+        let mut facts = EventFacts::default();
+        assert!(facts.add(Position { partition: 0, offset: 0 }, b"\xC3\x01nonsense").is_err());
+        assert!(facts.events.is_empty() && facts.touched().is_empty());
+    }
+}

@@ -1,0 +1,88 @@
+//! The aggregator's metrics.
+
+use fleetlog_runtime::Metric;
+
+/// Rows stored.
+pub const ROWS: Metric =
+    Metric::counter("fleetlog_aggregator_rows_total", "Rows stored as facts, by topic they came from.");
+/// Ranges stored.
+pub const RANGES: Metric = Metric::counter(
+    "fleetlog_aggregator_ranges_total",
+    "Ranges of a partition stored and committed, by topic; each is one insert a table.",
+);
+/// Time of storing a range.
+pub const STORE_SECONDS: Metric = Metric::histogram(
+    "fleetlog_aggregator_store_seconds",
+    "Time to store one range, retries included, seconds.",
+);
+/// Attempts repeated.
+pub const STORE_RETRIES: Metric = Metric::counter(
+    "fleetlog_aggregator_store_retries_total",
+    "Times that a range was not stored and was tried again, by error code.",
+);
+/// Time between inserts.
+pub const BATCH_WAIT: Metric = Metric::gauge(
+    "fleetlog_aggregator_batch_wait_seconds",
+    "Time between two inserts of a partition as it was chosen, seconds.",
+);
+/// Records that do not decode.
+pub const UNDECODABLE: Metric = Metric::counter(
+    "fleetlog_aggregator_undecodable_total",
+    "Records of the events or dead-letter topic that do not decode; they become dead letters.",
+);
+/// Records lost to retention.
+pub const LOST: Metric = Metric::counter(
+    "fleetlog_aggregator_lost_offsets_total",
+    "Offsets that retention deleted before they were stored.",
+);
+/// Groups recomputed.
+pub const DERIVED_GROUPS: Metric = Metric::counter(
+    "fleetlog_aggregator_derived_groups_total",
+    "Groups (sessions, traces, minutes without either) recomputed.",
+);
+/// Sightings read.
+pub const DERIVED_SIGHTINGS: Metric = Metric::counter(
+    "fleetlog_aggregator_derived_sightings_total",
+    "Events read to recompute groups; divided by stored rows: how often a fact is read again.",
+);
+/// Time of a recomputation.
+pub const DERIVE_SECONDS: Metric = Metric::histogram(
+    "fleetlog_aggregator_derive_seconds",
+    "Time of one recomputation: read, derive, write, usage, seconds.",
+);
+/// Failed recomputations.
+pub const DERIVE_RETRIES: Metric = Metric::counter(
+    "fleetlog_aggregator_derive_retries_total",
+    "Recomputations that failed and are repeated, by error code.",
+);
+/// Groups waiting.
+pub const DERIVE_PENDING: Metric =
+    Metric::gauge("fleetlog_aggregator_derive_pending_groups", "Touched groups that wait for recomputation.");
+/// Age of the oldest one.
+pub const DERIVE_LAG: Metric = Metric::gauge(
+    "fleetlog_aggregator_derive_lag_seconds",
+    "How long the group that waits longest has been waiting, seconds.",
+);
+/// Overflows.
+pub const DERIVE_OVERFLOWS: Metric = Metric::counter(
+    "fleetlog_aggregator_derive_overflows_total",
+    "Ranges whose touched groups did not fit into memory and are found again in the store.",
+);
+
+/// All of them, for the reference.
+pub const ALL: &[Metric] = &[
+    ROWS,
+    RANGES,
+    STORE_SECONDS,
+    STORE_RETRIES,
+    BATCH_WAIT,
+    UNDECODABLE,
+    LOST,
+    DERIVED_GROUPS,
+    DERIVED_SIGHTINGS,
+    DERIVE_SECONDS,
+    DERIVE_RETRIES,
+    DERIVE_PENDING,
+    DERIVE_LAG,
+    DERIVE_OVERFLOWS,
+];

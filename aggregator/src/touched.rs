@@ -1,0 +1,346 @@
+//! Which groups are to be recomputed, and how far each partition is reflected in them. Pure: time is passed in.
+//!
+//! Everything is bounded. Touches that do not fit are forgotten, and the offsets they came from stay uncovered: they
+//! are found again in the store, as after a crash.
+//!
+//! # Invariants
+//! For every partition, each event with `derived < offset ≤ covered` has its group in `pending` or `running`, and those
+//! with `covered < offset ≤ stored` are still to be found in the store. So everything up to [`Touched::derived`] is
+//! reflected in the groups.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::{Duration, Instant};
+
+use fleetlog_store::derived::{GroupHour, GroupKey};
+
+/// A group of this many events may be recomputed once a second; one of ten times as many, every ten seconds.
+const EVENTS_PER_SECOND: u64 = 2000;
+const INTERVAL_MAX: Duration = Duration::from_secs(60);
+
+/// What waits to be recomputed.
+#[derive(Debug)]
+pub(crate) struct Touched {
+    limit: usize,
+    pending: HashMap<GroupKey, Pending>,
+    running: HashMap<GroupKey, Pending>,
+    partitions: BTreeMap<i32, Coverage>,
+    /// When groups that are costly to recompute may be recomputed again.
+    resting: HashMap<GroupKey, Instant>,
+}
+
+/// A touched group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Pending {
+    /// Hours of its new events, with the day of their receipt.
+    pub(crate) hours: BTreeSet<(u32, u32)>,
+    since: Instant,
+    /// Lowest offset, by partition, of the events that touched it.
+    lowest: BTreeMap<i32, i64>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Coverage {
+    covered: i64,
+    stored: i64,
+}
+
+/// Offsets of a partition whose groups have to be looked up in the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Gap {
+    pub(crate) partition: i32,
+    /// The groups of events up to here are known.
+    pub(crate) beyond: i64,
+    /// Events up to here are stored.
+    pub(crate) stored: i64,
+}
+
+impl Touched {
+    pub(crate) fn new(limit: usize) -> Self {
+        Self {
+            limit,
+            pending: HashMap::new(),
+            running: HashMap::new(),
+            partitions: BTreeMap::new(),
+            resting: HashMap::new(),
+        }
+    }
+
+    /// A partition is ours: events up to `derived` are reflected, those up to `stored` are stored.
+    pub(crate) fn assigned(&mut self, partition: i32, derived: i64, stored: i64) {
+        self.partitions.insert(partition, Coverage { covered: derived.min(stored), stored });
+    }
+
+    /// A partition is ours no longer; what it touched is recomputed all the same.
+    pub(crate) fn gone(&mut self, partition: i32) {
+        self.partitions.remove(&partition);
+    }
+
+    /// A range is stored. Returns false when its touches did not fit, or have to wait for earlier ones to be found.
+    pub(crate) fn stored(
+        &mut self,
+        now: Instant,
+        partition: i32,
+        (first, last): (i64, i64),
+        touches: Vec<GroupHour>,
+    ) -> bool {
+        let room = self.pending.len() + touches.len() <= self.limit;
+        let Some(coverage) = self.partitions.get_mut(&partition) else { return true };
+        let fits = room && coverage.covered == coverage.stored;
+        coverage.stored = coverage.stored.max(last);
+        if fits {
+            coverage.covered = coverage.stored;
+            for touch in touches {
+                self.touch(now, touch, partition, first);
+            }
+        }
+        fits
+    }
+
+    fn touch(&mut self, now: Instant, touch: GroupHour, partition: i32, offset: i64) {
+        let pending = self.pending.entry(touch.key).or_insert_with(|| Pending {
+            hours: BTreeSet::new(),
+            since: now,
+            lowest: BTreeMap::new(),
+        });
+        pending.hours.insert((touch.hour, touch.received_day));
+        pending.lowest.entry(partition).and_modify(|lowest| *lowest = offset.min(*lowest)).or_insert(offset);
+    }
+
+    /// A partition whose uncovered events have to be found in the store, once there is room for what they touch.
+    pub(crate) fn gap(&self) -> Option<Gap> {
+        if self.pending.len() > self.limit / 2 {
+            return None;
+        }
+        self.partitions.iter().find(|(_, coverage)| coverage.covered < coverage.stored).map(
+            |(partition, coverage)| Gap {
+                partition: *partition,
+                beyond: coverage.covered,
+                stored: coverage.stored,
+            },
+        )
+    }
+
+    /// What was found for a gap: touches with the lowest offset of each, complete up to `covered`.
+    pub(crate) fn found(
+        &mut self,
+        now: Instant,
+        partition: i32,
+        covered: i64,
+        touches: impl IntoIterator<Item = (GroupHour, i64)>,
+    ) {
+        let Some(coverage) = self.partitions.get_mut(&partition) else { return };
+        coverage.covered = coverage.covered.max(covered.min(coverage.stored));
+        for (touch, lowest) in touches {
+            self.touch(now, touch, partition, lowest);
+        }
+    }
+
+    /// Takes groups to recompute, those first that have waited longest.
+    pub(crate) fn take(&mut self, now: Instant, most: usize) -> Vec<(GroupKey, Pending)> {
+        self.resting.retain(|_, until| *until > now);
+        let mut due: Vec<(Instant, &GroupKey)> = self
+            .pending
+            .iter()
+            .filter(|(key, _)| !self.resting.contains_key(*key))
+            .map(|(key, pending)| (pending.since, key))
+            .collect();
+        due.sort_unstable();
+        let keys: Vec<GroupKey> = due.into_iter().take(most).map(|(_, key)| key.clone()).collect();
+        keys.into_iter()
+            .filter_map(|key| {
+                let pending = self.pending.remove(&key)?;
+                self.running.insert(key.clone(), pending.clone());
+                Some((key, pending))
+            })
+            .collect()
+    }
+
+    /// The groups taken are written. `sizes` says how many events each of them has.
+    pub(crate) fn done(&mut self, now: Instant, sizes: impl IntoIterator<Item = (GroupKey, u64)>) {
+        self.running.clear();
+        for (key, events) in sizes {
+            let interval = Duration::from_secs(events / EVENTS_PER_SECOND).min(INTERVAL_MAX);
+            if !interval.is_zero() {
+                self.resting.insert(key, now + interval);
+            }
+        }
+    }
+
+    /// The groups taken are not written: they wait again, as long as before.
+    pub(crate) fn failed(&mut self) {
+        for (key, taken) in std::mem::take(&mut self.running) {
+            match self.pending.get_mut(&key) {
+                None => {
+                    self.pending.insert(key, taken);
+                }
+                Some(pending) => {
+                    pending.hours.extend(taken.hours);
+                    pending.since = pending.since.min(taken.since);
+                    for (partition, offset) in taken.lowest {
+                        let lowest = pending.lowest.entry(partition).or_insert(offset);
+                        *lowest = offset.min(*lowest);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Up to where each partition is reflected in the groups.
+    pub(crate) fn derived(&self) -> BTreeMap<i32, i64> {
+        let mut derived: BTreeMap<i32, i64> =
+            self.partitions.iter().map(|(partition, coverage)| (*partition, coverage.covered)).collect();
+        for pending in self.pending.values().chain(self.running.values()) {
+            for (partition, lowest) in &pending.lowest {
+                if let Some(through) = derived.get_mut(partition) {
+                    *through = (*through).min(lowest - 1);
+                }
+            }
+        }
+        derived
+    }
+
+    /// Groups that wait.
+    pub(crate) fn waiting(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// Since when the one that waits longest does.
+    pub(crate) fn oldest(&self) -> Option<Instant> {
+        self.pending.values().map(|pending| pending.since).min()
+    }
+
+    /// Whether anything is to be done now.
+    pub(crate) fn has_work(&self) -> bool {
+        !self.pending.is_empty() || self.gap().is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fleetlog_store::GroupKind;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn touch(id: u32) -> GroupHour {
+        let key = GroupKey { project_id: "p".to_owned(), kind: GroupKind::Session, id: id.to_string() };
+        GroupHour { key, hour: 0, received_day: 0 }
+    }
+
+    #[test]
+    fn progress_stays_behind_the_oldest_group_that_is_not_written() {
+        let now = Instant::now();
+        let mut touched = Touched::new(10);
+        touched.assigned(0, -1, -1);
+        assert!(touched.stored(now, 0, (0, 4), vec![touch(1)]));
+        let taken = touched.take(now, 10);
+        assert!(touched.stored(now, 0, (5, 9), vec![touch(1), touch(2)]));
+        assert_eq!((taken.len(), touched.derived()[&0]), (1, -1));
+        touched.failed();
+        assert_eq!(touched.derived()[&0], -1);
+        assert_eq!(touched.take(now, 1)[0].0, touch(1).key);
+        touched.done(now, []);
+        assert_eq!(touched.derived()[&0], 4);
+        assert_eq!(touched.take(now, 10).len(), 1);
+        touched.done(now, []);
+        assert_eq!((touched.derived()[&0], touched.has_work()), (9, false));
+    }
+
+    #[test]
+    fn what_does_not_fit_is_found_again_in_the_store() {
+        let now = Instant::now();
+        let mut touched = Touched::new(2);
+        touched.assigned(3, -1, -1);
+        assert!(!touched.stored(now, 3, (0, 4), vec![touch(1), touch(2), touch(3)]));
+        assert!(!touched.stored(now, 3, (5, 9), vec![touch(4)]));
+        assert_eq!(touched.gap(), Some(Gap { partition: 3, beyond: -1, stored: 9 }));
+        assert_eq!(touched.derived()[&3], -1);
+        touched.found(now, 3, 4, [(touch(1), 0), (touch(2), 1), (touch(3), 2)]);
+        assert_eq!((touched.gap(), touched.derived()[&3]), (None, -1));
+        assert_eq!(touched.take(now, 10).len(), 3);
+        touched.done(now, []);
+        assert_eq!(touched.derived()[&3], 4);
+        assert_eq!(touched.gap(), Some(Gap { partition: 3, beyond: 4, stored: 9 }));
+    }
+
+    #[test]
+    fn a_new_owner_begins_where_the_last_one_had_come_to() {
+        let mut touched = Touched::new(10);
+        touched.assigned(0, 41, 99);
+        assert_eq!(touched.gap(), Some(Gap { partition: 0, beyond: 41, stored: 99 }));
+        touched.assigned(1, 120, 99);
+        touched.gone(0);
+        assert_eq!((touched.gap(), touched.derived()[&1]), (None, 99));
+    }
+
+    #[test]
+    fn a_large_group_rests_between_recomputations() {
+        let now = Instant::now();
+        let mut touched = Touched::new(10);
+        touched.assigned(0, -1, -1);
+        touched.stored(now, 0, (0, 0), vec![touch(1), touch(2)]);
+        touched.take(now, 10);
+        touched.done(now, [(touch(1).key, 20_000), (touch(2).key, 1999)]);
+        touched.stored(now, 0, (1, 1), vec![touch(1), touch(2)]);
+        assert_eq!(touched.take(now, 10).len(), 1);
+        touched.done(now, []);
+        assert_eq!(touched.take(now + Duration::from_secs(9), 10).len(), 0);
+        assert_eq!(touched.derived()[&0], 0);
+        assert_eq!(touched.take(now + Duration::from_secs(10), 10).len(), 1);
+    }
+
+    proptest! {
+        /// Whatever happens in whatever order, nothing at or below the progress is waiting anywhere.
+        #[test]
+        fn progress_never_passes_a_touch(steps in prop::collection::vec((0u8..6, 0u32..6), 1..60)) {
+            let now = Instant::now();
+            let mut touched = Touched::new(4);
+            // The truth: every stored event's offset with its group, and whether the group was written since.
+            let mut events: Vec<(i64, u32, bool)> = Vec::new();
+            let mut taken: Vec<GroupKey> = Vec::new();
+            let mut seen_by_run = 0;
+            let mut next = 0;
+            touched.assigned(0, -1, -1);
+            for (step, group) in steps {
+                match step {
+                    0 | 1 => {
+                        touched.stored(now, 0, (next, next), vec![touch(group), touch(group + 1)]);
+                        events.push((next, group, false));
+                        events.push((next, group + 1, false));
+                        next += 1;
+                    }
+                    2 => {
+                        if let Some(gap) = touched.gap() {
+                            let covered = (gap.beyond + 2).min(gap.stored);
+                            let found: Vec<_> = events
+                                .iter()
+                                .filter(|(offset, _, _)| (gap.beyond + 1..=covered).contains(offset))
+                                .map(|(offset, group, _)| (touch(*group), *offset))
+                                .collect();
+                            touched.found(now, 0, covered, found);
+                        }
+                    }
+                    3 if taken.is_empty() => {
+                        taken = touched.take(now, 2).into_iter().map(|(key, _)| key).collect();
+                        seen_by_run = events.len();
+                    }
+                    4 => {
+                        for event in &mut events[..seen_by_run] {
+                            event.2 |= taken.iter().any(|key| key.id == event.1.to_string());
+                        }
+                        taken.clear();
+                        seen_by_run = 0;
+                        touched.done(now, []);
+                    }
+                    _ => {
+                        taken.clear();
+                        seen_by_run = 0;
+                        touched.failed();
+                    }
+                }
+                let derived = touched.derived()[&0];
+                prop_assert!(events.iter().all(|(offset, _, written)| *written || *offset > derived));
+            }
+        }
+    }
+}
