@@ -85,11 +85,12 @@ impl Shared {
         Ok(Some(records))
     }
 
-    /// Transforms, produces and commits; `None` when the service ended before everything was acknowledged.
+    /// Transforms, produces and commits; `None` when the service ended or lost the partition before everything was
+    /// acknowledged.
     async fn settle(&self, lease: &Lease, records: Vec<Record>) -> Result<Option<()>, ProcessorError> {
         let Some(last) = records.last().map(|record| record.position.offset) else { return Ok(Some(())) };
         let messages = self.transform(records).await?;
-        if self.produce(&messages).await?.is_none() {
+        if self.produce(lease, &messages).await?.is_none() {
             return Ok(None);
         }
         match self.commit(lease, last).await {
@@ -123,8 +124,9 @@ impl Shared {
         Ok(messages)
     }
 
-    /// Produces all messages and waits for their acknowledgements; tries again, all that is open, until shutdown.
-    async fn produce(&self, messages: &[Message]) -> Result<Option<()>, ProcessorError> {
+    /// Produces all messages and waits for their acknowledgements; tries again, all that is open, until shutdown or
+    /// until the partition is taken away: its next owner then repeats the cycle, and must not be kept waiting.
+    async fn produce(&self, lease: &Lease, messages: &[Message]) -> Result<Option<()>, ProcessorError> {
         let mut open: Vec<&Message> = messages.iter().collect();
         let mut pause = FIRST_RETRY;
         loop {
@@ -136,6 +138,7 @@ impl Shared {
             tokio::select! {
                 () = tokio::time::sleep(pause) => pause = (pause * 2).min(LAST_RETRY),
                 () = self.shutdown.triggered() => return Ok(None),
+                () = lease.revoked() => return Ok(None),
             }
         }
     }
