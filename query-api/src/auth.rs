@@ -1,7 +1,6 @@
 //! Who asks: the API key decides the project and the role, and nothing else in a request does.
 //!
-//! A key comes as `Authorization: Bearer`, as `x-api-key`, or as HTTP Basic with the key's two parts (`fl_<id>` or
-//! `<id>` as the name, the secret as the password), as browsers and data-source plugins send it.
+//! A key comes as `Authorization: Bearer`, as `x-api-key`, or as HTTP Basic, as data-source plugins send it.
 
 use std::sync::Arc;
 
@@ -78,7 +77,7 @@ impl FromRequestParts<Api> for Caller {
     type Rejection = QueryError;
 
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, QueryError> {
-        let principal = match presented(&parts.headers).ok_or(QueryError::NoKey)? {
+        let principal = match presented(&parts.headers)? {
             Presented::Whole(text) => api.keys().authenticate(&text),
             Presented::Pair(key_id, secret) => api.keys().authenticate_pair(&key_id, &secret),
         };
@@ -86,62 +85,72 @@ impl FromRequestParts<Api> for Caller {
     }
 }
 
-fn presented(headers: &HeaderMap) -> Option<Presented> {
+fn presented(headers: &HeaderMap) -> Result<Presented, QueryError> {
+    const UNREADABLE: QueryError = QueryError::Auth(AuthError::Malformed);
     if let Some(key) = headers.get("x-api-key") {
-        return Some(Presented::Whole(key.to_str().ok()?.to_owned()));
+        return Ok(Presented::Whole(key.to_str().map_err(|_| UNREADABLE)?.trim().to_owned()));
     }
-    let (scheme, rest) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    let value = headers.get(AUTHORIZATION).ok_or(QueryError::NoKey)?;
+    let (scheme, rest) = value.to_str().ok().and_then(|text| text.split_once(' ')).ok_or(UNREADABLE)?;
+    let rest = rest.trim();
     if scheme.eq_ignore_ascii_case("bearer") {
-        return Some(Presented::Whole(rest.trim().to_owned()));
+        Ok(Presented::Whole(rest.to_owned()))
+    } else if scheme.eq_ignore_ascii_case("basic") {
+        basic(rest).ok_or(UNREADABLE)
+    } else {
+        Err(UNREADABLE)
     }
-    if scheme.eq_ignore_ascii_case("basic") {
-        let text = String::from_utf8(STANDARD.decode(rest.trim()).ok()?).ok()?;
-        let (name, password) = text.split_once(':')?;
-        return Some(match name.strip_prefix("fl_") {
-            // curl -u fl_<id>_<secret>: is the whole key as the name.
-            Some(_) if password.is_empty() => Presented::Whole(name.to_owned()),
-            Some(key_id) => Presented::Pair(key_id.to_owned(), password.to_owned()),
-            None => Presented::Pair(name.to_owned(), password.to_owned()),
-        });
-    }
-    None
+}
+
+/// Basic carries `id:secret`; clients with a single field send the whole key as user or as password.
+fn basic(credentials: &str) -> Option<Presented> {
+    let text = String::from_utf8(STANDARD.decode(credentials).ok()?).ok()?;
+    let (user, password) = text.split_once(':')?;
+    Some(match (user.strip_prefix("fl_"), password) {
+        (None, password) if password.starts_with("fl_") => Presented::Whole(password.to_owned()),
+        (_, "") => Presented::Whole(user.to_owned()),
+        (Some(id), password) => Presented::Pair(id.to_owned(), password.to_owned()),
+        (None, password) => Presented::Pair(user.to_owned(), password.to_owned()),
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use fleetlog_runtime::Classified as _;
     use fleetlog_schemas::control::Role;
 
     use super::*;
 
-    fn from(name: &'static str, value: &str) -> Option<Presented> {
+    fn from(name: &'static str, value: &str) -> Result<Presented, &'static str> {
         let mut headers = HeaderMap::new();
         headers.insert(name, value.parse().unwrap());
-        presented(&headers)
+        presented(&headers).map_err(|error| error.code())
     }
 
-    fn basic(text: &str) -> Option<Presented> {
+    fn basic(text: &str) -> Result<Presented, &'static str> {
         from("authorization", &format!("Basic {}", STANDARD.encode(text)))
     }
 
     #[test]
     fn a_key_is_found_in_every_place_clients_put_it() {
-        let whole = || Some(Presented::Whole("fl_a_b".to_owned()));
-        let pair = || Some(Presented::Pair("a".to_owned(), "b".to_owned()));
+        let whole = || Ok(Presented::Whole("fl_a_b".to_owned()));
+        let pair = || Ok(Presented::Pair("a".to_owned(), "b".to_owned()));
         assert!(from("x-api-key", "fl_a_b") == whole());
         assert!(from("authorization", "Bearer fl_a_b") == whole());
         assert!(from("authorization", "bearer  fl_a_b") == whole());
         assert!(basic("fl_a_b:") == whole());
+        assert!(basic("anyone:fl_a_b") == whole());
         assert!(basic("fl_a:b") == pair());
         assert!(basic("a:b") == pair());
     }
 
     #[test]
-    fn what_is_not_a_key_is_no_key() {
-        assert!(from("authorization", "Bearer").is_none());
-        assert!(from("authorization", "Digest x").is_none());
-        assert!(from("authorization", "Basic ???").is_none());
-        assert!(basic("nocolon").is_none());
-        assert!(presented(&HeaderMap::new()).is_none());
+    fn what_is_not_a_key_is_said_to_be_malformed_and_nothing_to_be_missing() {
+        for value in ["Bearer", "Digest x", "Basic ???"] {
+            assert!(from("authorization", value) == Err("malformed_key"), "{value}");
+        }
+        assert!(basic("nocolon") == Err("malformed_key"));
+        assert_eq!(presented(&HeaderMap::new()).err().unwrap().code(), "no_key");
     }
 
     #[test]

@@ -15,6 +15,10 @@ config_section! {
     pub struct QueryConfig, "query" {
         /// Address of the HTTP listener; port 0 for any free port.
         pub listen: String = "127.0.0.1:8080".to_owned(),
+        /// Most open connections; further ones wait to be accepted.
+        pub connections_max: u32 = 1_024,
+        /// How long a connection may take to send a request's head, milliseconds; idle ones are closed after it.
+        pub header_timeout_ms: u64 = 30_000,
         /// Length of a list's time range when its start is not given, hours.
         pub range_default_hours: u32 = 24,
         /// Longest time range of one list, days.
@@ -91,6 +95,7 @@ impl QueryConfig {
             ("query.page_max_rows", self.page_max_rows),
             ("query.payload_page_max_rows", self.payload_page_max_rows),
             ("query.usage_page_max_rows", self.usage_page_max_rows),
+            ("query.connections_max", self.connections_max),
             ("query.statement_max_s", self.statement_max_s),
             ("query.statements_max", self.statements_max),
             ("query.project_statements_max", self.project_statements_max),

@@ -11,6 +11,7 @@ mod admission;
 mod answer;
 mod auth;
 mod config;
+mod connections;
 mod cursor;
 mod endpoints;
 mod error;
@@ -38,6 +39,7 @@ pub use cursor::CursorError;
 pub use error::{QueryError, ServiceError};
 pub use time_range::RangeError;
 
+use connections::Bounds;
 use pipeline::Api;
 use server::LateKeys;
 
@@ -100,16 +102,17 @@ impl Bound {
         let limits = config.query.statement_limits();
         tasks.spawn("query_store", server::guard_reader(store, limits, sender, readiness, shutdown.clone()));
 
-        let drain = Duration::from_millis(config.query.drain_ms);
+        let bounds = Bounds {
+            connections: usize::try_from(config.query.connections_max).unwrap_or(usize::MAX),
+            header_timeout: Duration::from_millis(config.query.header_timeout_ms),
+            drain: Duration::from_millis(config.query.drain_ms),
+        };
         let api = Api::new(config.query, deps.clock.clone(), keys, reader);
         let router = server::router(api, &deps);
-        tasks.spawn("query_http", async move {
-            axum::serve(listener, router)
-                .with_graceful_shutdown(async move { shutdown.triggered().await })
-                .await
-        });
+        tasks.spawn("query_http", connections::serve(listener, router, bounds, shutdown));
         tracing::info!(%address, "query API is listening");
-        Ok(tasks.join(drain).await?)
+        // The listener keeps the budget itself; the margin is for its own end.
+        Ok(tasks.join(bounds.drain + Duration::from_secs(2)).await?)
     }
 }
 

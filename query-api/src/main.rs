@@ -5,5 +5,5 @@ use std::process::ExitCode;
 use fleetlog_query_api::{Config, run};
 
 fn main() -> ExitCode {
-    fleetlog_runtime::launch("fleetlog-query-api", Config::from_settings, run)
+    fleetlog_runtime::launch("query-api", Config::from_settings, run)
 }

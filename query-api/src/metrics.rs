@@ -21,5 +21,8 @@ pub const REFUSED: Metric = Metric::counter(
     "Statements refused because too many run or wait, by `bound` (project or process).",
 );
 
+/// Open connections.
+pub const CONNECTIONS: Metric = Metric::gauge("fleetlog_query_connections", "Open connections.");
+
 /// All of them, for the generated table.
-pub const METRICS: &[&Metric] = &[&ANSWERS, &ANSWER_SECONDS, &STATEMENT_SECONDS, &QUEUE_SECONDS, &REFUSED];
+pub const ALL: &[Metric] = &[ANSWERS, ANSWER_SECONDS, STATEMENT_SECONDS, QUEUE_SECONDS, REFUSED, CONNECTIONS];

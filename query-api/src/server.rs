@@ -97,13 +97,19 @@ pub(crate) async fn follow_keys(
     let Some(_topics) = Admin::new(&kafka)?.wait_for_topics(&shutdown).await? else { return Ok(()) };
     let (view, follower) = ControlView::open(&kafka)?;
     let view = keys.0.get_or_init(|| view);
-    let caught_up = async {
+    let told = async {
         view.caught_up().await;
-        readiness.ready();
-        Ok(())
+        if view.is_caught_up() {
+            readiness.ready();
+        }
+        shutdown.triggered().await;
+        readiness.not_ready("shutting down");
     };
-    futures::try_join!(follower.follow(shutdown), caught_up)?;
-    Ok(())
+    // When following fails, the supervisor is to hear of it, and not to wait for the shutdown it would ask for.
+    tokio::select! {
+        followed = follower.follow(shutdown.clone()) => followed,
+        () = told => Ok(()),
+    }
 }
 
 /// Gives out the reader while every table is proved to be confined, and takes it back when one is not (INV-10).
@@ -132,7 +138,10 @@ pub(crate) async fn guard_reader(
         };
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
-            () = shutdown.triggered() => return Ok(()),
+            () = shutdown.triggered() => {
+                readiness.not_ready("shutting down");
+                return Ok(());
+            }
         }
     }
 }
