@@ -14,23 +14,46 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::metrics;
+
 /// Accepts up to a number of connections at a time.
 pub(crate) struct Connections {
     listener: TcpListener,
     permits: Arc<Semaphore>,
+    at_once: usize,
 }
 
 impl Connections {
     /// Bounds a listener.
     pub(crate) fn new(listener: TcpListener, at_once: usize) -> Self {
-        Self { listener, permits: Arc::new(Semaphore::new(at_once)) }
+        Self { listener, permits: Arc::new(Semaphore::new(at_once)), at_once }
     }
 }
 
 /// A connection that gives its place back when it ends.
 pub(crate) struct Connection {
     stream: TcpStream,
-    _permit: Option<OwnedSemaphorePermit>,
+    _place: Place,
+}
+
+/// A place among the open connections.
+struct Place {
+    permits: Arc<Semaphore>,
+    at_once: usize,
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Place {
+    fn count(&self) {
+        metrics::CONNECTIONS.set((self.at_once - self.permits.available_permits()) as f64);
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        drop(self.permit.take());
+        self.count();
+    }
 }
 
 impl Listener for Connections {
@@ -44,7 +67,9 @@ impl Listener for Connections {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "connection stays without TCP_NODELAY");
         }
-        (Connection { stream, _permit: permit }, address)
+        let place = Place { permits: Arc::clone(&self.permits), at_once: self.at_once, permit };
+        place.count();
+        (Connection { stream, _place: place }, address)
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {

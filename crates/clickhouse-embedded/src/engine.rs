@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::config::{DataDirectory, Options};
 use crate::error::{ServerError, StartError};
 use crate::ffi::{Engine, Params, Session};
+use crate::metrics;
 use crate::request::quote;
 
 /// Cancellations that wait for their turn; beyond it a query ends by its own time limit.
@@ -93,6 +94,7 @@ impl Canceller {
     /// Asks for the query with this mark in its text to be cancelled.
     pub(crate) fn cancel(&self, mark: &str) {
         if self.queue.try_send(mark.to_owned()).is_err() {
+            metrics::NOT_CANCELLED.add(1);
             tracing::warn!("too many cancellations at once: this query ends by its time limit");
         }
     }
@@ -106,8 +108,9 @@ fn cancel_each(host: &Host, marks: &Receiver<String>) {
         );
         let killed =
             host.connect().and_then(|mut session| session.query(kill.as_bytes(), "TabSeparated", NO_PARAMS));
-        if let Err(error) = killed {
-            tracing::warn!(%error, "query not cancelled: it ends by its time limit");
+        match killed {
+            Ok(_) => metrics::CANCELLED.add(1),
+            Err(error) => tracing::warn!(%error, "query not cancelled: it ends by its time limit"),
         }
     }
 }

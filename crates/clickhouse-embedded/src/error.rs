@@ -153,7 +153,10 @@ impl ServerError {
             415 => ErrorClass::Unsupported,
             400..=499 | 501 => ErrorClass::BadInput,
             503 => ErrorClass::Unavailable,
-            // The server's table knows nothing finer: most of these are the query's fault, and none is known to be ours.
+            // Of what the server answers with 500, these are the engine's state and not the query's fault: too many
+            // parts, no memory, no space, a read-only table, corrupt data, a failed file operation.
+            _ if matches!(self.code, 74 | 75 | 241 | 242 | 243 | 252) => ErrorClass::Unavailable,
+            _ if matches!(self.code, 40 | 246) => ErrorClass::Corrupt,
             _ if self.code == Code::LogicalError.number() => ErrorClass::Bug,
             _ => ErrorClass::BadInput,
         }

@@ -122,7 +122,8 @@ const INSIDE: &[&str] = &[
 ];
 
 /// Statements of class CONTROL that a client may send; the engine counts a statement with SETTINGS at its end among them.
-const CONTROL: &[&str] = &["ALTER", "DELETE", "DETACH", "KILL", "OPTIMIZE", "SET", "SYSTEM", "UPDATE", "USE"];
+const CONTROL: &[&str] =
+    &["ALTER", "ATTACH", "DELETE", "DETACH", "KILL", "OPTIMIZE", "SET", "SYSTEM", "UPDATE", "USE"];
 
 /// Decides by the engine's judgement and the text whether a statement may run.
 ///
@@ -230,6 +231,13 @@ fn inspect(sql: &[u8]) -> Result<(), ServerError> {
         if is_keyword(sql, token, "SOURCE") && called {
             source_is_inside(sql, &tokens[index + 2..])?;
         }
+        // ATTACH … FROM takes a path of the host.
+        if index == 0
+            && is_keyword(sql, token, "ATTACH")
+            && tokens.iter().any(|token| is_keyword(sql, token, "FROM"))
+        {
+            return Err(denied("ATTACH FROM"));
+        }
         if index == 0 && is_keyword(sql, token, "SYSTEM") {
             let stops = |word: &Token| is_keyword(sql, word, "SHUTDOWN") || is_keyword(sql, word, "KILL");
             if after.is_some_and(stops) {
@@ -331,6 +339,8 @@ mod tests {
             assert_eq!(judge(WRITE, sql), Some(497), "{sql}");
         }
         assert_eq!(judge(CONTROLLING, "SYSTEM SHUTDOWN"), Some(497));
+        assert_eq!(judge(CONTROLLING, "ATTACH TABLE t FROM '/etc' (a UInt8) ENGINE = Log"), Some(497));
+        assert_eq!(judge(CONTROLLING, "ATTACH TABLE t"), None);
         assert_eq!(judge(CONTROLLING, "BACKUP TABLE t TO File('x')"), Some(497));
         assert_eq!(judge(CONTROLLING, "SELECT 1 INTO OUTFILE 'x'"), Some(497));
         assert_eq!(judge(CONTROLLING, "ALTER TABLE t DELETE WHERE 1 INTO OUTFILE 'x'"), Some(497));

@@ -1,7 +1,7 @@
 //! ClickHouse's HTTP interface: routes, headers, and the way between the network and the engine's threads.
 //!
 //! `/` runs statements, `/ping` and `/replicas_status` say that the process lives, and `/fleetlog/running` tells which
-//! requests are on their way. Every statement runs on a blocking thread, bounded by permits; what waits for a permit is
+//! requests are on their way, and `/metrics` how much was done. Every statement runs on a blocking thread, bounded by permits; what waits for a permit is
 //! bounded too. A request that carries the origin of a foreign web page is refused: a page in a browser can reach a
 //! loopback address.
 
@@ -15,6 +15,7 @@ use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
 use bytes::Bytes;
+use fleetlog_runtime::MetricsHandle;
 use futures::StreamExt;
 use futures::stream;
 use serde_json::json;
@@ -26,6 +27,7 @@ use crate::engine::{Canceller, Host};
 use crate::error::{Code, ServerError};
 use crate::ffi::Counters;
 use crate::format::content_type;
+use crate::metrics;
 use crate::reply::{Head, Outgoing, ReplyWriter};
 use crate::request::{Reply, Request};
 use crate::running::Running;
@@ -53,18 +55,28 @@ pub(crate) struct Server {
     limits: Arc<Limits>,
     running: Running,
     canceller: Canceller,
+    metrics: MetricsHandle,
+    concurrent: usize,
     permits: Arc<Semaphore>,
     queue: Arc<Semaphore>,
 }
 
 impl Server {
     /// Shares an engine among requests, `concurrent` at a time.
-    pub(crate) fn new(host: Arc<Host>, limits: Limits, canceller: Canceller, concurrent: usize) -> Self {
+    pub(crate) fn new(
+        host: Arc<Host>,
+        limits: Limits,
+        canceller: Canceller,
+        metrics: MetricsHandle,
+        concurrent: usize,
+    ) -> Self {
         Self {
             host,
             limits: Arc::new(limits),
             running: Running::default(),
             canceller,
+            metrics,
+            concurrent,
             permits: Arc::new(Semaphore::new(concurrent)),
             queue: Arc::new(Semaphore::new(concurrent * (1 + WAITING_PER_RUNNING))),
         }
@@ -77,6 +89,7 @@ impl Server {
             .route("/ping", get(|| async { "Ok.\n" }))
             .route("/replicas_status", get(|| async { "Ok.\n" }))
             .route("/fleetlog/running", get(running))
+            .route("/metrics", get(show_metrics))
             .fallback(unknown_path)
             .with_state(self)
     }
@@ -85,13 +98,17 @@ impl Server {
     ///
     /// # Cancellation
     /// Safe to drop; nothing is changed.
-    pub(crate) async fn idle(&self, concurrent: u32) {
+    pub(crate) async fn idle(&self) {
+        let all = u32::try_from(self.concurrent).unwrap_or(u32::MAX);
         // Fails only when the semaphore is closed, which it never is.
-        drop(self.permits.acquire_many(concurrent).await);
+        drop(self.permits.acquire_many(all).await);
     }
 
     async fn admit(&self) -> Result<(OwnedSemaphorePermit, OwnedSemaphorePermit), ServerError> {
-        let busy = || ServerError::new(Code::TooManySimultaneousQueries, "Too many simultaneous queries");
+        let busy = || {
+            metrics::BUSY.add(1);
+            ServerError::new(Code::TooManySimultaneousQueries, "Too many simultaneous queries")
+        };
         let queued = Arc::clone(&self.queue).try_acquire_owned().map_err(|_| busy())?;
         match timeout(QUEUE_WAIT, Arc::clone(&self.permits).acquire_owned()).await {
             Ok(Ok(permit)) => Ok((queued, permit)),
@@ -118,6 +135,11 @@ impl Server {
 
 async fn unknown_path(uri: axum::http::Uri) -> (StatusCode, String) {
     (StatusCode::NOT_FOUND, format!("There is no handle {}\n\nUse / or /ping.\n", uri.path()))
+}
+
+async fn show_metrics(State(server): State<Server>) -> String {
+    metrics::RUNNING.set((server.concurrent - server.permits.available_permits()) as f64);
+    server.metrics.render()
 }
 
 /// `GET /fleetlog/running?query_id_prefix=…`: the requests on their way, as `{"running":[{query_id,kind,elapsed_ms}]}`.

@@ -18,6 +18,7 @@ mod ffi;
 mod format;
 mod gate;
 mod http;
+pub mod metrics;
 mod reply;
 mod request;
 mod running;

@@ -19,7 +19,7 @@ fn main() {
 }
 
 fn serve(options: Options) -> anyhow::Result<()> {
-    init_telemetry(&TelemetryConfig::default()).map_err(anyhow::Error::msg)?;
+    let metrics = init_telemetry(&TelemetryConfig::default()).map_err(anyhow::Error::msg)?;
     if options.exit_with_parent {
         end_with_parent()?;
     }
@@ -30,7 +30,8 @@ fn serve(options: Options) -> anyhow::Result<()> {
     runtime.block_on(async {
         let shutdown = Shutdown::new();
         let signals = shutdown.clone().watch_signals();
-        let serving = run(options, shutdown, |ready| writeln!(std::io::stdout(), "{}", ready.line()));
+        let serving =
+            run(options, shutdown, metrics, |ready| writeln!(std::io::stdout(), "{}", ready.line()));
         tokio::select! {
             served = serving => Ok(served?),
             Err(error) = signals => Err(error.into()),

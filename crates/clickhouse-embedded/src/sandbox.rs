@@ -97,10 +97,11 @@ fn allow(
     path: &Path,
     access: BitFlags<AccessFs>,
 ) -> Result<RulesetCreated, RulesetError> {
-    match PathFd::new(path) {
-        Ok(descriptor) if path.is_dir() => rules.add_rule(PathBeneath::new(descriptor, access)),
-        // Rights to directories on a plain file would be refused.
-        Ok(descriptor) => rules.add_rule(PathBeneath::new(descriptor, access & AccessFs::from_file(RIGHTS))),
-        Err(_) => Ok(rules),
-    }
+    let Ok(descriptor) = PathFd::new(path) else { return Ok(rules) };
+    // Rights to directories on a plain file would be refused.
+    let access = if path.is_dir() { access } else { access & AccessFs::from_file(RIGHTS) };
+    let rules = rules.add_rule(PathBeneath::new(&descriptor, access))?;
+    // Kept open for good: a rule holds for an inode, and those under /proc are made anew when nobody holds them.
+    std::mem::forget(descriptor);
+    Ok(rules)
 }

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fleetlog_runtime::Shutdown;
+use fleetlog_runtime::{MetricsHandle, Shutdown};
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 
@@ -49,6 +49,7 @@ impl Ready {
 pub async fn run(
     options: Options,
     shutdown: Shutdown,
+    metrics: MetricsHandle,
     ready: impl FnOnce(&Ready) -> std::io::Result<()>,
 ) -> Result<(), StartError> {
     let address = options.listen;
@@ -68,7 +69,7 @@ pub async fn run(
         max_result_bytes: options.max_result_bytes,
         max_body_bytes: options.max_body_bytes,
     };
-    let server = Server::new(Arc::clone(&host), limits, canceller, usize::from(concurrent));
+    let server = Server::new(Arc::clone(&host), limits, canceller, metrics, usize::from(concurrent));
     ready(&Ready { address, version: host.version().to_owned() }).map_err(StartError::Serve)?;
 
     let until = shutdown.clone();
@@ -82,7 +83,7 @@ pub async fn run(
     }
     // Polled on while the budget lasts: answers in progress are written here.
     let drained = timeout(drain, async {
-        tokio::join!(server.idle(u32::from(concurrent)), timeout(drain, serving)).0;
+        tokio::join!(server.idle(), timeout(drain, serving)).0;
     });
     if drained.await.is_ok() {
         host.stop();

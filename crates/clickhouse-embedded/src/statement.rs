@@ -6,6 +6,7 @@
 //! the first blank line); anything else runs as a whole.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use crate::body::{Body, RawBody};
 use crate::engine::Host;
@@ -13,10 +14,14 @@ use crate::error::{Code, ServerError};
 use crate::ffi::{Counters, Session, StatementClass};
 use crate::format::{Envelope, Joiner};
 use crate::gate;
+use crate::metrics;
 use crate::reply::ReplyWriter;
 use crate::request::Request;
 use crate::running::Ticket;
 use crate::sql::Shape;
+
+/// ClickHouse's code for a database that does not exist.
+const UNKNOWN_DATABASE: u32 = 81;
 
 /// Longest statement, without an insert's data.
 const MAX_SQL_BYTES: usize = 16 << 20;
@@ -89,14 +94,18 @@ pub(crate) fn run(
     ticket: &Ticket,
     mut reply: ReplyWriter,
 ) {
+    let began = Instant::now();
     let outcome = Body::new(body, request, limits.max_body_bytes)
         .and_then(|mut body| execute(host, limits, request, &mut body, interest, ticket, &mut reply));
     if let Err(error) = &outcome {
         report(&request.query_id, error);
     }
+    let code = outcome.as_ref().err().map_or(0, ServerError::code);
     if reply.finish(outcome).is_err() {
         tracing::debug!(query_id = request.query_id, "the client has gone before its answer");
     }
+    metrics::STATEMENTS.add_for("code", code.to_string(), 1);
+    metrics::SECONDS.record(began.elapsed().as_secs_f64());
 }
 
 fn report(query_id: &str, error: &ServerError) {
@@ -241,8 +250,14 @@ fn prepare(
     // Some engine functions retry for minutes. An insert's clock also counts the waiting for its sender, and nothing of an
     // insert's own can hang.
     let seconds = (!matches!(shape, Shape::InsertData { .. })).then_some(limits.default_seconds);
-    for statement in request.preparation(&limits.default_database, seconds) {
-        session.query(statement.as_bytes(), "TabSeparated", &[])?;
+    let statements = request.preparation(&limits.default_database, seconds);
+    // One call for all of them: each call costs as much as the statements themselves.
+    match session.query(statements.join(";\n").as_bytes(), "TabSeparated", &[]) {
+        // The default database was dropped. A server falls back to its own, so that it can be made again.
+        Err(error) if error.code() == UNKNOWN_DATABASE && request.database.is_none() => {
+            session.query(statements[1..].join(";\n").as_bytes(), "TabSeparated", &[])?;
+        }
+        prepared => drop(prepared?),
     }
     Ok(())
 }

@@ -166,6 +166,9 @@ async fn statement_and_data_may_come_in_any_of_the_usual_places() {
         .text("param_x", "['a','b']");
     let text = bridge.http.post(&bridge.url).multipart(form).send().await.unwrap().text().await.unwrap();
     assert_eq!(text, "b\n");
+    bridge.run("DROP DATABASE fleetlog SYNC").await;
+    bridge.run("CREATE DATABASE fleetlog").await;
+    bridge.run("CREATE TABLE t (a UInt64) ENGINE = MergeTree ORDER BY a").await;
     let get = |url: &str| bridge.http.get(format!("{}/?query={url}", bridge.url)).send();
     assert_eq!(get("SELECT+1").await.unwrap().text().await.unwrap(), "1\n");
     // A GET promises to change nothing, and is held to it.
