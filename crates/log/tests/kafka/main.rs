@@ -4,4 +4,5 @@
 mod consumer;
 mod control;
 mod node;
+mod outage;
 mod producer;

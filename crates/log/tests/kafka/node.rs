@@ -15,19 +15,19 @@ use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 
 /// Longest that anything awaited here may take on a busy machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Outlives every test; the node dies with the process.
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().unwrap());
 static NODE: LazyLock<Result<Node, String>> = LazyLock::new(|| RUNTIME.block_on(Node::start()));
 
 pub(crate) struct Node {
-    kafka: KafkaNode,
+    pub(crate) kafka: KafkaNode,
     _data: tempfile::TempDir,
 }
 
 impl Node {
-    async fn start() -> Result<Self, String> {
+    pub(crate) async fn start() -> Result<Self, String> {
         let lib = tokio::task::spawn_blocking(|| EngineCache::of_user()?.kafka(&Progress::quiet()))
             .await
             .map_err(|e| e.to_string())?
@@ -88,9 +88,12 @@ impl Node {
 /// Runs a test on the node, or says why it is skipped.
 pub(crate) fn on_kafka<F: Future<Output = ()>>(test: impl FnOnce(&'static Node) -> F) {
     match &*NODE {
-        Ok(node) => RUNTIME.block_on(async {
-            tokio::time::timeout(PATIENCE, test(node)).await.expect("the test takes too long");
-        }),
+        Ok(node) => run(test(node)),
         Err(why) => println!("skipped: Kafka cannot be had here: {why}"),
     }
+}
+
+/// Runs a test that brings a node of its own.
+pub(crate) fn run(test: impl Future<Output = ()>) {
+    RUNTIME.block_on(async { tokio::time::timeout(PATIENCE, test).await.expect("the test takes too long") });
 }

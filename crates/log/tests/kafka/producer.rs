@@ -6,6 +6,7 @@ use fleetlog_log::{
     Admin, From, Isolation, KafkaConfig, LogError, Outgoing, Producer, Tail, TailRead, Target,
 };
 use fleetlog_schemas::id::Position;
+use fleetlog_schemas::topic;
 
 use crate::node::on_kafka;
 
@@ -52,6 +53,25 @@ fn a_message_above_the_limit_is_refused_before_it_is_queued() {
         let producer = Producer::new(&node.config(), 1_000_000).unwrap();
         let refused = producer.enqueue(to(&topic, &vec![0; 2_000_000]));
         assert!(matches!(refused, Err(LogError::TooLarge { bytes: 2_000_000 })), "{refused:?}");
+    });
+}
+
+#[test]
+fn the_largest_event_record_travels_both_ways() {
+    on_kafka(|node| async move {
+        // Not compressible, so that no step gets away with less.
+        let mut state = 1_u64;
+        let mut next = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 56) as u8
+        };
+        let payload: Vec<u8> = (0..topic::EVENTS_MAX_MESSAGE_BYTES).map(|_| next()).collect();
+        let producer = Producer::new(&node.config(), topic::EVENTS_MAX_MESSAGE_BYTES).unwrap();
+        let position = producer.enqueue(to(topic::EVENTS, &payload)).unwrap().await.unwrap();
+        let from = From::Offset(position.offset);
+        let tail = Tail::open(&node.config(), topic::EVENTS, [(0, from)], Isolation::Committed).unwrap();
+        let TailRead::Record(record) = tail.next().await.unwrap() else { panic!("expected the record") };
+        assert!(record.payload.as_deref() == Some(&payload[..]), "the bytes differ");
     });
 }
 
