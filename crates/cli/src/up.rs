@@ -1,0 +1,288 @@
+//! `fleetlog up`: the whole system on this machine.
+//!
+//! Order matters and is the same in both directions: engines, tables and topics, services; then services, engines.
+//! The services are the production ones; only their endpoints point to loopback.
+
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use clap::Args;
+use fleetlog_engines::{
+    ClickHouseNode, ClickHouseOptions, ClickHouseProgram, ClickHouseSource, EngineCache, EngineSet,
+    KafkaNode, KafkaOptions, Progress, ensure_free, free_ports,
+};
+use fleetlog_runtime::{Clock, Deps, Health, Settings, Shutdown, TelemetryConfig, init_telemetry};
+use fleetlog_schemas::ddl::{DatabaseName, users_config_xml};
+use fleetlog_standalone::{Addresses, StandaloneConfig};
+use fleetlog_store::StoreConfig;
+use serde::Serialize;
+use tokio::sync::oneshot;
+
+use crate::ConfigArgs;
+use crate::keys::{FIRST_PROJECT, FirstKey, first_key};
+use crate::migrate::migrate;
+use crate::output::{note, say};
+
+/// How long each engine may take to stop before it is killed.
+const ENGINE_STOP_BUDGET: Duration = Duration::from_secs(20);
+
+/// Runs Kafka, ClickHouse and the four services on loopback.
+///
+/// Fetches the engines at the first start, keeps all data in one folder, creates a first project and key, prints
+/// how to use them, and stops everything in order on Ctrl-C.
+#[derive(Debug, Args)]
+pub(crate) struct Up {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Folder for all data; it survives restarts
+    #[arg(long, default_value = "data", value_name = "FOLDER", conflicts_with = "ephemeral")]
+    data: PathBuf,
+    /// Port of the ingest gateway
+    #[arg(long, default_value_t = 4318)]
+    ingest_port: u16,
+    /// Port of the query API
+    #[arg(long, default_value_t = 8080)]
+    query_port: u16,
+    /// Port of ClickHouse's HTTP interface
+    #[arg(long, default_value_t = 8123)]
+    clickhouse_port: u16,
+    /// Port of Kafka
+    #[arg(long, default_value_t = 9092)]
+    kafka_port: u16,
+    /// Most memory that ClickHouse may use, in MiB
+    #[arg(long, default_value_t = 4096)]
+    clickhouse_memory_mb: u64,
+    /// Free ports and a temporary data folder, deleted at the end; prints the addresses as one line of JSON
+    #[arg(long)]
+    ephemeral: bool,
+    /// Print the addresses as one line of JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Ports of a run.
+#[derive(Clone, Copy)]
+struct Ports {
+    ingest: u16,
+    query: u16,
+    clickhouse: u16,
+    kafka: u16,
+}
+
+/// What a run prints for machines.
+#[derive(Serialize)]
+struct Running<'a> {
+    ingest: &'a str,
+    query: &'a str,
+    clickhouse: &'a str,
+    kafka: &'a str,
+    project: &'a str,
+    /// Present when this run created it; a key is shown once.
+    key: Option<&'a str>,
+    data: &'a Path,
+    pid: u32,
+}
+
+/// The engines of a run, and where they (or the configured ones) are reached.
+struct StartedEngines {
+    set: EngineSet,
+    brokers: String,
+    clickhouse_url: String,
+}
+
+impl Up {
+    pub(crate) async fn run(self) -> anyhow::Result<()> {
+        let settings = self.config.load()?;
+        let telemetry: TelemetryConfig = settings.section(TelemetryConfig::SECTION)?;
+        let metrics = init_telemetry(&telemetry).map_err(anyhow::Error::msg)?;
+        let shutdown = Shutdown::new();
+        let _signals = tokio::task::JoinSet::from_iter([shutdown.clone().watch_signals()]);
+
+        let temporary = if self.ephemeral { Some(tempfile::tempdir()?) } else { None };
+        let data =
+            std::path::absolute(temporary.as_ref().map_or(self.data.as_path(), |folder| folder.path()))?;
+        std::fs::create_dir_all(&data)
+            .with_context(|| format!("cannot make the data folder {}", data.display()))?;
+        let ports = self.ports()?;
+
+        let engines = tokio::select! {
+            started = self.start_engines(&settings, &data, ports) => started?,
+            () = shutdown.triggered() => bail!("interrupted while starting"),
+        };
+        let listen = |port: u16| format!("{}:{port}", Ipv4Addr::LOCALHOST);
+        let settings = settings.with([
+            ("kafka.brokers", engines.brokers.clone()),
+            ("clickhouse.url", engines.clickhouse_url.clone()),
+            ("gateway.listen", listen(ports.ingest)),
+            ("query.listen", listen(ports.query)),
+        ])?;
+        let deps = Deps { clock: Clock::system(), health: Health::new(), metrics };
+        let served = self.serve(&settings, &engines, deps, shutdown, &data).await;
+        for (engine, stopped) in engines.set.stop(ENGINE_STOP_BUDGET).await {
+            tracing::info!(%engine, ?stopped, "engine stopped");
+        }
+        served
+    }
+
+    fn ports(&self) -> anyhow::Result<Ports> {
+        if self.ephemeral {
+            let [ingest, query, clickhouse, kafka] = free_ports()?;
+            return Ok(Ports { ingest, query, clickhouse, kafka });
+        }
+        ensure_free(self.ingest_port, "the ingest gateway", "`--ingest-port`")?;
+        ensure_free(self.query_port, "the query API", "`--query-port`")?;
+        Ok(Ports {
+            ingest: self.ingest_port,
+            query: self.query_port,
+            clickhouse: self.clickhouse_port,
+            kafka: self.kafka_port,
+        })
+    }
+
+    /// Starts the engines that the configuration does not say run elsewhere.
+    async fn start_engines(
+        &self,
+        settings: &Settings,
+        data: &Path,
+        ports: Ports,
+    ) -> anyhow::Result<StartedEngines> {
+        let cache = EngineCache::of_user()?;
+        let kafka = async {
+            if let Some(brokers) = settings.text("kafka.brokers") {
+                return Ok::<_, anyhow::Error>((None, brokers));
+            }
+            let cache = cache.clone();
+            let lib = tokio::task::spawn_blocking(move || cache.kafka(&Progress::stderr())).await??;
+            let options = KafkaOptions { port: ports.kafka, ..KafkaOptions::new(lib, data.join("kafka")) };
+            let node = KafkaNode::start(options).await?;
+            let brokers = node.bootstrap();
+            Ok((Some(node), brokers))
+        };
+        let clickhouse = async {
+            let path = std::env::var_os("PATH");
+            let program =
+                match ClickHouseSource::choose(settings.text("clickhouse.url").as_deref(), path.as_deref()) {
+                    ClickHouseSource::Running(url) => return Ok::<_, anyhow::Error>((None, url)),
+                    ClickHouseSource::Server(binary) => ClickHouseProgram::Server { binary },
+                    ClickHouseSource::Embedded => {
+                        let cache = cache.clone();
+                        let library =
+                            tokio::task::spawn_blocking(move || cache.libchdb(&Progress::stderr())).await??;
+                        ClickHouseProgram::Embedded { library, bridge: None }
+                    }
+                };
+            let node = self.start_clickhouse(program, settings, data, ports.clickhouse).await?;
+            let url = node.url();
+            Ok((Some(node), url))
+        };
+        let ((kafka, brokers), (clickhouse, clickhouse_url)) = tokio::try_join!(kafka, clickhouse)?;
+        Ok(StartedEngines { set: EngineSet { kafka, clickhouse }, brokers, clickhouse_url })
+    }
+
+    async fn start_clickhouse(
+        &self,
+        program: ClickHouseProgram,
+        settings: &Settings,
+        data: &Path,
+        port: u16,
+    ) -> anyhow::Result<ClickHouseNode> {
+        let store: StoreConfig = settings.section(StoreConfig::SECTION)?;
+        let database = DatabaseName::parse(&store.database)?;
+        // The engine reads its row filters at start and never again, so they are written before (INV-10).
+        let users = data.join("clickhouse-users.xml");
+        std::fs::write(&users, users_config_xml(&database))
+            .with_context(|| format!("cannot write {}", users.display()))?;
+        let options = ClickHouseOptions {
+            port,
+            users_config: Some(users),
+            max_memory: self.clickhouse_memory_mb * 1024 * 1024,
+            database: store.database,
+            ..ClickHouseOptions::new(program, data.join("clickhouse"))
+        };
+        Ok(ClickHouseNode::start(options).await?)
+    }
+
+    /// Prepares tables, topics and the first key, runs the services, and returns when they have ended.
+    async fn serve(
+        &self,
+        settings: &Settings,
+        engines: &StartedEngines,
+        deps: Deps,
+        shutdown: Shutdown,
+        data: &Path,
+    ) -> anyhow::Result<()> {
+        let config = StandaloneConfig::from_settings(settings)?;
+        migrate(settings).await?;
+        let key = first_key(settings, &deps.clock).await?;
+        let (ready, addresses) = oneshot::channel();
+        let services = fleetlog_standalone::run(config, deps, shutdown.clone(), ready);
+        let watch = async {
+            tokio::select! {
+                exit = engines.set.wait_any() => {
+                    shutdown.trigger();
+                    Err(anyhow::anyhow!("{} ended unasked ({}):\n{}", exit.engine, exit.status, exit.log_tail))
+                }
+                () = shutdown.triggered() => Ok(()),
+            }
+        };
+        let announce = async {
+            if let Ok(addresses) = addresses.await {
+                self.announce(&addresses, engines, key.as_ref(), data)?;
+            }
+            Ok::<_, anyhow::Error>(())
+        };
+        let (served, watched, announced) = tokio::join!(services, watch, announce);
+        watched?;
+        served?;
+        announced
+    }
+
+    fn announce(
+        &self,
+        addresses: &Addresses,
+        engines: &StartedEngines,
+        first: Option<&FirstKey>,
+        data: &Path,
+    ) -> anyhow::Result<()> {
+        let (ingest, query) = (format!("http://{}", addresses.ingest), format!("http://{}", addresses.query));
+        if self.ephemeral || self.json {
+            say(&serde_json::to_string(&Running {
+                ingest: &ingest,
+                query: &query,
+                clickhouse: &engines.clickhouse_url,
+                kafka: &engines.brokers,
+                project: first.map_or(FIRST_PROJECT, |key| &key.project_id),
+                key: first.map(|key| key.text.expose()),
+                data,
+                pid: std::process::id(),
+            })?);
+            return Ok(());
+        }
+        say(&format!(
+            "\nFleetlog is up.\n\n  ingest      {ingest}\n  query API   {query}  (try it: {query}/docs)"
+        ));
+        say(&format!("  ClickHouse  {}\n  Kafka       {}", engines.clickhouse_url, engines.brokers));
+        say(&format!("  data        {}\n", data.display()));
+        match first {
+            Some(key) => {
+                say(&format!(
+                    "Project {:?} with an admin key, shown this once:\n\n  export FLEETLOG_KEY={}\n",
+                    key.project_id,
+                    key.text.expose()
+                ));
+                say("Send an event and read it back:\n");
+            }
+            None => say(
+                "The first key was shown when it was made; `fleetlog keys create` makes another. With it in FLEETLOG_KEY:\n",
+            ),
+        }
+        say(&format!(
+            "  curl {ingest}/v1/events -H \"authorization: Bearer $FLEETLOG_KEY\" \\\n       -d '{{\"type\":\"user.prompt\",\"sessionId\":\"s1\",\"data\":{{\"text\":\"hello\"}}}}'"
+        ));
+        say(&format!("  curl {query}/v1/events -H \"authorization: Bearer $FLEETLOG_KEY\"\n"));
+        note("Ctrl-C stops everything in order; the data stays.");
+        Ok(())
+    }
+}
