@@ -78,7 +78,7 @@ impl<'a> Str<'a> {
         match serde_json::from_slice::<String>(&quoted) {
             Ok(text) => Cow::Owned(text),
             // Only a lone surrogate gets here: the cursor has checked everything else.
-            Err(_) => Cow::Owned(serde_json::from_slice(&mend_surrogates(&quoted)).unwrap_or_default()),
+            Err(_) => Cow::Owned(serde_json::from_slice(&mend(&quoted)).unwrap_or_default()),
         }
     }
 }
@@ -99,12 +99,12 @@ pub(crate) enum Scalar<'a> {
 pub(crate) struct Cursor<'a> {
     text: &'a [u8],
     at: usize,
-    lone_surrogate: bool,
+    needs_mending: bool,
 }
 
 impl<'a> Cursor<'a> {
     pub(crate) fn new(text: &'a [u8]) -> Self {
-        Self { text, at: 0, lone_surrogate: false }
+        Self { text, at: 0, needs_mending: false }
     }
 
     pub(crate) fn position(&self) -> usize {
@@ -115,9 +115,9 @@ impl<'a> Cursor<'a> {
         self.at = at;
     }
 
-    /// Whether a string read so far holds half a UTF-16 pair: valid JSON text that no UTF-8 string can express.
-    pub(crate) fn saw_lone_surrogate(&self) -> bool {
-        self.lone_surrogate
+    /// Whether something read so far is valid JSON that many parsers refuse, and should go through [`mend`].
+    pub(crate) fn needs_mending(&self) -> bool {
+        self.needs_mending
     }
 
     /// The text from `start` to here.
@@ -331,11 +331,14 @@ impl<'a> Cursor<'a> {
         if self.next_is(b".") {
             self.digits()?;
         }
-        if self.next_is(b"eE") {
+        let exponent = self.next_is(b"eE");
+        if exponent {
             self.next_is(b"+-");
             self.digits()?;
         }
-        Ok(self.since(start))
+        let number = self.since(start);
+        self.needs_mending |= (exponent || number.len() > LONGEST_FINITE) && is_beyond_double(number);
+        Ok(number)
     }
 
     /// Reads a string; the cursor stands on its opening quote.
@@ -373,7 +376,7 @@ impl<'a> Cursor<'a> {
                     self.at += 1;
                     self.hex4()?;
                 } else if (0xD800..0xE000).contains(&unit) {
-                    self.lone_surrogate = true;
+                    self.needs_mending = true;
                 }
                 Ok(())
             }
@@ -425,12 +428,49 @@ fn plain_prefix(bytes: &[u8]) -> usize {
     at + rest.iter().take_while(|&&byte| byte != b'"' && byte != b'\\' && byte >= 0x20).count()
 }
 
-/// Replaces escapes that are half a UTF-16 pair by the replacement character.
+/// Digits without an exponent that always fit a double.
+const LONGEST_FINITE: usize = 300;
+
+/// Whether a number is too large for a double, and so for nearly every reader of JSON.
+fn is_beyond_double(number: &[u8]) -> bool {
+    let number = std::str::from_utf8(number).ok().and_then(|number| number.parse::<f64>().ok());
+    number.is_some_and(f64::is_infinite)
+}
+
+/// Replaces what is valid JSON but refused by many parsers, ClickHouse's among them: an escape that is half a UTF-16 pair
+/// becomes the replacement character, a number beyond a double becomes text.
 ///
-/// Programs that cut a string in the middle of an emoji send such text. It is valid JSON, but no parser that
-/// produces UTF-8 takes it, ClickHouse's among them.
-pub(crate) fn mend_surrogates(text: &[u8]) -> Vec<u8> {
+/// Programs that cut a string in the middle of an emoji send the former.
+pub(crate) fn mend(text: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(text.len());
+    let mut at = 0;
+    while let Some(&byte) = text.get(at) {
+        let end = match byte {
+            b'"' => {
+                let mut cursor = Cursor { text, at, needs_mending: false };
+                let end = cursor.skip_string_loosely().map_or(text.len(), |()| cursor.at);
+                mend_string(text.get(at..end).unwrap_or_default(), &mut out);
+                at = end;
+                continue;
+            }
+            b'-' | b'0'..=b'9' => {
+                let rest = text.get(at..).unwrap_or_default();
+                let in_number = |byte: &&u8| matches!(byte, b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E');
+                at + rest.iter().take_while(in_number).count()
+            }
+            _ => at + 1,
+        };
+        let token = text.get(at..end).unwrap_or_default();
+        let beyond = is_beyond_double(token);
+        out.extend(beyond.then_some(b'"'));
+        out.extend_from_slice(token);
+        out.extend(beyond.then_some(b'"'));
+        at = end;
+    }
+    out
+}
+
+fn mend_string(text: &[u8], out: &mut Vec<u8>) {
     let mut at = 0;
     while let Some(found) = text.get(at..).and_then(|rest| memchr::memchr(b'\\', rest)) {
         let escape = at + found;
@@ -457,7 +497,6 @@ pub(crate) fn mend_surrogates(text: &[u8]) -> Vec<u8> {
         }
     }
     out.extend_from_slice(text.get(at..).unwrap_or_default());
-    out
 }
 
 #[cfg(test)]
@@ -485,8 +524,21 @@ mod tests {
         let text = br#""a\ud83d b\ud83d\ude00 \\ud83d \udc00""#;
         let mut cursor = Cursor::new(text);
         let string = cursor.string().unwrap();
-        assert!(cursor.saw_lone_surrogate());
+        assert!(cursor.needs_mending());
         assert_eq!(string.text(), "a\u{fffd} b\u{1f600} \\ud83d \u{fffd}");
+    }
+
+    #[test]
+    fn numbers_that_no_double_holds_become_text() {
+        let text = format!(r#"{{"a\"1e999":[1e999,-1E+400,1e308,{},0.1]}}"#, "9".repeat(400));
+        let mut cursor = Cursor::new(text.as_bytes());
+        cursor.skip_value().unwrap();
+        assert!(cursor.needs_mending());
+        let mended = String::from_utf8(mend(text.as_bytes())).unwrap();
+        let value: serde_json::Value = serde_json::from_str(&mended).unwrap();
+        let list = &value["a\"1e999"];
+        assert_eq!((&list[0], &list[1], list[2].as_f64()), (&"1e999".into(), &"-1E+400".into(), Some(1e308)));
+        assert!(list[3].is_string() && list[4] == 0.1);
     }
 
     #[test]
@@ -520,7 +572,7 @@ mod tests {
         fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             accepts(&bytes);
             Cursor::new(&bytes).skip_loosely();
-            mend_surrogates(&bytes);
+            mend(&bytes);
         }
     }
 }

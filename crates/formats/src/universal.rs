@@ -17,7 +17,7 @@ use fleetlog_schemas::event::{
 use crate::framing::{self, RecordReader};
 use crate::identity::Identities;
 use crate::input::{Decoded, Input, Undecodable};
-use crate::json::{Cursor, Fault, ObjectWriter, Scalar, mend_surrogates};
+use crate::json::{Cursor, Fault, ObjectWriter, Scalar, mend};
 use crate::media::{Media, media};
 use crate::moment::Moment;
 use crate::tokens::Stated;
@@ -73,10 +73,10 @@ impl<'i> RecordReader<'i> for Reader<'i> {
             return self.out.dead(index, fault.message(), record);
         }
         let draft = std::mem::take(&mut self.draft);
-        if !draft.lone_surrogate {
+        if !draft.needs_mending {
             return self.finish(index, record, draft);
         }
-        let mended = mend_surrogates(record);
+        let mended = mend(record);
         let mut draft = Draft { event: self.input.blank_event(index), ..Draft::default() };
         match draft.read(&mut Cursor::new(&mended)) {
             Ok(()) => self.finish(index, record, draft),
@@ -121,7 +121,7 @@ struct Draft<'a> {
     data: Option<&'a [u8]>,
     /// Members that have no column or do not fit theirs: name and JSON text.
     others: Vec<(Cow<'a, str>, &'a [u8])>,
-    lone_surrogate: bool,
+    needs_mending: bool,
 }
 
 impl<'a> Draft<'a> {
@@ -136,7 +136,7 @@ impl<'a> Draft<'a> {
             let value = cursor.scalar()?;
             self.member(key, value, cursor.since(start))
         })?;
-        self.lone_surrogate = cursor.saw_lone_surrogate();
+        self.needs_mending = cursor.needs_mending();
         Ok(())
     }
 

@@ -6,7 +6,7 @@ use crate::framing::{self, RecordReader};
 use crate::identity::Identities;
 use crate::input::{Decoded, Input};
 use crate::inspect;
-use crate::json::{Cursor, Fault, ObjectWriter, mend_surrogates};
+use crate::json::{Cursor, Fault, ObjectWriter, mend};
 
 /// The sender's `type` is not in the vocabulary.
 pub(crate) const UNKNOWN_TYPE: &str = "unknown_type";
@@ -21,7 +21,7 @@ pub(crate) fn keep(event: &mut AgentEvent, reason: &str, record: &[u8], json: bo
     event.unknown_reason = reason.to_owned();
     let mut data = ObjectWriter::new();
     match std::str::from_utf8(record) {
-        Ok(_) if json => data.raw("record", &mend_surrogates(record)),
+        Ok(_) if json => data.raw("record", &mend(record)),
         Ok(text) => data.field("text", text),
         Err(_) => {
             use base64::Engine as _;

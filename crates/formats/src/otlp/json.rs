@@ -105,7 +105,11 @@ fn plain<'a>(scalar: &Scalar<'a>) -> AnyValue<'a> {
         Scalar::Bool(flag) => AnyValue::Bool(flag),
         Scalar::Number(number) => match number.parse() {
             Ok(integer) => AnyValue::Int(integer),
-            Err(_) => AnyValue::Double(number.parse().unwrap_or(f64::NAN)),
+            Err(_) => match number.parse::<f64>() {
+                Ok(double) if double.is_finite() => AnyValue::Double(double),
+                // Beyond a double: no reader of JSON would take it as a number.
+                _ => AnyValue::Text(number.into()),
+            },
         },
         Scalar::Text(text) => AnyValue::Text(text.text()),
         Scalar::Object(nested) | Scalar::Array(nested) => AnyValue::Text(String::from_utf8_lossy(nested)),

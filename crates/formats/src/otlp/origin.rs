@@ -79,7 +79,7 @@ fn scope_text(scope: &Scope<'_>) -> String {
 /// Keeps what cannot be read as it came.
 fn unreadable(context: &mut ObjectWriter, name: &str, encoding: Encoding, bytes: &[u8]) {
     match encoding {
-        Encoding::Json => context.raw(name, &crate::json::mend_surrogates(bytes)),
+        Encoding::Json => context.raw(name, &crate::json::mend(bytes)),
         Encoding::Protobuf => context.field(name, &AnyValue::Bytes(bytes.to_vec())),
     }
 }
