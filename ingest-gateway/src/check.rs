@@ -200,4 +200,50 @@ mod tests {
         let many = Limits { records: 1, ..LIMITS };
         assert_eq!(check(&events("[{},7]"), many, |_| Ok(())).unwrap_err().status(), 413);
     }
+
+    mod property {
+        use proptest::prelude::*;
+
+        use super::*;
+
+        /// A record that may hold anything a cut could stumble over, or may be bad.
+        fn record() -> impl Strategy<Value = String> {
+            let text = prop::collection::vec(
+                prop::sample::select(vec!["a", "\\\"", "[", "]", "{", "}", ",", "\\n", " ", "\\\\", "ü"]),
+                0..200,
+            );
+            (any::<bool>(), text).prop_map(|(good, text)| {
+                let kind = if good { "\"log\"" } else { "7" };
+                format!("{{\"type\":{kind},\"data\":{{\"x\":[\"{}\"]}}}}", text.concat())
+            })
+        }
+
+        proptest! {
+            /// INV-6: the processor counts what the gateway counted, however the body was cut.
+            #[test]
+            fn pieces_add_up_to_the_body_and_each_fits(
+                records in prop::collection::vec(record(), 1..60),
+                as_lines in any::<bool>(),
+            ) {
+                let body =
+                    if as_lines { records.join("\n") } else { format!("[{}]", records.join(" ,\n")) };
+                let bad: Vec<u32> = (0_u32..)
+                    .zip(&records)
+                    .filter_map(|(index, record)| record.contains("\"type\":7").then_some(index))
+                    .collect();
+                prop_assume!(bad.len() < records.len());
+                let checked = check(&events(body), LIMITS, |_| Ok(())).unwrap();
+                let mut next = 0;
+                let mut rejected = Vec::new();
+                for piece in &checked.pieces {
+                    prop_assert!(piece.payload.len() + ENVELOPE_BYTES <= LIMITS.message_bytes);
+                    prop_assert_eq!(piece.first_record, next);
+                    next += piece.records;
+                    rejected.extend(piece.rejected.iter().map(|index| piece.first_record + index));
+                }
+                prop_assert_eq!(usize::try_from(next).unwrap(), records.len());
+                prop_assert_eq!(rejected, bad);
+            }
+        }
+    }
 }

@@ -31,6 +31,24 @@ pub enum GatewayError {
     Task(#[from] TaskFailure),
 }
 
+impl Classified for GatewayError {
+    fn class(&self) -> ErrorClass {
+        match self {
+            Self::Bind { .. } | Self::Address(_) => ErrorClass::Unavailable,
+            Self::Log(log) => log.class(),
+            Self::Task(_) => ErrorClass::Bug,
+        }
+    }
+
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Bind { .. } | Self::Address(_) => "cannot_listen",
+            Self::Log(log) => log.code(),
+            Self::Task(_) => "task_failed",
+        }
+    }
+}
+
 /// Why a request is refused; nothing of it is accepted.
 #[derive(Debug, Error)]
 pub(crate) enum Refusal {

@@ -1,7 +1,7 @@
 //! The ingest gateway: turns requests into accepted log records.
 //!
 //! It authenticates, limits, checks structure, publishes the bytes as they came, and answers after the broker's
-//! acknowledgement. It never touches ClickHouse and does not know what an event means. [`pipeline`] shows the chain.
+//! acknowledgement. It never touches ClickHouse and does not know what an event means. `pipeline.rs` shows the chain.
 //!
 //! Embedding: [`bind`] takes the address and says which it got (port 0 is any free one), [`Bound::serve`] runs until
 //! shutdown; [`run`] is both. The listener answers from the start, with 503 and not ready until Kafka is reached.

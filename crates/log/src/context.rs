@@ -31,7 +31,9 @@ pub(crate) fn log_line(level: RDKafkaLogLevel, facility: &str, message: &str) {
     }
 }
 
-/// Global errors are news, not results: librdkafka goes on trying, and operations report their own failures.
+/// Global errors are news, not results: librdkafka goes on trying, operations report their own failures, and what an
+/// operator must see is among its log lines, where repeats are suppressed. The end of a partition is reported here
+/// too, as often as a consumer reaches it.
 pub(crate) fn log_error(error: &KafkaError, reason: &str) {
-    tracing::warn!(target: "librdkafka", %error, "{reason}");
+    tracing::debug!(target: "librdkafka", %error, "{reason}");
 }

@@ -9,6 +9,7 @@ use serde_json::json;
 
 use crate::harness::{answer, header, on_kafka, positions, refusal};
 
+/// INV-1 and INV-7: what was answered with 202 is in the log, where the receipt says.
 #[test]
 fn a_receipt_names_the_positions_that_hold_the_very_bytes() {
     on_kafka(|node| async move {

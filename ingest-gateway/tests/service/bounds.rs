@@ -30,6 +30,7 @@ async fn blurt(gateway: &Gateway, head: &str, body: &[u8]) -> String {
     String::from_utf8_lossy(&answer).lines().next().unwrap().to_owned()
 }
 
+/// INV-9: bodies have a bound.
 #[test]
 fn a_body_of_100_mb_is_told_the_limit_however_it_is_sent() {
     on_kafka(|node| async move {
@@ -50,6 +51,7 @@ fn a_body_of_100_mb_is_told_the_limit_however_it_is_sent() {
     });
 }
 
+/// INV-9: decompression has a bound.
 #[test]
 fn a_gzip_bomb_is_told_the_limit() {
     on_kafka(|node| async move {

@@ -23,6 +23,7 @@ fn before_kafka_is_reached_the_gateway_is_alive_not_ready_and_says_later() {
     });
 }
 
+/// INV-1: no acknowledgement, no 2xx; INV-9: the queue has a bound and says so.
 #[test]
 fn without_acknowledgements_the_answer_is_later_and_the_queue_is_bounded_until_kafka_is_back() {
     run(async {
@@ -57,6 +58,7 @@ fn without_acknowledgements_the_answer_is_later_and_the_queue_is_bounded_until_k
     });
 }
 
+/// INV-9: requests under way have a bound.
 #[test]
 fn a_busy_gateway_says_later() {
     on_kafka(|node| async move {
@@ -74,6 +76,7 @@ fn a_busy_gateway_says_later() {
     });
 }
 
+/// INV-1: shutdown breaks no promise that was given.
 #[test]
 fn shutdown_finishes_what_is_under_way_and_takes_nothing_new() {
     on_kafka(|node| async move {

@@ -93,6 +93,7 @@ fn records_deleted_before_they_were_settled_are_reported_as_lost() {
     });
 }
 
+/// INV-4.4: no partition is worked on by two members.
 #[test]
 fn a_partition_moves_only_after_its_work_has_stopped_and_committed() {
     on_kafka(|node| async move {
@@ -126,6 +127,7 @@ fn a_partition_moves_only_after_its_work_has_stopped_and_committed() {
     });
 }
 
+/// INV-4.4: a commit is refused once its assignment has ended.
 #[test]
 fn work_that_ignores_a_revocation_can_commit_no_more() {
     on_kafka(|node| async move {

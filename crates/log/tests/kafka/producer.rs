@@ -75,6 +75,7 @@ fn the_largest_event_record_travels_both_ways() {
     });
 }
 
+/// INV-9: the producer's queue has a bound and says so.
 #[test]
 fn a_full_queue_refuses_at_once_and_what_it_holds_fails_in_bounded_time() {
     on_kafka(|_| async move {
