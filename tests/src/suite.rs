@@ -44,12 +44,12 @@ impl Suite {
                 .block_on(async move {
                     let system = system.get_or_init(async || match System::ephemeral().await {
                         Ok(system) => Ok(Arc::new(system)),
-                        Err(e) => Err(format!("{e:?}")),
+                        Err(e) => Err(format!("{e:#}")),
                     });
                     let system = system.await.as_ref().map_err(|e| anyhow!("no system: {e}"))?;
                     promise(Arc::clone(system)).await
                 })
-                .map_err(|e| Failed::from(format!("{e:?}")))
+                .map_err(|e| Failed::from(format!("{e:#}")))
         }));
         self
     }
