@@ -11,6 +11,7 @@ use fleetlog_log::{
     AssignedPartition, ControlView, Lease, LogError, Outgoing, Producer, Read, Record, Target,
 };
 use fleetlog_runtime::{Classified, Clock, Shutdown};
+use fleetlog_schemas::event::{AgentEvent, EventType};
 use futures::FutureExt;
 use futures::future::join_all;
 
@@ -195,6 +196,10 @@ fn count(done: &[Transformed]) {
         context += u64::from(settlement.context);
         stored += settlement.pieces.iter().map(|piece| u64::from(piece.records)).sum::<u64>();
         redactions += one.redactions;
+        let unknown = |event: &&AgentEvent| event.event_type == EventType::RawUnknown;
+        for event in one.events.values().flatten().filter(unknown) {
+            metrics::UNKNOWN_EVENTS.add_for("reason", &event.unknown_reason, 1);
+        }
         for letter in &one.dead {
             metrics::DEAD_LETTERS.add_for("reason", letter.reason.as_str(), 1);
         }

@@ -9,6 +9,11 @@ pub const RAW_RECORDS: Metric = Metric::counter(
 );
 /// Events produced.
 pub const EVENTS: Metric = Metric::counter("fleetlog_processor_events_total", "Events produced.");
+/// Events kept whole because they were not understood.
+pub const UNKNOWN_EVENTS: Metric = Metric::counter(
+    "fleetlog_processor_unknown_events_total",
+    "Events kept as raw.unknown, by reason: unknown_type, unknown_format or bad_shape.",
+);
 /// Records by fate.
 pub const RECORDS: Metric = Metric::counter(
     "fleetlog_processor_records_total",
@@ -40,6 +45,7 @@ pub const PRODUCE_RETRIES: Metric = Metric::counter(
 pub const ALL: &[Metric] = &[
     RAW_RECORDS,
     EVENTS,
+    UNKNOWN_EVENTS,
     RECORDS,
     DEAD_LETTERS,
     REDACTIONS,
