@@ -27,7 +27,7 @@ fn serve(options: Options) -> anyhow::Result<()> {
     let threads = usize::from(options.max_concurrent_queries) + 8;
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().max_blocking_threads(threads).build()?;
-    runtime.block_on(async {
+    let served = runtime.block_on(async {
         let shutdown = Shutdown::new();
         let signals = shutdown.clone().watch_signals();
         let serving =
@@ -36,5 +36,8 @@ fn serve(options: Options) -> anyhow::Result<()> {
             served = serving => Ok(served?),
             Err(error) = signals => Err(error.into()),
         }
-    })
+    });
+    // Statements that outlived their budget must not hold the exit up.
+    runtime.shutdown_background();
+    served
 }

@@ -4,8 +4,12 @@
 //! and its summary. After that the answer streams through a bounded channel, and an error becomes ClickHouse's tagged
 //! trailer, which clients of version 25.11 and later look for.
 
+use std::time::Duration;
+
 use bytes::Bytes;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 
 use crate::compression::Encoder;
 use crate::error::{Code, ServerError};
@@ -17,6 +21,9 @@ const QUEUED_PIECES: usize = 4;
 
 /// Held back before the head is sent, as a server's own buffer does.
 const HELD_BYTES: usize = 1 << 20;
+
+/// A client that reads nothing for this long is given up: it would keep a query running.
+const READER_PAUSE: Duration = Duration::from_secs(120);
 
 /// What the network side receives.
 #[derive(Debug)]
@@ -43,6 +50,7 @@ pub(crate) struct Head {
 /// The engine's end of an answer.
 pub(crate) struct ReplyWriter {
     sender: mpsc::Sender<Outgoing>,
+    runtime: Handle,
     tag: String,
     reply: Reply,
     format: String,
@@ -55,6 +63,8 @@ pub(crate) struct ReplyWriter {
 
 impl ReplyWriter {
     /// Makes the two ends of an answer; `hold_limit` bounds what is held when all of it must be.
+    ///
+    /// Called inside of the runtime; the writer is then used on a thread that may block.
     pub(crate) fn channel(
         reply: Reply,
         tag: String,
@@ -64,6 +74,7 @@ impl ReplyWriter {
         let (sender, receiver) = mpsc::channel(QUEUED_PIECES);
         let writer = Self {
             sender,
+            runtime: Handle::current(),
             tag,
             reply,
             format: "TabSeparated".to_owned(),
@@ -165,9 +176,11 @@ impl ReplyWriter {
     }
 
     fn send(&self, outgoing: Outgoing) -> Result<(), ServerError> {
-        self.sender
-            .blocking_send(outgoing)
-            .map_err(|_| ServerError::new(Code::QueryWasCancelled, "The client has gone"))
+        match self.runtime.block_on(timeout(READER_PAUSE, self.sender.send(outgoing))) {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(ServerError::new(Code::QueryWasCancelled, "The client has gone")),
+            Err(_) => Err(ServerError::new(Code::SocketTimeout, "The client reads nothing any more")),
+        }
     }
 }
 
@@ -189,7 +202,7 @@ mod tests {
     use super::*;
     use crate::compression::Encoding;
 
-    fn answer(
+    async fn answer(
         hold_all: bool,
         pieces: &[&[u8]],
         outcome: Result<Counters, ServerError>,
@@ -197,20 +210,20 @@ mod tests {
         let (mut writer, mut receiver) =
             ReplyWriter::channel(Reply::Http(Encoding::Identity), "tag".into(), hold_all, 10 << 20);
         let pieces: Vec<Vec<u8>> = pieces.iter().map(|piece| piece.to_vec()).collect();
-        let producer = std::thread::spawn(move || {
+        let producer = tokio::task::spawn_blocking(move || {
             let written = pieces.iter().try_for_each(|piece| writer.write(piece, Counters::default()));
             writer.finish(written.and(outcome)).unwrap();
         });
         let mut head = None;
         let mut body = Vec::new();
-        while let Some(outgoing) = receiver.blocking_recv() {
+        while let Some(outgoing) = receiver.recv().await {
             match outgoing {
                 Outgoing::Head(first) => head = Some(first),
                 Outgoing::Data(data) => body.extend_from_slice(&data),
                 Outgoing::End => break,
             }
         }
-        producer.join().unwrap();
+        producer.await.unwrap();
         (head.unwrap(), body)
     }
 
@@ -218,17 +231,17 @@ mod tests {
         ServerError::new(Code::NetworkError, "no")
     }
 
-    #[test]
-    fn small_answer_has_its_length_and_a_small_failure_its_status() {
-        let (head, body) = answer(false, &[b"a", b"b"], Ok(Counters::default()));
+    #[tokio::test]
+    async fn small_answer_has_its_length_and_a_small_failure_its_status() {
+        let (head, body) = answer(false, &[b"a", b"b"], Ok(Counters::default())).await;
         assert_eq!((head.unwrap().length, body.as_slice()), (Some(2), b"ab".as_slice()));
-        let (head, body) = answer(false, &[b"a"], Err(failure()));
+        let (head, body) = answer(false, &[b"a"], Err(failure())).await;
         assert_eq!((head.unwrap_err().code(), body.len()), (210, 0));
     }
 
-    #[test]
-    fn failure_after_the_head_is_a_tagged_trailer() {
-        let (head, body) = answer(false, &[&[b'x'; HELD_BYTES]], Err(failure()));
+    #[tokio::test]
+    async fn failure_after_the_head_is_a_tagged_trailer() {
+        let (head, body) = answer(false, &[&[b'x'; HELD_BYTES]], Err(failure())).await;
         assert_eq!(head.unwrap().length, None);
         let text = String::from_utf8_lossy(&body[HELD_BYTES..]).into_owned();
         let message = "Code: 210. DB::Exception: no (NETWORK_ERROR)";
@@ -237,11 +250,11 @@ mod tests {
         assert_eq!(text, expected);
     }
 
-    #[test]
-    fn held_answer_keeps_its_status_to_the_end_and_its_bound() {
-        let (head, _) = answer(true, &[&[b'x'; 2 * HELD_BYTES]], Err(failure()));
+    #[tokio::test]
+    async fn held_answer_keeps_its_status_to_the_end_and_its_bound() {
+        let (head, _) = answer(true, &[&[b'x'; 2 * HELD_BYTES]], Err(failure())).await;
         assert_eq!(head.unwrap_err().code(), 210);
-        let (head, _) = answer(true, &[&[b'x'; 11 << 20]], Ok(Counters::default()));
+        let (head, _) = answer(true, &[&[b'x'; 11 << 20]], Ok(Counters::default())).await;
         assert_eq!(head.unwrap_err().code(), 307);
     }
 }

@@ -251,6 +251,30 @@ async fn insert_whose_sender_vanished_is_not_committed() {
 }
 
 #[tokio::test]
+async fn insert_that_fails_early_is_answered_although_its_body_goes_on() {
+    let data = tempfile::tempdir().unwrap();
+    let bridge = bridge_or_skip!(data.path(), &[]);
+    let rows = "1,abc\n".repeat(3_000_000);
+    let (status, text) = bridge.post(&[("query", "INSERT INTO missing FORMAT CSV")], rows).await;
+    assert!(status == 404 && text.starts_with("Code: 60."), "{status} {text}");
+    let error = insert(&bridge.client(), "a", 0..100_000).await.unwrap_err();
+    assert!(error.to_string().contains("Code: 60."), "{error}");
+}
+
+#[tokio::test]
+async fn insert_with_a_damaged_body_stores_nothing() {
+    let data = tempfile::tempdir().unwrap();
+    let bridge = bridge_or_skip!(data.path(), &[]);
+    bridge.run("CREATE TABLE t (a UInt64) ENGINE = MergeTree ORDER BY a").await;
+    let query = ("query", "INSERT INTO t FORMAT RowBinary");
+    let (status, text) = bridge.post(&[query, ("decompress", "1")], vec![7_u8; 1000]).await;
+    assert!(status == 500 && text.starts_with("Code: 271."), "{status} {text}");
+    let (status, text) = bridge.post(&[query], vec![0_u8; 8 * 100 + 3]).await;
+    assert!(status >= 400 && text.starts_with("Code: 33."), "{status} {text}");
+    assert_eq!(bridge.run("SELECT count() FROM t").await, "0\n");
+}
+
+#[tokio::test]
 async fn more_queries_than_may_run_wait_and_more_than_may_wait_get_503() {
     let data = tempfile::tempdir().unwrap();
     let bridge = bridge_or_skip!(data.path(), &["--max-concurrent-queries", "1"]);

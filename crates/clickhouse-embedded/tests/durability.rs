@@ -4,6 +4,7 @@
 
 mod support;
 
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -50,6 +51,43 @@ async fn orderly_stop_exits_with_zero_and_keeps_the_data() {
     assert_eq!(slow.join_next().await.unwrap().unwrap(), "0\n0\n0\n0\n");
     let bridge = Bridge::start(data.path(), &[]).unwrap();
     assert_eq!(bridge.run("SELECT count(), sum(a) FROM t").await, "1000\t499500\n");
+}
+
+#[tokio::test]
+async fn statement_that_outlives_the_budget_does_not_hold_the_stop_up() {
+    let data = tempfile::tempdir().unwrap();
+    let Some(bridge) = Bridge::start(data.path(), &["--drain-s", "1"]) else { return };
+    let mut slow = tokio::task::JoinSet::new();
+    let request = bridge.http.post(&bridge.url).query(&[("query_id", "slow")]);
+    slow.spawn(request.body("SELECT sum(sipHash64(number)) FROM numbers(1000000000000)").send());
+    support::eventually("the query runs", async || !bridge.running("slow").await.is_empty()).await;
+    let began = std::time::Instant::now();
+    let stopped = tokio::task::spawn_blocking(move || bridge.stop()).await.unwrap();
+    assert!(stopped.success(), "{stopped}");
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    assert!(slow.join_next().await.unwrap().unwrap().is_err());
+}
+
+#[tokio::test]
+async fn process_ends_with_a_parent_that_is_killed() {
+    let Some(library) = support::library() else { return };
+    let data = tempfile::tempdir().unwrap();
+    let bridge = support::command(&library, data.path());
+    let mut shell = std::process::Command::new("sh")
+        .args(["-c", "\"$@\" & wait", "sh"])
+        .arg(bridge.get_program())
+        .args(bridge.get_args())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(shell.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let ready: serde_json::Value = serde_json::from_str(&line).unwrap();
+    let address: std::net::SocketAddr = ready["http"].as_str().unwrap().parse().unwrap();
+    assert!(std::net::TcpStream::connect(address).is_ok());
+    shell.kill().unwrap();
+    shell.wait().unwrap();
+    support::eventually("it is gone", async || std::net::TcpStream::connect(address).is_err()).await;
 }
 
 #[tokio::test]
