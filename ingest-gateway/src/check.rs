@@ -1,11 +1,13 @@
 //! From bytes as sent to pieces fit to be published: a pure function, so that it can run on any thread.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
+use fleetlog_formats::compression::{Encoding, decompress};
 use fleetlog_formats::inspect::inspect;
 use fleetlog_formats::{Body, Inspection, Rejected};
 use fleetlog_schemas::record::Route;
 
-use crate::decompress::{Encoding, decompress};
 use crate::error::Refusal;
 use crate::split::split;
 
@@ -20,7 +22,8 @@ pub(crate) struct Unchecked {
     pub(crate) route: Route,
     pub(crate) content_type: String,
     pub(crate) format_hint: String,
-    pub(crate) encoding: Encoding,
+    /// How it is compressed, if the sender said so.
+    pub(crate) encoding: Option<Encoding>,
     pub(crate) project_id: String,
     pub(crate) payload: Bytes,
 }
@@ -67,7 +70,11 @@ pub(crate) fn check(
     limits: Limits,
     reserve: impl FnMut(usize) -> Result<(), Refusal>,
 ) -> Result<Checked, Refusal> {
-    let decoded = decompress(body.encoding, &body.payload, limits.decoded_bytes, reserve)?;
+    let encoding = body.encoding.map_or_else(|| Encoding::of("", &body.payload), Ok)?;
+    let decoded = match decompress(encoding, &body.payload, limits.decoded_bytes, reserve)? {
+        Cow::Borrowed(_) => body.payload.clone(),
+        Cow::Owned(bytes) => Bytes::from(bytes),
+    };
     let whole = look_at(body, &decoded)?;
     if whole.records > limits.records {
         return Err(Refusal::TooManyRecords { limit: limits.records });
@@ -81,7 +88,7 @@ pub(crate) fn check(
         let rejected = whole.rejected.iter().map(|rejected| rejected.index).collect();
         vec![Piece {
             payload: body.payload.clone(),
-            encoding: body.encoding,
+            encoding,
             records: whole.records,
             first_record: 0,
             rejected,
@@ -152,7 +159,7 @@ mod tests {
             route: Route::Events,
             content_type: "application/json".into(),
             format_hint: String::new(),
-            encoding: Encoding::Identity,
+            encoding: None,
             project_id: "p".into(),
             payload: body.into(),
         }
@@ -185,11 +192,14 @@ mod tests {
     #[test]
     fn a_body_that_fits_is_published_as_it_came() {
         let body = zstd::encode_all(&b"{\"type\":\"log\"}\n{}"[..], 3).unwrap();
-        let unchecked = Unchecked { encoding: Encoding::Zstd, ..events(body.clone()) };
-        let checked = check(&unchecked, LIMITS, |_| Ok(())).unwrap();
-        let [piece] = &checked.pieces[..] else { panic!("one piece") };
-        assert_eq!((&piece.payload[..], piece.encoding), (&body[..], Encoding::Zstd));
-        assert_eq!((piece.records, &piece.rejected[..]), (2, &[1][..]));
+        // Whether its encoding is named or only shows in its first bytes.
+        for encoding in [Some(Encoding::Zstd), None] {
+            let unchecked = Unchecked { encoding, ..events(body.clone()) };
+            let checked = check(&unchecked, LIMITS, |_| Ok(())).unwrap();
+            let [piece] = &checked.pieces[..] else { panic!("one piece") };
+            assert_eq!((&piece.payload[..], piece.encoding), (&body[..], Encoding::Zstd));
+            assert_eq!((piece.records, &piece.rejected[..]), (2, &[1][..]));
+        }
     }
 
     #[test]

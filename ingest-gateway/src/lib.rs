@@ -11,7 +11,7 @@ mod answer;
 mod auth;
 mod check;
 mod config;
-mod decompress;
+mod encoding;
 mod endpoints;
 mod error;
 pub mod metrics;

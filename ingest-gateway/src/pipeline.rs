@@ -22,7 +22,7 @@ use fleetlog_schemas::topic::partition_of;
 use crate::admission::{Admission, Admitted};
 use crate::auth::authenticate;
 use crate::check::{Checked, Limits, Unchecked, check};
-use crate::decompress::Encoding;
+use crate::encoding;
 use crate::error::Refusal;
 use crate::metrics::Meters;
 use crate::publish::publish;
@@ -89,7 +89,7 @@ impl Gateway {
         let received_at = self.clock.now_ns();
         let log = self.log.get().ok_or(Refusal::Starting)?;
         let principal = authenticate(&log.keys, headers)?;
-        let encoding = Encoding::of(headers)?;
+        let encoding = encoding::named(headers)?;
         let length = announced(headers, self.body)?;
         let mut admitted = self.admission.enter(&principal.project_id, length.unwrap_or(0))?;
         let payload = receive(body, length, self.body, &mut admitted).await?;

@@ -72,7 +72,7 @@ impl Encoding {
     }
 
     /// Its name, as a raw record carries it.
-    pub const fn name(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Identity => "identity",
             Self::Gzip => "gzip",
@@ -128,7 +128,7 @@ struct Output {
 
 impl Output {
     fn corrupt(self) -> CompressionError {
-        CompressionError::Corrupt { encoding: self.encoding.name() }
+        CompressionError::Corrupt { encoding: self.encoding.as_str() }
     }
 
     fn read<E: From<CompressionError>>(
