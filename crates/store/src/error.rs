@@ -97,6 +97,17 @@ impl StoreError {
         }
     }
 
+    /// The same error as a reader meets it: its query ran out of its own time, and nothing is unavailable.
+    pub(crate) fn of_reader(self) -> Self {
+        match self {
+            // TIMEOUT_EXCEEDED
+            Self::Unavailable(text) if exception_code(&text) == Some(159) => {
+                Self::Limit { code: 159, message: first_line(&text) }
+            }
+            other => other,
+        }
+    }
+
     fn from_response(text: String) -> Self {
         let Some(code) = exception_code(&text) else {
             // A proxy's answer, or a server that is starting: the text may name no exception.
@@ -212,7 +223,9 @@ mod tests {
             StoreError::Refused { code: 33, .. }
         ));
         assert!(matches!(of("Code: 252. DB::Exception: Too many parts"), StoreError::Overloaded { .. }));
-        assert!(matches!(of("Code: 159. DB::Exception: Timeout exceeded"), StoreError::Unavailable(_)));
+        let timeout = of("Code: 159. DB::Exception: Timeout exceeded");
+        assert!(matches!(timeout, StoreError::Unavailable(_)));
+        assert!(matches!(timeout.of_reader(), StoreError::Limit { code: 159, .. }));
         assert!(matches!(of("Code: 469. DB::Exception: Constraint"), StoreError::TooLate));
         assert!(matches!(of("<html>502 Bad Gateway</html>"), StoreError::Unavailable(_)));
         assert_eq!(of("Code: 999999").class(), ErrorClass::Unavailable);
