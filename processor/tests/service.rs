@@ -1,0 +1,165 @@
+//! The processor as a service, on a real Kafka node: what goes into the raw topic comes out once, balanced, and a second
+//! run goes on where the first one stopped.
+#![cfg(test)]
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use fleetlog_engines::{EngineCache, KafkaNode, KafkaOptions, Progress};
+use fleetlog_log::{Admin, From, Isolation, KafkaConfig, Outgoing, Producer, Tail, TailRead, Target};
+use fleetlog_processor::{Config, run};
+use fleetlog_runtime::{Clock, Deps, Health, Shutdown, TelemetryConfig, init_telemetry};
+use fleetlog_schemas::avro::{Blob, from_single_object, to_single_object};
+use fleetlog_schemas::event::{AgentEvent, EventType, UsageRole};
+use fleetlog_schemas::id::{NanoUsd, Position};
+use fleetlog_schemas::record::{DeadLetter, DeadReason, EventBatch, RawBatch, Route, Settlement};
+use fleetlog_schemas::topic;
+
+/// Longest that anything awaited here may take on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(120);
+const CLAUDE_LOGS: &[u8] = include_bytes!("../../crates/formats/tests/fixtures/claude-code-2.1/logs.json");
+/// Never a real one: pieced together so that no scanner takes it for such.
+const SECRET: &str = concat!("sk-", "ant-", "a1B2c3D4e5F6g7H8i9J0");
+
+fn raw(route: Route, records: u32, payload: Vec<u8>) -> RawBatch {
+    RawBatch {
+        project_id: "p1".into(),
+        request_id: "r1".into(),
+        received_at: 1_800_000_000_000_000_000,
+        route,
+        content_type: "application/json".into(),
+        record_count: records,
+        pieces: 1,
+        payload: Blob(payload),
+        ..RawBatch::default()
+    }
+}
+
+/// What the raw topic is given, and how many records the gateway counted in all of it.
+fn inputs() -> (Vec<Vec<u8>>, u32) {
+    let zipped = zstd::encode_all(CLAUDE_LOGS, 3).unwrap();
+    let claude = RawBatch { content_encoding: "zstd".into(), ..raw(Route::OtlpLogs, 30, zipped) };
+    let secret = format!(r#"[{{"type":"log","data":{{"key":"{SECRET}"}}}},{{"type":7}},{{"type":"odd"}}]"#);
+    let universal = RawBatch { rejected: vec![1], ..raw(Route::Events, 3, secret.into_bytes()) };
+    let broken = RawBatch { content_encoding: "gzip".into(), ..raw(Route::Events, 5, b"no gzip".to_vec()) };
+    let mut payloads: Vec<Vec<u8>> =
+        [claude, universal, broken].iter().map(|batch| to_single_object(batch).unwrap()).collect();
+    payloads.push(b"not even an envelope".to_vec());
+    (payloads, 30 + 2 + 5)
+}
+
+async fn append(kafka: &KafkaConfig, payloads: &[Vec<u8>]) -> Vec<Position> {
+    let producer = Producer::new(kafka, topic::RAW_MAX_MESSAGE_BYTES).unwrap();
+    let mut positions = Vec::new();
+    for (payload, partition) in payloads.iter().zip((0..4).cycle()) {
+        let target = Target::Partition(partition);
+        let record = Outgoing { topic: topic::RAW, target, key: None, payload: Some(payload) };
+        positions.push(producer.enqueue(record).unwrap().await.unwrap());
+    }
+    positions
+}
+
+/// Everything the processor has written.
+#[derive(Default)]
+struct Output {
+    events: Vec<AgentEvent>,
+    settlements: BTreeMap<Position, Vec<Settlement>>,
+    dead: Vec<DeadLetter>,
+}
+
+impl Output {
+    /// Reads both topics until every position has its settlement and all dead letters are there.
+    async fn read(kafka: &KafkaConfig, positions: &[Position], letters: usize) -> Self {
+        let mut output = Self::default();
+        let all =
+            |topic| Tail::open(kafka, topic, (0..4).map(|n| (n, From::Beginning)), Isolation::Committed);
+        let events = all(topic::EVENTS).unwrap();
+        while !positions.iter().all(|position| output.settlements.contains_key(position)) {
+            if let TailRead::Record(record) = events.next().await.unwrap() {
+                let batch: EventBatch = from_single_object(record.payload.as_deref().unwrap()).unwrap();
+                output.events.extend(batch.events);
+                for settlement in batch.settlements {
+                    output.settlements.entry(settlement.position()).or_default().push(settlement);
+                }
+            }
+        }
+        let dead = all(topic::DEAD).unwrap();
+        while output.dead.len() < letters {
+            if let TailRead::Record(record) = dead.next().await.unwrap() {
+                output.dead.push(from_single_object(record.payload.as_deref().unwrap()).unwrap());
+            }
+        }
+        output
+    }
+}
+
+/// Runs the processor while `body` does, then stops it.
+async fn with_processor<T>(kafka: &KafkaConfig, body: impl Future<Output = T>) -> T {
+    let config = Config { kafka: kafka.clone(), ..Config::default() };
+    let metrics = init_telemetry(&TelemetryConfig::default()).unwrap();
+    let deps = Deps { clock: Clock::manual(7), health: Health::new(), metrics };
+    let shutdown = Shutdown::new();
+    let stop = shutdown.clone();
+    let (ended, result) = tokio::join!(run(config, deps, shutdown), async {
+        let result = tokio::time::timeout(PATIENCE, body).await;
+        stop.trigger();
+        result
+    });
+    ended.unwrap();
+    result.expect("the processor takes too long")
+}
+
+fn assert_output(output: &Output, positions: &[Position], records: u32) {
+    for position in positions {
+        let settlements = &output.settlements[position];
+        assert_eq!(settlements.len(), 1, "{position} is settled once");
+        assert!(settlements[0].balances(), "{:?}", settlements[0]);
+    }
+    let settled: u32 = output.settlements.values().flatten().map(|settlement| settlement.records).sum();
+    assert_eq!(settled, records);
+    let calls: Vec<_> = output.events.iter().filter(|event| event.usage_role == UsageRole::Call).collect();
+    assert_eq!(calls.len(), 8);
+    let computed: i64 = calls.iter().filter_map(|call| call.cost_computed).map(|cost| cost.0).sum();
+    let reported: i64 = calls.iter().filter_map(|call| call.cost_reported).map(|cost| cost.0).sum();
+    assert_eq!((NanoUsd(computed), NanoUsd(reported)), (NanoUsd(21_144_000), NanoUsd(21_144_000)));
+    assert!(output.events.iter().all(|event| !event.data.contains(SECRET)));
+    assert_eq!(output.events.iter().map(|event| event.redactions).sum::<u32>(), 1);
+    let unknown = output.events.iter().filter(|event| event.event_type == EventType::RawUnknown);
+    assert_eq!(unknown.map(|event| event.name.as_str()).collect::<Vec<_>>(), ["odd"]);
+    let mut reasons: Vec<_> = output.dead.iter().map(|dead| (dead.reason, dead.records)).collect();
+    reasons.sort_unstable();
+    assert_eq!(reasons, [(DeadReason::BadCompression, 5), (DeadReason::BadEnvelope, 0)]);
+}
+
+#[test]
+fn raw_records_come_out_once_and_a_second_run_goes_on_where_the_first_stopped() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let lib = match EngineCache::of_user().and_then(|cache| cache.kafka(&Progress::quiet())) {
+            Ok(lib) => lib,
+            Err(why) => return println!("skipped: Kafka cannot be had here: {why}"),
+        };
+        let data = tempfile::tempdir().unwrap();
+        let options = KafkaOptions { heap_mb: 256, ..KafkaOptions::new(lib, data.path()) };
+        let node = KafkaNode::start(options).await.unwrap();
+        let kafka =
+            KafkaConfig { brokers: node.bootstrap(), session_timeout_ms: 6_000, ..KafkaConfig::default() };
+        Admin::new(&kafka).unwrap().ensure_topics().await.unwrap();
+
+        let (payloads, records) = inputs();
+        let positions = append(&kafka, &payloads).await;
+        let first = with_processor(&kafka, Output::read(&kafka, &positions, 2)).await;
+        assert_output(&first, &positions, records);
+
+        let later = append(
+            &kafka,
+            &[to_single_object(&raw(Route::Events, 1, br#"{"type":"log"}"#.to_vec())).unwrap()],
+        )
+        .await;
+        let second = with_processor(&kafka, Output::read(&kafka, &later, 2)).await;
+        assert_eq!(second.events.len(), first.events.len() + 1, "nothing is repeated after an orderly stop");
+        assert_eq!(second.settlements.len(), positions.len() + 1);
+        assert_eq!(second.dead.len(), first.dead.len());
+        node.stop(PATIENCE).await;
+    });
+}
