@@ -6,7 +6,7 @@ use std::future::Future;
 use fleetlog_schemas::avro::{DecodeError, from_single_object};
 use fleetlog_schemas::id::Position;
 use fleetlog_schemas::{AgentEvent, DeadLetter, EventBatch, Settlement, topic};
-use fleetlog_store::derived::{GroupHour, GroupKey, hour_of, minute_of};
+use fleetlog_store::derived::{GroupHour, GroupKey, hour_of, loose_id_of};
 use fleetlog_store::{Attempt, FactRange, GroupKind, Located, PieceRow, Store, StoreError};
 
 const DAY_SECONDS: i64 = 24 * 3600;
@@ -139,8 +139,8 @@ struct Named<'a> {
     kind: GroupKind,
     id: &'a str,
     /// Names a loose group.
-    minute: u32,
-    hour: u32,
+    minute: i64,
+    hour: i32,
     received_day: u32,
 }
 
@@ -168,7 +168,7 @@ fn named(event: &AgentEvent) -> Option<Named<'_>> {
     // Of events that belong to nothing, only those that report a call say anything about their minute.
     (event.event_type.is_llm() || event.event_type.is_tool()).then(|| {
         group.kind = GroupKind::Loose;
-        group.minute = minute_of(event.timestamp);
+        group.minute = loose_id_of(event.timestamp);
         group
     })
 }
@@ -228,7 +228,7 @@ mod tests {
         assert_eq!(facts.add(Position { partition: 0, offset: 0 }, &payload).unwrap(), 6);
         let mut touched = facts.touched();
         touched.sort();
-        let short: Vec<_> = touched.iter().map(|t| (t.key.kind, t.key.id.as_str(), t.hour / 3600)).collect();
+        let short: Vec<_> = touched.iter().map(|t| (t.key.kind, t.key.id.as_str(), t.hour)).collect();
         assert_eq!(
             short,
             [

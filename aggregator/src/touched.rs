@@ -32,7 +32,7 @@ pub(crate) struct Touched {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Pending {
     /// Hours of its new events, with the day of their receipt.
-    pub(crate) hours: BTreeSet<(u32, u32)>,
+    pub(crate) hours: BTreeSet<(i32, u32)>,
     since: Instant,
     /// Lowest offset, by partition, of the events that touched it.
     lowest: BTreeMap<i32, i64>,

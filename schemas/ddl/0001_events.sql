@@ -2,8 +2,9 @@
 --
 -- Partitioned by the day of receipt, so that retention drops whole days and one insert touches one or two partitions
 -- (a backfill of old transcripts by event time would hit max_partitions_per_insert_block). Ordered for the usual read:
--- a project's window of time, then one session in it. toStartOfHour saturates outside 1970..2106, so it stays
--- monotone for absurd timestamps.
+-- a project's window of time, then one session in it. The hour is a division because toStartOfHour wraps outside
+-- 1970..2106, and a key that is not monotone loses rows with absurd timestamps from answers (tried). timestamp itself is
+-- left out of the primary key: with it there, a condition on timestamp is not applied to the hour before it (tried).
 --
 -- The text index costs 15 of 24 microseconds a row when it is built by the insert, so inserts leave it to the merges
 -- (exclude_materialize_skip_indexes_on_insert, 4 microseconds a row); until then a search reads the new parts whole.
@@ -91,7 +92,8 @@ CREATE TABLE IF NOT EXISTS {database}.events
 )
 ENGINE = MergeTree
 PARTITION BY toDate(received_at)
-ORDER BY (project_id, toStartOfHour(timestamp), session_id, timestamp)
+PRIMARY KEY (project_id, intDiv(toUnixTimestamp64Nano(timestamp), 3600000000000), session_id)
+ORDER BY (project_id, intDiv(toUnixTimestamp64Nano(timestamp), 3600000000000), session_id, timestamp)
 TTL toDateTime(received_at) + toIntervalDay({retention_days})
 SETTINGS ttl_only_drop_parts = 1, non_replicated_deduplication_window = 10000
 COMMENT 'Facts: every event, each stored once, kept 90 days by default. One LLM or tool call can appear in several events (one per channel that reported it): count calls, tokens and cost in llm_calls, tool_calls, sessions or usage_1h instead.'

@@ -29,6 +29,7 @@ CREATE TABLE IF NOT EXISTS {database}.dead_letters
 )
 ENGINE = MergeTree
 PARTITION BY toDate(failed_at)
+PRIMARY KEY (project_id, toStartOfHour(failed_at), reason)
 ORDER BY (project_id, toStartOfHour(failed_at), reason, failed_at)
 TTL toDateTime(failed_at) + toIntervalDay({retention_days})
 SETTINGS ttl_only_drop_parts = 1, non_replicated_deduplication_window = 10000

@@ -6,7 +6,7 @@ CREATE TABLE IF NOT EXISTS {database}.group_hours
     project_id        LowCardinality(String)   COMMENT 'Project.',
     group_kind        LowCardinality(String)   COMMENT 'session or trace.',
     group_id          String                   COMMENT 'Session id or trace id.' CODEC(ZSTD(1)),
-    hour              DateTime('UTC')          COMMENT 'toStartOfHour of the timestamp of at least one of its events.' CODEC(Delta, ZSTD(1)),
+    hour              Int32                    COMMENT 'Hour, counted from 1970, of the timestamp of at least one of its events.' CODEC(Delta, ZSTD(1)),
     last_received_at  DateTime('UTC')          COMMENT 'When an event of that hour was last received, to the day.' CODEC(Delta, ZSTD(1))
 )
 ENGINE = ReplacingMergeTree(last_received_at)

@@ -1,5 +1,7 @@
 //! The migrations' own promises; that rows fit them is proved against the engine, in `crates/store/tests`.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
 use std::collections::BTreeSet;
 
 use fleetlog_schemas::ddl::{

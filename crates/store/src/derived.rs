@@ -28,7 +28,7 @@ pub struct GroupKey {
     pub project_id: String,
     /// What it is.
     pub kind: GroupKind,
-    /// Session id, trace id, or the start of the minute in seconds since the epoch.
+    /// Session id, trace id, or [`loose_id_of`] a minute.
     pub id: String,
 }
 
@@ -37,8 +37,8 @@ pub struct GroupKey {
 pub struct GroupHour {
     /// The group: a session or a trace. A loose minute names its hour itself.
     pub key: GroupKey,
-    /// Start of the hour, seconds since the epoch.
-    pub hour: u32,
+    /// The hour, as [`hour_of`] counts it.
+    pub hour: i32,
     /// Start of the day of receipt, seconds since the epoch; how long the hour is remembered depends on it.
     pub received_day: u32,
 }
@@ -48,7 +48,7 @@ struct GroupHourRow<'a> {
     project_id: &'a str,
     group_kind: &'a str,
     group_id: &'a str,
-    hour: u32,
+    hour: i32,
     last_received_at: u32,
 }
 
@@ -75,36 +75,40 @@ impl Store {
         insert.end().await.map_err(StoreError::from_client)
     }
 
-    /// All hours in which any of the groups has events, seconds since the epoch.
+    /// All hours in which any of the groups has events.
     ///
     /// # Errors
     /// Whatever keeps the query from being answered.
-    pub async fn group_hours(&self, keys: &[GroupKey]) -> Result<BTreeSet<u32>, StoreError> {
+    pub async fn group_hours(&self, keys: &[GroupKey]) -> Result<BTreeSet<i32>, StoreError> {
         let named: Vec<(&str, &str, &str)> =
             keys.iter().map(|key| (key.project_id.as_str(), key.kind.as_str(), key.id.as_str())).collect();
         let sql = format!(
-            "SELECT DISTINCT toUnixTimestamp(hour) FROM {}.group_hours \
+            "SELECT DISTINCT hour FROM {}.group_hours \
              WHERE (project_id, group_kind, group_id) IN {{keys:Array(Tuple(String, String, String))}}",
             self.database()
         );
-        let hours: Vec<u32> = self.read_with(&sql, |query| query.param("keys", &named)).await?;
+        let hours: Vec<i32> = self.read_with(&sql, |query| query.param("keys", &named)).await?;
         Ok(hours.into_iter().collect())
     }
 }
 
-/// The hour of a time in nanoseconds, as `toStartOfHour` has it: seconds since the epoch, saturated where `DateTime`
-/// ends.
-pub fn hour_of(timestamp_ns: i64) -> u32 {
-    start_of(timestamp_ns, 3600)
+const HOUR_NS: i64 = 3600 * 1_000_000_000;
+const MINUTE_NS: i64 = 60 * 1_000_000_000;
+
+/// The hour of a time in nanoseconds, counted from 1970, as the order of `events` has it. The hour around 1970 is two
+/// hours long, because the division cuts towards zero.
+pub const fn hour_of(timestamp_ns: i64) -> i32 {
+    // INVARIANT: an i64 of nanoseconds is at most 2.6 million hours from 1970.
+    (timestamp_ns / HOUR_NS) as i32
 }
 
-/// The minute of a time in nanoseconds, as `toStartOfMinute` has it.
+/// The id of the loose group that a time belongs to: the start of its minute, seconds since 1970.
+pub const fn loose_id_of(timestamp_ns: i64) -> i64 {
+    timestamp_ns / MINUTE_NS * 60
+}
+
+/// The minute of usage that a time belongs to: seconds since the epoch, held within what `DateTime` can say.
 pub fn minute_of(timestamp_ns: i64) -> u32 {
-    start_of(timestamp_ns, 60)
-}
-
-fn start_of(timestamp_ns: i64, width: i64) -> u32 {
-    let seconds = timestamp_ns.div_euclid(1_000_000_000);
-    // Saturation comes last, so what lies beyond the end is not rounded down.
-    u32::try_from((seconds - seconds.rem_euclid(width)).max(0)).unwrap_or(u32::MAX)
+    let seconds = timestamp_ns.div_euclid(MINUTE_NS).saturating_mul(60);
+    u32::try_from(seconds.max(0)).unwrap_or(u32::MAX - u32::MAX % 60)
 }

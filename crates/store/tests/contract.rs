@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use fleetlog_schemas::event::Status;
 use fleetlog_schemas::record::{DeadReason, PieceCount};
 use fleetlog_schemas::{DeadLetter, Settlement};
-use fleetlog_store::derived::{DerivedGroup, GroupHour, GroupKey, Progress};
+use fleetlog_store::derived::{DerivedGroup, GroupHour, GroupKey, Progress, hour_of, loose_id_of, minute_of};
 use fleetlog_store::row::Row;
 use fleetlog_store::{
     Call, Contribution, GroupKind, Located, PieceRow, ReaderLimits, Session, Store, StoreError, Tool,
@@ -219,6 +219,52 @@ async fn facts_are_found_by_group_and_progress_says_what_is_missing() {
     store.record_progress(&[Progress { partition: 0, derived_offset: 7, version }]).await.unwrap();
     assert_eq!(store.progress().await.unwrap()[&0], 7);
     assert!(store.derived_through().await.unwrap() > NOON + 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_absurd_time_hides_an_event_from_nobody() {
+    let Some(engine) = engine().await else { return };
+    let store = &engine.store;
+    store.migrate().await.unwrap();
+    let mut events: Vec<_> = (0..20_000).map(|n| full_event("p", &format!("s{}", n % 100), n)).collect();
+    // 1900 and 2262 are the ends of what the column holds; formats keep times within them.
+    let times = [-2_208_988_800_000_000_000, -1, 0, (i64::from(u32::MAX) + 7) * 1_000_000_000, i64::MAX];
+    for (n, timestamp) in (0..).zip(times) {
+        let mut absurd = full_event("p", "absurd", n);
+        absurd.timestamp = timestamp;
+        absurd.end_timestamp = None;
+        events.push(absurd);
+        let mut loose = full_event("p", "", n);
+        loose.timestamp = timestamp;
+        events.push(loose);
+    }
+    store.insert_events(&range(0, 0), &attempt(store, 1).await, at(0, &events)).await.unwrap();
+    assert_eq!(count(store, "p", "events WHERE timestamp > '2106-02-07 06:28:16'").await, 4);
+    assert_eq!(count(store, "p", "events WHERE timestamp < '1970-01-01'").await, 4);
+    assert_eq!(
+        count(store, "p", "events WHERE timestamp >= '2026-01-01' AND timestamp < '2200-01-01'").await,
+        20_002
+    );
+
+    let hours: Vec<GroupHour> = times
+        .iter()
+        .map(|timestamp| GroupHour {
+            key: key("absurd"),
+            hour: hour_of(*timestamp),
+            received_day: 1_772_323_200,
+        })
+        .collect();
+    store.add_group_hours(&hours).await.unwrap();
+    let filter = store.group_filter(GroupKind::Session, vec![key("absurd")]).await.unwrap();
+    assert_eq!(store.summaries(&filter).await.unwrap()[0].event_count, 5);
+    let loose: BTreeSet<GroupKey> = times
+        .iter()
+        .map(|timestamp| GroupKey { kind: GroupKind::Loose, ..key(&loose_id_of(*timestamp).to_string()) })
+        .collect();
+    let filter = store.group_filter(GroupKind::Loose, loose.into_iter().collect()).await.unwrap();
+    let found = store.summaries(&filter).await.unwrap();
+    assert_eq!(found.iter().map(|summary| summary.event_count).sum::<u64>(), 5);
+    assert_eq!((minute_of(i64::MIN), minute_of(i64::MAX) % 60), (0, 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]

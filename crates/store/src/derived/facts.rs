@@ -13,8 +13,8 @@ pub struct GroupFilter {
     pub kind: GroupKind,
     /// The groups.
     pub keys: Vec<GroupKey>,
-    /// Hours, seconds since the epoch. An hour too many costs time, one too few loses facts.
-    pub hours: Vec<u32>,
+    /// Hours. An hour too many costs time, one too few loses facts.
+    pub hours: Vec<i32>,
 }
 
 /// What a group's events say together. Every column is a minimum, a maximum, a set or a count of distinct events, so
@@ -259,7 +259,7 @@ const fn group_expression(kind: GroupKind) -> &'static str {
     match kind {
         GroupKind::Session => "session_id",
         GroupKind::Trace => "trace_id",
-        GroupKind::Loose => "toString(toUnixTimestamp(toStartOfMinute(timestamp)))",
+        GroupKind::Loose => "toString(intDiv(toUnixTimestamp64Nano(timestamp), 60000000000) * 60)",
     }
 }
 
@@ -268,16 +268,16 @@ const fn facts_of(kind: GroupKind) -> &'static str {
     match kind {
         GroupKind::Session => {
             "(project_id, session_id) IN {groups:Array(Tuple(String, String))} \
-             AND toStartOfHour(timestamp) IN {hours:Array(DateTime('UTC'))} AND session_id != ''"
+             AND intDiv(toUnixTimestamp64Nano(timestamp), 3600000000000) IN {hours:Array(Int64)} AND session_id != ''"
         }
         GroupKind::Trace => {
             "(project_id, trace_id) IN {groups:Array(Tuple(String, String))} \
-             AND toStartOfHour(timestamp) IN {hours:Array(DateTime('UTC'))} AND session_id = '' AND trace_id != ''"
+             AND intDiv(toUnixTimestamp64Nano(timestamp), 3600000000000) IN {hours:Array(Int64)} AND session_id = '' AND trace_id != ''"
         }
         GroupKind::Loose => {
-            "(project_id, toString(toUnixTimestamp(toStartOfMinute(timestamp)))) \
+            "(project_id, toString(intDiv(toUnixTimestamp64Nano(timestamp), 60000000000) * 60)) \
                IN {groups:Array(Tuple(String, String))} \
-             AND toStartOfHour(timestamp) IN {hours:Array(DateTime('UTC'))} AND session_id = '' AND trace_id = ''"
+             AND intDiv(toUnixTimestamp64Nano(timestamp), 3600000000000) IN {hours:Array(Int64)} AND session_id = '' AND trace_id = ''"
         }
     }
 }

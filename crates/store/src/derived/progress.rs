@@ -29,8 +29,8 @@ pub struct UnderivedGroup {
     project_id: String,
     kind: String,
     id: String,
-    /// Hour of the events, seconds since the epoch.
-    pub hour: u32,
+    /// Hour of the events.
+    pub hour: i32,
     /// Day of receipt of the last of them, seconds since the epoch.
     pub received_day: u32,
     /// Their lowest offset.
@@ -99,8 +99,8 @@ impl Store {
         let sql = format!(
             "SELECT project_id, multiIf(session_id != '', 'session', trace_id != '', 'trace', 'loose') AS kind, \
                multiIf(session_id != '', session_id, trace_id != '', trace_id, \
-                 toString(toUnixTimestamp(toStartOfMinute(timestamp)))) AS id, \
-               toUnixTimestamp(toStartOfHour(timestamp)) AS hour, \
+                 toString(intDiv(toUnixTimestamp64Nano(timestamp), 60000000000) * 60)) AS id, \
+               toInt32(intDiv(toUnixTimestamp64Nano(timestamp), 3600000000000)) AS hour, \
                toUnixTimestamp(toStartOfDay(max(received_at))) AS received_day, min(log_offset) AS first_offset \
              FROM {}.events WHERE log_partition = {{partition:Int32}} AND log_offset > {{beyond:Int64}} \
              GROUP BY project_id, kind, id, hour ORDER BY first_offset LIMIT {{limit:UInt64}}",
@@ -149,10 +149,10 @@ impl Store {
         let hours = match kind {
             GroupKind::Session | GroupKind::Trace => self.group_hours(&keys).await?.into_iter().collect(),
             GroupKind::Loose => {
-                let mut hours: Vec<u32> = keys
+                let mut hours: Vec<i32> = keys
                     .iter()
-                    .filter_map(|key| key.id.parse::<u32>().ok())
-                    .map(|minute| if minute == u32::MAX { minute } else { minute - minute % 3600 })
+                    .filter_map(|key| key.id.parse::<i64>().ok())
+                    .map(|start| super::hour_of(start.saturating_mul(1_000_000_000)))
                     .collect();
                 hours.sort_unstable();
                 hours.dedup();

@@ -1,0 +1,262 @@
+//! The aggregator on a real Kafka and a real ClickHouse engine.
+#![expect(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "helpers of tests")]
+
+use std::time::{Duration, Instant};
+
+use fleetlog_aggregator::{AggregatorConfig, AggregatorError, Config, run};
+use fleetlog_engines::{
+    ClickHouseNode, ClickHouseOptions, ClickHouseProgram, EngineCache, EngineError, KafkaNode, KafkaOptions,
+    Progress,
+};
+use fleetlog_log::{Admin, KafkaConfig, Outgoing, Producer, Target};
+use fleetlog_runtime::{Clock, Deps, Health, Shutdown, TelemetryConfig, init_telemetry};
+use fleetlog_schemas::avro::{Published, to_single_object};
+use fleetlog_schemas::ddl::{DatabaseName, users_config_xml};
+use fleetlog_schemas::event::{Channel, Status, TokenBasis, UsageRole};
+use fleetlog_schemas::id::{Key128, NanoUsd};
+use fleetlog_schemas::record::{DeadReason, PieceCount};
+use fleetlog_schemas::{AgentEvent, DeadLetter, EventBatch, EventType, Settlement, topic};
+use fleetlog_store::row::Row;
+use fleetlog_store::{ReaderLimits, Store, StoreConfig};
+use tempfile::TempDir;
+use tokio::task::JoinSet;
+
+const DEADLINE: Duration = Duration::from_secs(60);
+const PROJECT: &str = "p";
+
+#[derive(Row, serde::Deserialize, Debug, PartialEq)]
+#[clickhouse(crate = "fleetlog_store::row")]
+struct Counted {
+    n: u64,
+}
+
+struct System {
+    config: Config,
+    producer: Producer,
+    store: Store,
+    clickhouse: ClickHouseNode,
+    running: JoinSet<Result<(), AggregatorError>>,
+    shutdown: Shutdown,
+    _kafka: KafkaNode,
+    _folder: TempDir,
+}
+
+/// Both engines and the aggregator; `None`, said aloud, where the engines cannot be had.
+async fn system() -> Option<System> {
+    let engines = match EngineCache::of_user().unwrap().locate_or_fetch(&Progress::stderr()) {
+        Ok(engines) => engines,
+        Err(error @ (EngineError::MissingTool { .. } | EngineError::UnsupportedPlatform { .. })) => {
+            println!("SKIPPED: {error}");
+            return None;
+        }
+        Err(error) => panic!("{error}"),
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let users_config = folder.path().join("users.xml");
+    std::fs::write(&users_config, users_config_xml(&DatabaseName::parse("fleetlog").unwrap())).unwrap();
+    let program = ClickHouseProgram::Embedded { library: engines.libchdb, bridge: None };
+    let clickhouse = ClickHouseOptions {
+        users_config: Some(users_config),
+        max_memory: 1_000_000_000,
+        ..ClickHouseOptions::new(program, folder.path().join("clickhouse"))
+    };
+    let kafka =
+        KafkaOptions { heap_mb: 256, ..KafkaOptions::new(engines.kafka_lib, folder.path().join("kafka")) };
+    let (clickhouse, kafka) = tokio::join!(ClickHouseNode::start(clickhouse), KafkaNode::start(kafka));
+    let (clickhouse, kafka) = (clickhouse.unwrap(), kafka.unwrap());
+    let config = Config {
+        aggregator: AggregatorConfig {
+            batch_wait_ms: 100,
+            derive_interval_ms: 100,
+            ..AggregatorConfig::default()
+        },
+        kafka: KafkaConfig { brokers: kafka.bootstrap(), events_partitions: 2, ..KafkaConfig::default() },
+        clickhouse: StoreConfig { url: clickhouse.url(), ..StoreConfig::default() },
+        ..Config::default()
+    };
+    Admin::new(&config.kafka).unwrap().ensure_topics().await.unwrap();
+    let producer = Producer::new(&config.kafka, topic::EVENTS_MAX_MESSAGE_BYTES).unwrap();
+    let store = Store::new(&config.clickhouse).unwrap();
+    let mut system = System {
+        config,
+        producer,
+        store,
+        clickhouse,
+        running: JoinSet::new(),
+        shutdown: Shutdown::new(),
+        _kafka: kafka,
+        _folder: folder,
+    };
+    system.start();
+    Some(system)
+}
+
+impl System {
+    fn start(&mut self) {
+        let telemetry = TelemetryConfig { log: "warn".to_owned(), ..TelemetryConfig::default() };
+        let metrics = init_telemetry(&telemetry).unwrap();
+        let deps = Deps { clock: Clock::system(), health: Health::new(), metrics };
+        self.shutdown = Shutdown::new();
+        self.running.spawn(run(self.config.clone(), deps, self.shutdown.clone()));
+    }
+
+    async fn stop(&mut self) {
+        self.shutdown.trigger();
+        self.running.join_next().await.unwrap().unwrap().unwrap();
+    }
+
+    async fn publish<R: Published>(&self, topic: &str, partition: i32, record: &R) {
+        self.publish_bytes(topic, partition, &to_single_object(record).unwrap()).await;
+    }
+
+    async fn publish_bytes(&self, topic: &str, partition: i32, bytes: &[u8]) {
+        let outgoing =
+            Outgoing { topic, target: Target::Partition(partition), key: None, payload: Some(bytes) };
+        self.producer.enqueue(outgoing).unwrap().await.unwrap();
+    }
+
+    async fn count(&self, from: &str) -> Option<u64> {
+        let reader = self.store.reader(ReaderLimits::default()).await.ok()?.project(PROJECT).unwrap();
+        let rows = reader.query(&format!("SELECT count() AS n FROM {from}")).fetch_all::<Counted>().await;
+        rows.ok().map(|rows| rows[0].n)
+    }
+
+    /// Waits until as many rows are there, and not longer than the deadline.
+    async fn becomes(&self, from: &str, wanted: u64) {
+        let deadline = Instant::now() + DEADLINE;
+        let mut last = None;
+        while Instant::now() < deadline {
+            last = self.count(from).await;
+            if last == Some(wanted) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("{from}: {last:?} and not {wanted}");
+    }
+
+    /// Waits until everything stored is reflected in the derivations.
+    async fn derived(&self) {
+        let now = Clock::system().now_ns();
+        let deadline = Instant::now() + DEADLINE;
+        while self.store.derived_through().await.is_ok_and(|through| through < now) {
+            assert!(Instant::now() < deadline, "the derivations do not catch up");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+/// A call as a channel reports it.
+fn call(session: &str, number: u32, channel: Channel, tokens: u64) -> AgentEvent {
+    let now = Clock::system().now_ns();
+    let identity = format!("{session}/{number}/{channel}");
+    AgentEvent {
+        event_id: identity.clone(),
+        dedup_key: Key128::of([identity.as_bytes()]),
+        project_id: PROJECT.to_owned(),
+        channel,
+        timestamp: now - 60_000_000_000,
+        received_at: now,
+        event_type: EventType::LlmRequest,
+        status: Status::Ok,
+        session_id: session.to_owned(),
+        model: "m".to_owned(),
+        in_uncached: tokens,
+        out_visible: 1,
+        usage_role: UsageRole::Call,
+        token_basis: TokenBasis::AnthropicRaw,
+        llm_call_key: format!("req_{number}"),
+        cost_reported: (channel == Channel::AgentLog).then_some(NanoUsd(2_643_000)),
+        raw_offset: i64::from(number),
+        data: "{}".to_owned(),
+        context: "{}".to_owned(),
+        ..AgentEvent::default()
+    }
+}
+
+fn batch(events: Vec<AgentEvent>) -> EventBatch {
+    let settlement = Settlement {
+        project_id: PROJECT.to_owned(),
+        received_at: events[0].received_at,
+        records: events.len() as u32,
+        pieces: vec![PieceCount { partition: 0, records: events.len() as u32 }],
+        ..Settlement::default()
+    };
+    EventBatch { events, settlements: vec![settlement] }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn facts_are_stored_and_calls_counted_once_however_often_they_are_reported() {
+    let Some(mut system) = system().await else { return };
+    let logs: Vec<_> = (0..8).map(|n| call("s", n, Channel::AgentLog, 21)).collect();
+    let spans: Vec<_> = (0..8).map(|n| call("s", n, Channel::Span, 22)).collect();
+    system.publish(topic::EVENTS, 0, &batch(spans.clone())).await;
+    system.becomes("llm_calls WHERE in_uncached = 22", 8).await;
+    // The better channel comes later, through another partition, and takes over.
+    system.publish(topic::EVENTS, 1, &batch(logs.clone())).await;
+    system.becomes("llm_calls WHERE in_uncached = 21 AND channel = 'agent_log' AND sightings = 2", 8).await;
+    // A record that does not decode stops nothing.
+    system.publish_bytes(topic::EVENTS, 0, b"not avro").await;
+    let letter = DeadLetter {
+        project_id: PROJECT.to_owned(),
+        reason: DeadReason::Undecodable,
+        failed_at: logs[0].received_at,
+        received_at: logs[0].received_at,
+        ..DeadLetter::default()
+    };
+    system.publish(topic::DEAD, 0, &letter).await;
+    // The same again: more events, and not one call more.
+    system.publish(topic::EVENTS, 0, &batch(logs)).await;
+    system.publish(topic::EVENTS, 1, &batch(spans)).await;
+    system.becomes("events", 32).await;
+    system.derived().await;
+    let session = "sessions WHERE llm_call_count = 8 AND event_count = 16 AND in_uncached = 168 \
+         AND cost_reported = 0.021144 AND models = ['m']";
+    system.becomes(session, 1).await;
+    system
+        .becomes(
+            "(SELECT sum(calls) AS c, sum(cost_reported) AS r FROM usage_1m) WHERE c = 8 AND r = 0.021144",
+            1,
+        )
+        .await;
+    system
+        .becomes("(SELECT sum(calls) AS c, sum(in_uncached) AS i FROM usage_1h) WHERE c = 8 AND i = 168", 1)
+        .await;
+    system.becomes("settlements", 4).await;
+    system.becomes("piece_settlements WHERE stored > 0", 4 * 8).await;
+    system.becomes("dead_letters", 1).await;
+    system.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outage_of_the_store_delays_and_loses_nothing() {
+    let Some(mut system) = system().await else { return };
+    system.publish(topic::EVENTS, 0, &batch(vec![call("a", 0, Channel::Api, 1)])).await;
+    system.becomes("events", 1).await;
+    system.clickhouse.kill().await;
+    for number in 1..=20 {
+        system.publish(topic::EVENTS, 0, &batch(vec![call("a", number, Channel::Api, 1)])).await;
+    }
+    system.clickhouse.restart().await.unwrap();
+    system.becomes("events", 21).await;
+    system.becomes("sessions WHERE llm_call_count = 21", 1).await;
+
+    // Killed without a word: the next one goes on from what is committed and derived.
+    system.running.abort_all();
+    while system.running.join_next().await.is_some() {}
+    system.publish(topic::EVENTS, 0, &batch(vec![call("a", 21, Channel::Api, 1)])).await;
+    system.start();
+    system.becomes("sessions WHERE llm_call_count = 22", 1).await;
+    system.becomes("events", 22).await;
+    system.derived().await;
+    system.stop().await;
+
+    // How far it had come is recorded, and the next one goes on from there.
+    let recorded = system.store.progress().await.unwrap();
+    assert_eq!(recorded[&0], 21, "{recorded:?}");
+    system.publish(topic::EVENTS, 0, &batch(vec![call("b", 22, Channel::Api, 1)])).await;
+    system.start();
+    system.becomes("sessions", 2).await;
+    system.becomes("llm_calls", 23).await;
+    system.stop().await;
+}
