@@ -69,12 +69,6 @@ impl Builder {
         self
     }
 
-    /// Starts the conditions of a subquery whose opening stands in the text so far.
-    fn nested(mut self) -> Self {
-        self.filtered = false;
-        self
-    }
-
     /// Binds a value that the text refers to.
     fn bind(mut self, name: &'static str, value: Param) -> Self {
         debug_assert!(self.params.iter().all(|(bound, _)| *bound != name), "{name} is bound twice");

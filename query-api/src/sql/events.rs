@@ -87,11 +87,20 @@ impl Payload {
     }
 }
 
-/// The sort key begins with the table's own (project, hour), so the engine reads the newest (oldest) hours and stops.
-const NEWEST_FIRST: &str = "
-ORDER BY toStartOfHour(timestamp) DESC, timestamp DESC, log_partition DESC, log_offset DESC, log_index DESC";
-const OLDEST_FIRST: &str = "
-ORDER BY toStartOfHour(timestamp), timestamp, log_partition, log_offset, log_index";
+/// The hour as the table's own sort key has it: with it in front, the engine reads the newest (oldest) hours and stops.
+macro_rules! hour {
+    () => {
+        "intDiv(toUnixTimestamp64Nano(timestamp), 3600000000000)"
+    };
+}
+
+const NEWEST_FIRST: &str = concat!(
+    "\nORDER BY ",
+    hour!(),
+    " DESC, timestamp DESC, log_partition DESC, log_offset DESC, log_index DESC"
+);
+const OLDEST_FIRST: &str =
+    concat!("\nORDER BY ", hour!(), ", timestamp, log_partition, log_offset, log_index");
 
 /// Events within the range, in the order asked for, from after the last one shown.
 pub(crate) fn events(

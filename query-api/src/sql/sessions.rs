@@ -29,8 +29,6 @@ const COLUMNS: &str = "SELECT
 FROM sessions";
 
 /// Sessions that were active within the range, newest first; `after` is the start and id of the last one shown.
-///
-/// The ids are chosen first, by light columns alone; only then are the nested calls read that the counts come from.
 pub(crate) fn sessions(
     project_id: &str,
     range: TimeRange,
@@ -38,11 +36,8 @@ pub(crate) fn sessions(
     after: Option<&(i64, String)>,
     limit: u32,
 ) -> Statement {
-    let mut chosen = Builder::select(COLUMNS)
+    let mut query = Builder::select(COLUMNS)
         .project(project_id)
-        .and("session_id IN (SELECT session_id FROM sessions")
-        .nested()
-        .and("project_id = {project:String}")
         .range(
             concat!(
                 "started_at < fromUnixTimestamp64Nano({to_ns:Int64}, 'UTC') AND ",
@@ -56,7 +51,7 @@ pub(crate) fn sessions(
         .and_some("status = {status:String}", "status", filter.status.as_deref())
         .and_some("has(sources, {source:String})", "source", filter.source.as_deref());
     if let Some((started_ns, session_id)) = after {
-        chosen = chosen
+        query = query
             .and(concat!(
                 "(started_at, session_id) < ",
                 "(fromUnixTimestamp64Nano({after_ns:Int64}, 'UTC'), {after_id:String})"
@@ -64,11 +59,7 @@ pub(crate) fn sessions(
             .bind("after_ns", Param::Int(*started_ns))
             .bind("after_id", Param::Text(session_id.clone()));
     }
-    chosen
-        .push("\nORDER BY started_at DESC, session_id DESC")
-        .limit(limit)
-        .push(")\nORDER BY started_at DESC, session_id DESC")
-        .build()
+    query.push("\nORDER BY started_at DESC, session_id DESC").limit(limit).build()
 }
 
 /// One session.

@@ -178,7 +178,7 @@ impl Service {
             .iter()
             .map(|group| GroupHour {
                 key: group.key.clone(),
-                hour: seconds(group.session.started_at) / 3_600 * 3_600,
+                hour: i32::try_from(group.session.started_at.div_euclid(3_600 * S)).unwrap(),
                 received_day: seconds(NOON) / 86_400 * 86_400,
             })
             .collect();
