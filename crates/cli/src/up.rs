@@ -95,6 +95,8 @@ struct StartedEngines {
 impl Up {
     pub(crate) async fn run(self) -> anyhow::Result<()> {
         let settings = self.config.load()?;
+        // Before anything is started: a misspelt key must not cost the start of two engines.
+        StandaloneConfig::from_settings(&settings)?;
         let telemetry: TelemetryConfig = settings.section(TelemetryConfig::SECTION)?;
         let metrics = init_telemetry(&telemetry).map_err(anyhow::Error::msg)?;
         let shutdown = Shutdown::new();
