@@ -52,8 +52,9 @@ fn every_command_explains_itself() -> Result<()> {
 }
 
 #[test]
-fn a_bad_configuration_ends_with_64_and_names_the_key() -> Result<()> {
+fn a_bad_configuration_ends_with_64_and_names_the_key_before_anything_is_started() -> Result<()> {
     let folder = tempfile::tempdir()?;
+    let data = folder.path().join("data");
     let sections = [
         ("fleetlog-ingest-gateway", "gateway"),
         ("fleetlog-processor", "processor"),
@@ -63,24 +64,23 @@ fn a_bad_configuration_ends_with_64_and_names_the_key() -> Result<()> {
     for (service, section) in sections {
         let file = folder.path().join(format!("{section}.toml"));
         std::fs::write(&file, format!("[{section}]\nno_such_key = 1\n"))?;
-        let tries: [(&str, &[&str]); 3] = [
+        let tries: [(&str, &[&str]); 4] = [
+            (service, &[]),
             (service, &["--check-config"]),
             ("fleetlog", &["check-config"]),
-            ("fleetlog", &["up", "--ephemeral"]),
+            ("fleetlog", &["up"]),
         ];
         for (program, arguments) in tries {
             let output = run(program, |command| {
-                command.args(arguments).arg("--config").arg(&file);
+                command.args(arguments).arg("--config").arg(&file).current_dir(folder.path());
             })?;
-            ensure!(
-                output.status.code() == Some(BAD_CONFIG),
-                "{program} {arguments:?}: {}\n{}",
-                output.status,
-                text(&output)
-            );
-            ensure!(text(&output).contains("no_such_key"), "{program} {arguments:?}: {}", text(&output));
+            let said = text(&output);
+            let code = output.status.code();
+            ensure!(code == Some(BAD_CONFIG), "{program} {arguments:?}: {}\n{said}", output.status);
+            ensure!(said.contains("no_such_key"), "{program} {arguments:?}: {said}");
         }
     }
+    ensure!(!data.exists(), "`fleetlog up` began to make its data folder");
     Ok(())
 }
 
