@@ -36,12 +36,17 @@ struct Inner {
     /// There while every table is proved to be confined; without it nothing is read (INV-10).
     reader: watch::Receiver<Option<Reader>>,
     admission: Admission,
-    /// `derived_through` as it was last read, and when.
-    derived: Mutex<Option<(Stopwatch, i64)>>,
+    derived: Mutex<Option<Derived>>,
+}
+
+/// `derived_through` as it was last read.
+struct Derived {
+    read: Stopwatch,
+    through_ns: Option<i64>,
 }
 
 /// How old `derived_through` may be. It only ever grows, so an older one promises less and never too much.
-const DERIVED_MAX_AGE: Duration = Duration::from_millis(500);
+const DERIVED_MAX_AGE: Duration = Duration::from_secs(1);
 /// How long an answer waits for `derived_through` before it goes without.
 const DERIVED_WITHIN: Duration = Duration::from_secs(1);
 
@@ -117,22 +122,28 @@ impl Api {
     /// what the statement sees.
     pub(crate) async fn derived(&self) -> Currency {
         let mut last = self.0.derived.lock().await;
-        if let Some((read, through)) = *last
-            && read.elapsed() < DERIVED_MAX_AGE
-        {
-            return Currency::derived(Some(through));
+        let known = last.as_ref().and_then(|last| last.through_ns);
+        if last.as_ref().is_none_or(|last| last.read.elapsed() >= DERIVED_MAX_AGE) {
+            // What failed is not tried again at once either, or everybody would wait for it in turn.
+            let through_ns = self.read_derived().await.or(known);
+            *last = Some(Derived { read: Stopwatch::now(), through_ns });
+            return Currency::derived(through_ns);
         }
-        let Ok(reader) = self.reader() else { return Currency::derived(None) };
+        Currency::derived(known)
+    }
+
+    async fn read_derived(&self) -> Option<i64> {
+        let reader = self.reader().ok()?;
         match tokio::time::timeout(DERIVED_WITHIN, reader.store().derived_through()).await {
-            Ok(Ok(through)) => {
-                *last = Some((Stopwatch::now(), through));
-                Currency::derived(Some(through))
-            }
+            Ok(Ok(through_ns)) => Some(through_ns),
             Ok(Err(error)) => {
                 tracing::warn!(%error, "derived_through cannot be read");
-                Currency::derived(None)
+                None
             }
-            Err(_) => Currency::derived(last.map(|(_, through)| through)),
+            Err(_) => {
+                tracing::warn!(within = ?DERIVED_WITHIN, "derived_through was not read in time");
+                None
+            }
         }
     }
 

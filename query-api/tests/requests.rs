@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::time::Duration;
+
 use fleetlog_query_api::QueryConfig;
 use support::{NOON, S, event, service};
 
@@ -85,4 +87,37 @@ async fn a_query_that_costs_too_much_is_refused_with_a_reason() {
     assert_eq!(answer.refused(413), "query_limit");
     assert!(answer.text.contains("shorter range"), "{}", answer.text);
     service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_that_leaves_gives_its_place_back() {
+    let query = QueryConfig { project_statements_max: 1, project_queue_max: 1, ..QueryConfig::default() };
+    let Some(service) = service(query).await else { return };
+    service.engine.pause();
+    let first = {
+        let (url, client) = (service.url.clone(), reqwest::Client::new());
+        let request = client.get(format!("{url}/v1/events")).bearer_auth("viewer-p");
+        tokio::task::JoinSet::from_iter([async move { request.send().await.map(|_| ()) }])
+    };
+    let busy = async || service.ask("viewer-p", "/v1/events?limit=1").await.status == 429;
+    within_a_while(async || tokio::time::timeout(BRIEFLY, busy()).await == Ok(true)).await;
+    // Nothing but its caller's leaving can end the first: the engine stands still.
+    drop(first);
+    within_a_while(async || tokio::time::timeout(BRIEFLY, busy()).await != Ok(true)).await;
+    service.engine.resume();
+    within_a_while(async || service.ask("viewer-p", "/v1/events").await.status == 200).await;
+    service.stop().await;
+}
+
+/// Longer than a refusal takes, and no measure of anything else.
+const BRIEFLY: Duration = Duration::from_millis(500);
+
+/// Waits for a condition, with a deadline.
+async fn within_a_while(holds: impl AsyncFn() -> bool) {
+    let waiting = async {
+        while !holds().await {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), waiting).await.unwrap();
 }
