@@ -5,7 +5,7 @@ mod support;
 use std::time::Duration;
 
 use fleetlog_query_api::QueryConfig;
-use support::{NOON, S, event, service};
+use support::{NOON, S, event, service, within_a_while};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_silently_ignored() {
@@ -111,13 +111,3 @@ async fn a_caller_that_leaves_gives_its_place_back() {
 
 /// Longer than a refusal takes, and no measure of anything else.
 const BRIEFLY: Duration = Duration::from_millis(500);
-
-/// Waits for a condition, with a deadline.
-async fn within_a_while(holds: impl AsyncFn() -> bool) {
-    let waiting = async {
-        while !holds().await {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(30), waiting).await.unwrap();
-}

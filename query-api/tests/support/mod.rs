@@ -155,12 +155,7 @@ impl Service {
     }
 
     pub async fn until_ready(&self) {
-        let ready = async {
-            while self.ask_openly("/readyz").await.status != 200 {
-                tokio::task::yield_now().await;
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(30), ready).await.unwrap();
+        within_a_while(async || self.ask_openly("/readyz").await.status == 200).await;
     }
 
     /// Stores events as the records `offset` of partition 0 and derives nothing.
@@ -306,4 +301,14 @@ pub fn tool(key: &str, timestamp: i64, status: &'static str) -> Tool {
         tool_name: "Bash".to_owned(),
         ..Tool::default()
     }
+}
+
+/// Waits for a condition, with a deadline.
+pub async fn within_a_while(holds: impl AsyncFn() -> bool) {
+    let waiting = async {
+        while !holds().await {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), waiting).await.unwrap();
 }
