@@ -3,8 +3,9 @@
 mod support;
 
 use fleetlog_query_api::QueryConfig;
-use fleetlog_schemas::EventType;
 use fleetlog_schemas::event::Status;
+use fleetlog_schemas::record::DeadReason;
+use fleetlog_schemas::{DeadLetter, EventType};
 use support::{NOON, S, call, event, service, session, tool};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -161,5 +162,33 @@ async fn sessions_and_usage_add_up_exactly() {
     assert_eq!((rows[0]["agent"].as_str(), rows[0].get("user")), (Some("main"), None));
     let empty = service.ask("viewer-p", "/v1/usage?model=none").await.good();
     assert_eq!((empty["data"].as_array().unwrap().len(), &empty["totals"]["calls"]), (0, &0.into()));
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dead_letters_are_listed_with_their_reasons() {
+    let Some(service) = service(QueryConfig::default()).await else { return };
+    let letters: Vec<_> = (0..5_u8)
+        .map(|n| DeadLetter {
+            project_id: if n < 4 { "p" } else { "q" }.to_owned(),
+            reason: if n == 0 { DeadReason::Poison } else { DeadReason::Undecodable },
+            message: format!("letter {n}"),
+            stage: "processor".to_owned(),
+            received_at: NOON - 3_600 * S,
+            failed_at: NOON - i64::from(n) * 1_800 * S,
+            request_id: format!("request-{n}"),
+            raw_index: -1,
+            ..DeadLetter::default()
+        })
+        .collect();
+    service.store_dead_letters(&letters).await;
+
+    let rows = service.all("admin-p", "/v1/dead-letters?limit=3").await;
+    let messages: Vec<_> = rows.iter().map(|row| row["message"].as_str().unwrap()).collect();
+    assert_eq!(messages, ["letter 0", "letter 1", "letter 2", "letter 3"]);
+    assert_eq!((&rows[0]["reason"], &rows[0]["raw_index"]), (&"poison".into(), &(-1).into()));
+    assert_eq!(service.all("admin-p", "/v1/dead-letters?reason=poison").await.len(), 1);
+    assert_eq!(service.all("admin-p", "/v1/dead-letters?request=request-2").await.len(), 1);
+    assert_eq!(service.all("admin-p", "/v1/dead-letters?from=now-1h&to=now").await.len(), 2);
     service.stop().await;
 }

@@ -69,7 +69,7 @@ pub(crate) struct DeadLetterParams {
     request: Option<String>,
 }
 
-/// Dead letters received in a range of time, newest first.
+/// Dead letters given up in a range of time, newest first.
 #[utoipa::path(
     get,
     path = "/v1/dead-letters",
@@ -96,7 +96,6 @@ pub(crate) async fn list(
     };
     let statement = sql::dead_letters(caller.project_id(), plan.range, &filter, plan.after, plan.fetch());
     let rows = api.rows::<DeadLetter>(&caller, statement).await?;
-    let key =
-        |row: &DeadLetter| EventKey(row.received_at.0, row.log_partition, row.log_offset, row.log_index);
+    let key = |row: &DeadLetter| EventKey(row.failed_at.0, row.log_partition, row.log_offset, row.log_index);
     Ok(Json(plan.page(rows, key, api.facts())))
 }

@@ -13,7 +13,7 @@ pub(crate) struct DeadLetterFilter {
     pub(crate) request: Option<String>,
 }
 
-/// Dead letters received within the range, newest first. The original bytes are not in the table.
+/// Dead letters given up within the range, newest first. The original bytes are not in the table.
 pub(crate) fn dead_letters(
     project_id: &str,
     range: TimeRange,
@@ -28,19 +28,19 @@ pub(crate) fn dead_letters(
 FROM dead_letters",
     )
     .project(project_id)
-    .range(within!("received_at"), range)
+    .range(within!("failed_at"), range)
     .and_any("reason IN {reasons:Array(String)}", "reasons", &filter.reasons)
     .and_some("request_id = {request:String}", "request", filter.request.as_deref());
-    if let Some(EventKey(received_ns, partition, offset, index)) = after {
+    if let Some(EventKey(failed_ns, partition, offset, index)) = after {
         query = query
-            .and("(received_at, log_partition, log_offset, log_index) < (fromUnixTimestamp64Nano({after_ns:Int64}, 'UTC'), {after_partition:Int64}, {after_offset:Int64}, {after_index:UInt64})")
-            .bind("after_ns", Param::Int(received_ns))
+            .and("(failed_at, log_partition, log_offset, log_index) < (fromUnixTimestamp64Nano({after_ns:Int64}, 'UTC'), {after_partition:Int64}, {after_offset:Int64}, {after_index:UInt64})")
+            .bind("after_ns", Param::Int(failed_ns))
             .bind("after_partition", Param::Int(i64::from(partition)))
             .bind("after_offset", Param::Int(offset))
             .bind("after_index", Param::UInt(u64::from(index)));
     }
     query
-        .push("\nORDER BY received_at DESC, log_partition DESC, log_offset DESC, log_index DESC")
+        .push("\nORDER BY toStartOfHour(failed_at) DESC, failed_at DESC, log_partition DESC, log_offset DESC, log_index DESC")
         .limit(limit)
         .build()
 }

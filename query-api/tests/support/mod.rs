@@ -15,7 +15,7 @@ use fleetlog_runtime::{Clock, Deps, Health, Shutdown, TelemetryConfig, init_tele
 use fleetlog_schemas::control::Role;
 use fleetlog_schemas::ddl::{DatabaseName, users_config_xml};
 use fleetlog_schemas::id::{Key128, NanoUsd};
-use fleetlog_schemas::{AgentEvent, EventType, topic};
+use fleetlog_schemas::{AgentEvent, DeadLetter, EventType, topic};
 use fleetlog_store::derived::{DerivedGroup, GroupHour, GroupKey, Progress as Derived};
 use fleetlog_store::{
     Attempt, Call, Contribution, FactRange, GroupKind, Located, Session, Store, StoreConfig, Tool, UsageRow,
@@ -165,6 +165,18 @@ impl Service {
         let located =
             events.iter().zip(0..).map(|(event, index)| (Located { partition: 0, offset, index }, event));
         self.store.insert_events(&range, &attempt, located).await.unwrap();
+    }
+
+    /// Stores dead letters as the records of partition 0 from offset 0.
+    pub async fn store_dead_letters(&self, letters: &[DeadLetter]) {
+        let last = i64::try_from(letters.len()).unwrap() - 1;
+        let range = FactRange { topic: topic::DEAD, partition: 0, first: 0, last };
+        let attempt = Attempt { number: 1, insert_before_ms: self.store.now_ms().await.unwrap() + 30_000 };
+        let located = letters
+            .iter()
+            .zip(0..)
+            .map(|(letter, offset)| (Located { partition: 0, offset, index: 0 }, letter));
+        self.store.insert_dead_letters(&range, &attempt, located).await.unwrap();
     }
 
     /// Derives sessions as the aggregator would, and says that everything up to `offset` is derived.
