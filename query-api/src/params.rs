@@ -32,9 +32,9 @@ pub(crate) struct NoParams {}
 #[into_params(parameter_in = Query)]
 pub(crate) struct ListParams {
     /// Start of the time range: RFC 3339, epoch milliseconds, or relative (`now-6h`; units s, m, h, d, w).
-    /// By default one day before its end.
+    /// By default one day ago, or one day before `to`.
     pub(crate) from: Option<String>,
-    /// End of the time range, not included. By default now.
+    /// End of the time range, not included. By default shortly after now, so that events of clocks ahead of ours show.
     pub(crate) to: Option<String>,
     /// Most rows on the page.
     #[param(value_type = Option<u32>)]

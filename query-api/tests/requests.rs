@@ -54,7 +54,8 @@ async fn the_description_names_exactly_what_is_served() {
         for (method, operation) in methods.as_object().unwrap() {
             let parameters = operation["parameters"].as_array();
             let names = parameters.into_iter().flatten().map(|parameter| parameter["name"].as_str().unwrap());
-            listed.push(format!("{method} {path}({})", names.collect::<Vec<_>>().join(", ")));
+            let id = operation["operationId"].as_str().unwrap();
+            listed.push(format!("{id}: {method} {path}({})", names.collect::<Vec<_>>().join(", ")));
         }
     }
     insta::assert_snapshot!(listed.join("\n"));

@@ -169,6 +169,7 @@ type CallKey = (i64, String);
 #[utoipa::path(
     get,
     path = "/v1/sessions/{id}/calls",
+    operation_id = "session_calls",
     tag = "sessions",
     params(("id" = String, Path, description = "The session's id."), PageParams),
     responses(
@@ -193,6 +194,7 @@ pub(crate) async fn llm(
 #[utoipa::path(
     get,
     path = "/v1/sessions/{id}/tools",
+    operation_id = "session_tools",
     tag = "sessions",
     params(("id" = String, Path, description = "The session's id."), PageParams),
     responses(

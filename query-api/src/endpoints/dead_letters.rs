@@ -73,6 +73,7 @@ pub(crate) struct DeadLetterParams {
 #[utoipa::path(
     get,
     path = "/v1/dead-letters",
+    operation_id = "list_dead_letters",
     tag = "operation",
     params(DeadLetterParams, ListParams),
     responses(

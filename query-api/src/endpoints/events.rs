@@ -301,6 +301,7 @@ pub(crate) fn payload(include: Option<&str>) -> Result<Payload, QueryError> {
 #[utoipa::path(
     get,
     path = "/v1/events",
+    operation_id = "list_events",
     tag = "events",
     params(EventParams, ListParams),
     responses(
@@ -366,6 +367,7 @@ impl EventHint {
 #[utoipa::path(
     get,
     path = "/v1/events/{id}",
+    operation_id = "get_event",
     tag = "events",
     params(("id" = String, Path, description = "The event's id."), EventHint),
     responses(

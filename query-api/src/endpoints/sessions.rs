@@ -120,6 +120,7 @@ impl SessionParams {
 #[utoipa::path(
     get,
     path = "/v1/sessions",
+    operation_id = "list_sessions",
     tag = "sessions",
     params(SessionParams, ListParams),
     responses(
@@ -147,6 +148,7 @@ pub(crate) async fn list(
 #[utoipa::path(
     get,
     path = "/v1/sessions/{id}",
+    operation_id = "get_session",
     tag = "sessions",
     params(("id" = String, Path, description = "The session's id.")),
     responses(

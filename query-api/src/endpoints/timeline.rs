@@ -43,6 +43,7 @@ pub(crate) struct Bounds {
 #[utoipa::path(
     get,
     path = "/v1/sessions/{id}/timeline",
+    operation_id = "session_timeline",
     tag = "sessions",
     params(("id" = String, Path, description = "The session's id."), TimelineParams, ListParams),
     responses(

@@ -226,6 +226,7 @@ fn step_s(text: &str) -> Option<u32> {
 #[utoipa::path(
     get,
     path = "/v1/usage",
+    operation_id = "usage",
     tag = "usage",
     params(UsageParams, ListParams),
     responses(
