@@ -113,9 +113,12 @@ impl Up {
             started = self.start_engines(&settings, &data, ports) => started?,
             () = shutdown.triggered() => bail!("interrupted while starting"),
         };
+        // A name makes this process the same group member after a crash: it gets its partitions back at once.
+        let instance = settings.text("kafka.instance_id").unwrap_or_else(|| "standalone".to_owned());
         let listen = |port: u16| format!("{}:{port}", Ipv4Addr::LOCALHOST);
         let settings = settings.with([
             ("kafka.brokers", engines.brokers.clone()),
+            ("kafka.instance_id", instance),
             ("clickhouse.url", engines.clickhouse_url.clone()),
             ("gateway.listen", listen(ports.ingest)),
             ("query.listen", listen(ports.query)),
