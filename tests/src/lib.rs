@@ -19,7 +19,7 @@ mod wait;
 pub use clickhouse::ClickHouse;
 pub use client::{Answer, Client};
 pub use fixture::fixture;
-pub use process::{Process, descendants, is_alive, peak_memory, program, run};
+pub use process::{Process, command_line, descendants, is_alive, peak_memory, program, run, signal_process};
 pub use project::{Project, create_key};
 pub use python::clickhouse_connect;
 pub use suite::{Suite, say};

@@ -230,6 +230,20 @@ pub fn is_alive(pid: u32) -> bool {
     stat(pid).is_some_and(|fields| fields.first().is_some_and(|state| state != "Z" && state != "X"))
 }
 
+/// The command line of a process; empty when it does not run.
+pub fn command_line(pid: u32) -> String {
+    let raw = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    String::from_utf8_lossy(&raw).replace('\0', " ")
+}
+
+/// Sends a signal to a descendant of a process of ours, as someone else would.
+///
+/// # Errors
+/// When there is no such process.
+pub fn signal_process(pid: u32, signal: Signal) -> Result<()> {
+    Ok(kill_process(pid_of(pid).context("not a process number")?, signal)?)
+}
+
 /// The largest resident set that a process ever had, bytes.
 ///
 /// # Errors
