@@ -42,6 +42,7 @@ async fn filters_select_and_the_payload_comes_only_when_asked_for() {
     odd.tool_name = "Bash".to_owned();
     odd.trace_id = "abc".to_owned();
     odd.agent_id = "agent-1".to_owned();
+    odd.data = r#"{"text":"needle7 in the Haystack\nSecond line\t\"quoted\""}"#.to_owned();
     let old = fleetlog_schemas::AgentEvent { timestamp: NOON - 80 * 86_400 * S, ..event("p", "old", 1) };
     let events = [event("p", "s", 1), event("p", "s", 2), odd, old];
     service.store_events(0, &events).await;
@@ -66,6 +67,7 @@ async fn filters_select_and_the_payload_comes_only_when_asked_for() {
         ("name=api_request&source=claude-code&user=", 3),
         ("search=needle7", 1),
         ("search=HAYSTACK%20needle7", 1),
+        ("search=second%20Quoted", 1),
         ("search=needle", 0),
         ("search=%27)%20OR%201%3D1", 0),
     ] {

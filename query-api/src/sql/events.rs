@@ -156,8 +156,7 @@ fn filtered(query: Builder, filter: &EventFilter) -> Builder {
         .and_some("source = {source:String}", "source", filter.source.as_deref())
         .and_some("tool_name = {tool:String}", "tool", filter.tool.as_deref())
         .and_some("user_id = {user:String}", "user", filter.user.as_deref())
-        // The index is over lower(data); the same expression is what makes the engine use it.
-        .and_some("hasAllTokens(lower(data), lower({search:String}))", "search", filter.search.as_deref())
+        .and_some("hasAllTokens(data_words, lower({search:String}))", "search", filter.search.as_deref())
 }
 
 /// The stored rows of one event id: more than one when its sender repeated it. The earliest stored is the one shown.
