@@ -159,4 +159,12 @@ mod tests {
         let b = Fingerprint::of("e", "p", [("a", "bc")]);
         assert_ne!(a, b);
     }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_makes_decoding_panic(text in ".*", bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..99)) {
+            let _refused = Cursor::<Key>::decode(&text, print("p")).is_err();
+            let _refused = Cursor::<Key>::decode(&URL_SAFE_NO_PAD.encode(bytes), print("p")).is_err();
+        }
+    }
 }

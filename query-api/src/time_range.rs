@@ -216,4 +216,18 @@ mod tests {
         let before_epoch = TimeRange { from_ns: -1, to_ns: 1 }.aligned(60);
         assert_eq!(before_epoch, TimeRange { from_ns: -60 * NS_PER_S, to_ns: 60 * NS_PER_S });
     }
+
+    proptest::proptest! {
+        #[test]
+        fn whatever_is_asked_for_a_range_that_is_given_is_within_its_policy(
+            from in "(now|)([-+ ]?[0-9]{0,12}[smhdw]?)|.*",
+            to in "(now|)([-+ ]?[0-9]{0,12}[smhdw]?)",
+            now in proptest::num::i64::ANY,
+        ) {
+            if let Ok(range) = TimeRange::resolve(Some(&from), Some(&to), now, POLICY) {
+                let length = i128::from(range.to_ns) - i128::from(range.from_ns);
+                proptest::prop_assert!(length > 0 && length <= 32 * 24 * i128::from(HOUR));
+            }
+        }
+    }
 }

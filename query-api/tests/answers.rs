@@ -5,7 +5,7 @@ mod support;
 use fleetlog_query_api::QueryConfig;
 use fleetlog_schemas::event::Status;
 use fleetlog_schemas::record::DeadReason;
-use fleetlog_schemas::{DeadLetter, EventType};
+use fleetlog_schemas::{AgentEvent, DeadLetter, EventType};
 use support::{NOON, S, call, event, service, session, tool};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -30,6 +30,18 @@ async fn pages_show_every_event_once_and_in_order() {
         ids.dedup();
         assert_eq!((rows.len(), ids.len()), (40, 40), "{path}");
     }
+    // One event with an absurd time makes a session decades long; it hides nothing, and is found where it claims to be.
+    let old = AgentEvent { timestamp: -10 * 365 * 86_400 * S, ..event("p", "s", 99) };
+    service.store_events(1, std::slice::from_ref(&old)).await;
+    let mut long = session("p", "s", old.timestamp, &[], &[]);
+    long.session.ended_at = NOON;
+    service.derive(&[long], 1).await;
+    let rows = service.all("viewer-p", "/v1/sessions/s/timeline?limit=30").await;
+    assert_eq!((rows.len(), &rows[0]["id"]), (41, &old.event_id.into()));
+    assert_eq!(
+        service.all("viewer-p", "/v1/events?from=1960-01-01T00:00:00Z&to=1960-02-01T00:00:00Z").await.len(),
+        1
+    );
     service.stop().await;
 }
 
@@ -43,7 +55,7 @@ async fn filters_select_and_the_payload_comes_only_when_asked_for() {
     odd.trace_id = "abc".to_owned();
     odd.agent_id = "agent-1".to_owned();
     odd.data = r#"{"text":"needle7 in the Haystack\nSecond line\t\"quoted\""}"#.to_owned();
-    let old = fleetlog_schemas::AgentEvent { timestamp: NOON - 80 * 86_400 * S, ..event("p", "old", 1) };
+    let old = AgentEvent { timestamp: NOON - 80 * 86_400 * S, ..event("p", "old", 1) };
     let events = [event("p", "s", 1), event("p", "s", 2), odd, old];
     service.store_events(0, &events).await;
 
