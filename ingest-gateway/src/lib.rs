@@ -18,7 +18,6 @@ pub mod metrics;
 mod pipeline;
 mod publish;
 mod receive;
-mod server;
 mod split;
 mod throttle;
 
@@ -27,7 +26,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use fleetlog_log::{Admin, ControlView, KafkaConfig, LogError, Producer};
-use fleetlog_runtime::{Deps, Readiness, Shutdown, Supervisor, admin_router};
+use fleetlog_runtime::{Deps, HttpBounds, Readiness, Shutdown, Supervisor, admin_router, serve_http};
 use fleetlog_schemas::topic;
 use tokio::net::TcpListener;
 
@@ -39,7 +38,6 @@ use crate::check::Limits;
 use crate::metrics::Meters;
 use crate::pipeline::{Gateway, Log};
 use crate::receive::BodyBounds;
-use crate::server::ConnectionBounds;
 use crate::throttle::RefusalLog;
 
 /// A gateway whose address is taken and that does not serve yet; connections wait meanwhile.
@@ -87,7 +85,7 @@ impl Bound {
     pub async fn serve(self, shutdown: Shutdown) -> Result<(), GatewayError> {
         let Self { listener, local_addr, gateway, config, deps } = self;
         let budget = Duration::from_millis(config.gateway.shutdown_budget_ms);
-        let bounds = ConnectionBounds {
+        let bounds = HttpBounds {
             connections: config.gateway.connections_max,
             header_timeout: Duration::from_millis(config.gateway.header_timeout_ms),
             drain: budget,
@@ -97,7 +95,10 @@ impl Bound {
         tracing::info!(address = %local_addr, "serving ingest");
 
         let mut tasks = Supervisor::new(shutdown.clone());
-        tasks.spawn("ingest listener", server::serve(listener, app, bounds, shutdown.clone()));
+        tasks.spawn(
+            "ingest listener",
+            serve_http(listener, app, bounds, metrics::CONNECTIONS, shutdown.clone()),
+        );
         let following = follow_log(config.kafka, Arc::clone(&gateway), readiness, shutdown);
         tasks.spawn("ingest keys", following);
         // The listener keeps the budget itself and reports what overran; the margin is for its own end.

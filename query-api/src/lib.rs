@@ -11,7 +11,6 @@ mod admission;
 mod answer;
 mod auth;
 mod config;
-mod connections;
 mod cursor;
 mod endpoints;
 mod error;
@@ -28,7 +27,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fleetlog_runtime::{Deps, Shutdown, Supervisor};
+use fleetlog_runtime::{Deps, HttpBounds, Shutdown, Supervisor, serve_http};
 use fleetlog_store::Store;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -39,7 +38,6 @@ pub use cursor::CursorError;
 pub use error::{QueryError, ServiceError};
 pub use time_range::RangeError;
 
-use connections::Bounds;
 use pipeline::Api;
 use server::LateKeys;
 
@@ -102,14 +100,14 @@ impl Bound {
         let limits = config.query.statement_limits();
         tasks.spawn("query_store", server::guard_reader(store, limits, sender, readiness, shutdown.clone()));
 
-        let bounds = Bounds {
+        let bounds = HttpBounds {
             connections: usize::try_from(config.query.connections_max).unwrap_or(usize::MAX),
             header_timeout: Duration::from_millis(config.query.header_timeout_ms),
             drain: Duration::from_millis(config.query.drain_ms),
         };
         let api = Api::new(config.query, deps.clock.clone(), keys, reader);
         let router = server::router(api, &deps);
-        tasks.spawn("query_http", connections::serve(listener, router, bounds, shutdown));
+        tasks.spawn("query_http", serve_http(listener, router, bounds, metrics::CONNECTIONS, shutdown));
         tracing::info!(%address, "query API is listening");
         // The listener keeps the budget itself; the margin is for its own end.
         Ok(tasks.join(bounds.drain + Duration::from_secs(2)).await?)

@@ -1,5 +1,6 @@
-//! Connections: accepting them, their time limits, and their end.
+//! An HTTP listener with bounds: how many connections, how long they may take to ask, and their end.
 //!
+//! A caller that leaves before its answer ends its connection, and with it the work that is done for it.
 //! A refusal may be sent before the body has been read. Closing the socket then would reset the connection, and the
 //! sender would lose the answer it is owed; so what still arrives is read and thrown away for a bounded while
 //! (RFC 9112, 9.6: "lingering close").
@@ -11,7 +12,6 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
-use fleetlog_runtime::Shutdown;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
@@ -23,7 +23,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
-use crate::metrics::CONNECTIONS;
+use crate::{Metric, Shutdown};
 
 /// How long, and for how many bytes, a finished connection is still read.
 const LINGER: Duration = Duration::from_secs(5);
@@ -31,23 +31,27 @@ const LINGER_MAX_BYTES: u64 = 256 * 1024 * 1024;
 /// After a failed accept (no file descriptors left, mostly), so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// The bounds of connections.
+/// The bounds of a listener.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct ConnectionBounds {
-    pub(crate) connections: usize,
-    pub(crate) header_timeout: Duration,
+pub struct HttpBounds {
+    /// Most connections open at a time; further ones wait in the operating system's queue.
+    pub connections: usize,
+    /// Longest wait for a request's head.
+    pub header_timeout: Duration,
     /// What requests under way have, once shutdown is asked for.
-    pub(crate) drain: Duration,
+    pub drain: Duration,
 }
 
-/// Serves until shutdown, then lets requests under way finish within their budget.
+/// Serves until shutdown, then lets requests under way finish within their budget. `open` is a gauge of the open
+/// connections.
 ///
 /// # Errors
 /// None today; the type is what a supervised task returns.
-pub(crate) async fn serve(
+pub async fn serve_http(
     listener: TcpListener,
     app: Router,
-    bounds: ConnectionBounds,
+    bounds: HttpBounds,
+    open: Metric,
     shutdown: Shutdown,
 ) -> io::Result<()> {
     let permits = Arc::new(Semaphore::new(bounds.connections));
@@ -71,7 +75,7 @@ pub(crate) async fn serve(
             }
         };
         while connections.try_join_next().is_some() {}
-        let (app, watcher, open) = (app.clone(), graceful.watcher(), Open::new(permit));
+        let (app, watcher, open) = (app.clone(), graceful.watcher(), Open::new(open, permit));
         connections.spawn(async move {
             connection(stream, app, bounds.header_timeout, watcher).await;
             drop(open);
@@ -92,8 +96,8 @@ struct Open {
 }
 
 impl Open {
-    fn new(permit: OwnedSemaphorePermit) -> Self {
-        let gauge = CONNECTIONS.gauge_handle();
+    fn new(metric: Metric, permit: OwnedSemaphorePermit) -> Self {
+        let gauge = metric.gauge_handle();
         gauge.increment(1.0);
         Self { gauge, _permit: permit }
     }
