@@ -76,7 +76,7 @@ impl DataFolder {
     pub(crate) fn note_started(&self, pid: u32) -> Result<()> {
         let path = self.pid_file();
         // Already ended: its exit is reported by whoever waits for it.
-        let Some(start_ticks) = start_ticks(pid) else { return Ok(()) };
+        let Some(Stat { start_ticks, .. }) = Stat::of(pid) else { return Ok(()) };
         let started = serde_json::to_vec(&Started { pid, start_ticks }).map_err(std::io::Error::from);
         fs::write(&path, started.context("encode", &path)?).context("write", &path)
     }
@@ -118,18 +118,40 @@ impl DataFolder {
     /// its command line.
     fn leftover(&self) -> Option<Started> {
         let noted: Started = serde_json::from_slice(&fs::read(self.pid_file()).ok()?).ok()?;
+        let stat = Stat::of(noted.pid)?;
         let command_line = fs::read(format!("/proc/{}/cmdline", noted.pid)).ok()?;
         let ours = self.path.as_os_str().as_encoded_bytes();
-        let is_ours = command_line.windows(ours.len()).any(|window| window == ours);
-        (is_ours && start_ticks(noted.pid) == Some(noted.start_ticks)).then_some(noted)
+        // A killed process loses its memory first, command line included, and its ports and files with its last
+        // thread: until then it is still in the way.
+        let is_ending = command_line.is_empty() && (!stat.is_zombie || stat.threads > 1);
+        let is_ours = is_ending || command_line.windows(ours.len()).any(|window| window == ours);
+        (is_ours && stat.start_ticks == noted.start_ticks).then_some(noted)
     }
 }
 
-/// When a process began, in clock ticks since boot; `None` when there is no such process.
-fn start_ticks(pid: u32) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The second field is the program's name in parentheses and may hold anything; the start is field 22.
-    stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
+/// What `/proc/PID/stat` says about a process.
+struct Stat {
+    /// Its first thread has ended; others may still run.
+    is_zombie: bool,
+    /// Its threads, the first one included even when that has ended.
+    threads: u32,
+    /// When it began, in clock ticks since boot.
+    start_ticks: u64,
+}
+
+impl Stat {
+    /// `None` when there is no such process.
+    fn of(pid: u32) -> Option<Self> {
+        let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // The second field is the program's name in parentheses and may hold anything; what follows it begins with
+        // field 3, see proc(5).
+        let fields: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();
+        Some(Self {
+            is_zombie: *fields.first()? == "Z",
+            threads: fields.get(17)?.parse().ok()?,
+            start_ticks: fields.get(19)?.parse().ok()?,
+        })
+    }
 }
 
 #[cfg(test)]
