@@ -225,9 +225,14 @@ fn parent(pid: u32) -> Option<u32> {
     stat(pid)?.get(1)?.parse().ok()
 }
 
-/// Whether a process runs; one that only waits to be reaped does not.
+/// Whether a process runs; one that only waits to be reaped does not. One whose first thread has ended still does
+/// while it has others: its ports and files go with the last.
 pub fn is_alive(pid: u32) -> bool {
-    stat(pid).is_some_and(|fields| fields.first().is_some_and(|state| state != "Z" && state != "X"))
+    stat(pid).is_some_and(|fields| {
+        let ended = fields.first().is_some_and(|state| state == "Z" || state == "X");
+        let threads = fields.get(17).and_then(|count| count.parse::<u32>().ok()).unwrap_or_default();
+        !ended || threads > 1
+    })
 }
 
 /// The command line of a process; empty when it does not run.
