@@ -14,16 +14,17 @@ config_section! {
         /// Whether migrations are applied at start; otherwise `fleetlog migrate` has to be run before.
         pub migrate_at_start: bool = true,
         /// A partition's range is closed once it has this many rows.
-        pub batch_max_rows: usize = 50_000,
+        pub batch_max_rows: usize = 20_000,
         /// A partition's range is closed once its records have this many bytes; with the number of partitions it
         /// bounds the memory.
-        pub batch_max_bytes: usize = 32 * 1024 * 1024,
+        pub batch_max_bytes: usize = 16 * 1024 * 1024,
         /// Shortest time between two inserts of a partition, milliseconds. Stretched so that all partitions together
         /// make at most about 4 inserts a second.
         pub batch_wait_ms: u64 = 1000,
         /// Shortest time between two recomputations, milliseconds.
         pub derive_interval_ms: u64 = 500,
-        /// Share of the time that recomputing may take, percent; ClickHouse works about as long.
+        /// Share of the time that recomputing may take while much is being stored, percent; ClickHouse works about
+        /// as long. Twice that while little is.
         pub derive_share_percent: u32 = 33,
         /// Most groups recomputed under one version.
         pub derive_max_groups: usize = 2000,
@@ -68,7 +69,7 @@ impl Config {
             ("aggregator.batch_max_bytes", own.batch_max_bytes, 1..=96 * 1024 * 1024),
             ("aggregator.derive_max_groups", own.derive_max_groups, 1..=100_000),
             ("aggregator.derive_max_pending", own.derive_max_pending, 1..=10_000_000),
-            ("aggregator.derive_share_percent", own.derive_share_percent as usize, 1..=100),
+            ("aggregator.derive_share_percent", own.derive_share_percent as usize, 1..=50),
         ] {
             if !range.contains(&value) {
                 let message = format!("{value} is not within {}..={}", range.start(), range.end());

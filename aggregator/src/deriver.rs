@@ -5,6 +5,7 @@
 //! a new version; one that is killed leaves versions that the next one replaces.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -14,6 +15,7 @@ use fleetlog_store::derived::{DerivedGroup, GroupFilter, GroupHour, GroupKey, Pr
 use fleetlog_store::{GroupKind, Store, StoreError};
 use tokio::sync::Notify;
 
+use crate::batch::Closed;
 use crate::config::AggregatorConfig;
 use crate::derive::derive;
 use crate::facts::Facts;
@@ -26,6 +28,8 @@ const BACKOFF_MAX: Duration = Duration::from_secs(10);
 const GAP_ROWS: usize = 20_000;
 /// Hours known to be recorded. A forgotten one is recorded again, which is harmless.
 const KNOWN_HOURS: usize = 200_000;
+/// From this many rows a second on, storing has the first right to ClickHouse.
+const BUSY_ROWS_PER_SECOND: f64 = 2000.0;
 
 /// What partitions tell the deriver. Cheap to clone.
 #[derive(Clone)]
@@ -33,6 +37,8 @@ pub(crate) struct Deriver {
     touched: Arc<Mutex<Touched>>,
     /// Partitions assigned whose progress is not looked up yet, with the offset up to which they are stored.
     arrivals: Arc<Mutex<HashMap<i32, i64>>>,
+    /// Rows stored by this process.
+    rows: Arc<AtomicU64>,
     wake: Arc<Notify>,
 }
 
@@ -41,6 +47,7 @@ impl Deriver {
         Self {
             touched: Arc::new(Mutex::new(Touched::new(config.derive_max_pending))),
             arrivals: Arc::default(),
+            rows: Arc::default(),
             wake: Arc::default(),
         }
     }
@@ -60,7 +67,9 @@ impl Deriver {
     }
 
     /// A range is stored and touches these groups.
-    pub(crate) fn stored(&self, partition: i32, first: i64, last: i64, touches: Vec<GroupHour>) {
+    pub(crate) fn stored(&self, partition: i32, closed: Closed, touches: Vec<GroupHour>) {
+        let Closed { first, last, rows } = closed;
+        self.rows.fetch_add(rows as u64, Ordering::Relaxed);
         // Until its progress is known, all a partition says is how far it is stored: the rest is looked up.
         let waits = match lock(&self.arrivals).get_mut(&partition) {
             Some(stored) => {
@@ -93,7 +102,7 @@ pub(crate) async fn run_deriver(
     let mut task = Task { deriver, store, config, known_hours: HashSet::new(), recorded: HashMap::new() };
     let mut backoff = BACKOFF_START;
     loop {
-        let started = Instant::now();
+        let (started, rows) = (Instant::now(), task.deriver.rows.load(Ordering::Relaxed));
         let step = tokio::select! {
             step = task.step() => step,
             () = shutdown.triggered() => return Ok(()),
@@ -101,7 +110,8 @@ pub(crate) async fn run_deriver(
         let rest = match step {
             Ok(()) => {
                 backoff = BACKOFF_START;
-                task.rest(started.elapsed())
+                let stored = task.deriver.rows.load(Ordering::Relaxed) - rows;
+                task.rest(started.elapsed(), stored)
             }
             Err(error) => {
                 lock(&task.deriver.touched).failed();
@@ -134,9 +144,10 @@ struct Task {
 }
 
 impl Task {
-    /// How long to leave ClickHouse to others after working for `worked`.
-    fn rest(&self, worked: Duration) -> Duration {
-        let share = self.config.derive_share_percent.clamp(1, 100);
+    /// How long to leave ClickHouse to others after working for `worked`, while `stored` rows were stored.
+    fn rest(&self, worked: Duration, stored: u64) -> Duration {
+        let busy = stored as f64 > BUSY_ROWS_PER_SECOND * worked.as_secs_f64();
+        let share = self.config.derive_share_percent.clamp(1, 50) * if busy { 1 } else { 2 };
         let others = worked * (100 - share) / share;
         others.max(Duration::from_millis(self.config.derive_interval_ms).saturating_sub(worked))
     }
@@ -231,7 +242,10 @@ impl Task {
             // The clock is read before the facts are: the highest version has seen the most (design: versions).
             let version = self.store.next_version().await?;
             let filter = self.store.group_filter(kind, keys).await?;
-            let summaries = self.store.summaries(&filter).await?;
+            let mut summaries = self.store.summaries(&filter).await?;
+            // Neighbours in the order of `events` together, so that each portion reads a part of it and not all.
+            summaries
+                .sort_unstable_by(|a, b| (&a.project_id, &a.group_id).cmp(&(&b.project_id, &b.group_id)));
             for portion in portions(summaries, self.config.derive_max_sightings) {
                 let groups = self.derive_portion(&filter, portion).await?;
                 self.store.write_groups(&groups, version).await?;

@@ -197,7 +197,7 @@ async fn settle<F: Facts>(
     metrics::ROWS.add_for("topic", F::TOPIC, closed.rows as u64);
     metrics::RANGES.add_for("topic", F::TOPIC, 1);
     if F::TOPIC == topic::EVENTS {
-        shared.deriver.stored(range.partition, range.first, range.last, facts.touched());
+        shared.deriver.stored(range.partition, closed, facts.touched());
     }
     // Kafka commits name the next record, hence +1.
     match lease.commit(range.last + 1, "").await {

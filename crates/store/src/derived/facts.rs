@@ -17,8 +17,10 @@ pub struct GroupFilter {
     pub hours: Vec<i32>,
 }
 
-/// What a group's events say together. Every column is a minimum, a maximum, a set or a count of distinct events, so
-/// neither order nor repetition of events can change it.
+/// What a group's events say together. Every column that is derived from is a minimum, a maximum, a set or a count of
+/// distinct events, so neither order nor repetition of events can change it.
+///
+/// Events are told apart by half of their key, which halves the cost of the query: 64 random bits among one group's.
 #[derive(Clone, Debug, clickhouse::Row, serde::Deserialize)]
 pub struct Summary {
     /// Project.
@@ -43,7 +45,7 @@ pub struct Summary {
     pub error_count: u64,
     /// Distinct prompts.
     pub prompt_count: u64,
-    /// Distinct events that report a call to a model or a tool.
+    /// Events that report a call to a model or a tool, repeats included: how many rows reading them will give.
     pub sighting_count: u64,
     /// Names of agents, sorted, at most 100.
     pub agents: Vec<String>,
@@ -210,14 +212,15 @@ impl Store {
                min(received_at) AS first_received_at, max(received_at) AS last_received_at, \
                toUnixTimestamp64Nano(maxIf(timestamp, type = 'session.end')) AS last_end_at, \
                toUnixTimestamp64Nano(maxIf(timestamp, type IN ('session.start', 'user.prompt'))) AS last_begin_at, \
-               uniqExact(dedup_key) AS event_count, \
-               uniqExactIf(dedup_key, type = 'error' OR (status = 'error' AND NOT ({SIGHTING}))) AS error_count, \
-               uniqExactIf(dedup_key, type = 'user.prompt') AS prompt_count, \
-               uniqExactIf(dedup_key, {SIGHTING}) AS sighting_count, \
-               arraySort(groupUniqArrayIf(100)(toString(agent_name), agent_name != '')) AS agents, \
-               arraySort(groupUniqArrayIf(100)(toString(user_id), user_id != '')) AS users, \
-               arraySort(groupUniqArrayIf(100)(toString(host), host != '')) AS hosts, \
-               arraySort(groupUniqArrayIf(100)(toString(source), source != '')) AS sources \
+               uniqExact(toUInt64(dedup_key)) AS event_count, \
+               uniqExactIf(toUInt64(dedup_key), type = 'error' OR (status = 'error' AND NOT ({SIGHTING}))) \
+                 AS error_count, \
+               uniqExactIf(toUInt64(dedup_key), type = 'user.prompt') AS prompt_count, \
+               countIf({SIGHTING}) AS sighting_count, \
+               arraySort(arrayFilter(x -> x != '', groupUniqArray(100)(agent_name))) AS agents, \
+               arraySort(arrayFilter(x -> x != '', groupUniqArray(100)(user_id))) AS users, \
+               arraySort(arrayFilter(x -> x != '', groupUniqArray(100)(host))) AS hosts, \
+               arraySort(arrayFilter(x -> x != '', groupUniqArray(100)(source))) AS sources \
              FROM {db}.events WHERE {facts} GROUP BY project_id, group_id",
             group = group_expression(filter.kind),
             db = self.database(),
