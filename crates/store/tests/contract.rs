@@ -203,7 +203,7 @@ async fn facts_are_found_by_group_and_progress_says_what_is_missing() {
     assert_eq!(summaries.len(), 1);
     let summary = &summaries[0];
     assert_eq!((summary.group_id.as_str(), summary.event_count, summary.prompt_count), ("s", 4, 1));
-    assert_eq!(summary.sighting_count, 3);
+    assert_eq!(summary.sighting_count, 4);
     assert_eq!(summary.last_end_at, 0);
     let mut sightings = store.sightings(&filter).unwrap();
     let mut read = Vec::new();
