@@ -75,11 +75,12 @@ impl<'de> Deserialize<'de> for Key128 {
 pub struct NanoUsd(pub i64);
 
 impl NanoUsd {
-    /// The nearest amount to a number of dollars, or `None` when it is not finite or out of range.
+    /// The nearest amount to a number of dollars, or `None` when it is negative, not finite or out of range: nobody is
+    /// paid for a call, and one absurd report must not lower a bill.
     pub fn from_usd(usd: f64) -> Option<Self> {
         let nanos = (usd * 1e9).round();
         // 2^63 is exactly representable as f64, so the comparison is exact.
-        (nanos.is_finite() && nanos.abs() < 9_223_372_036_854_775_808.0).then_some(Self(nanos as i64))
+        (0.0..9_223_372_036_854_775_808.0).contains(&nanos).then_some(Self(nanos as i64))
     }
 
     /// The amount in dollars, for display.
@@ -121,5 +122,6 @@ mod tests {
         assert_eq!(NanoUsd(call.0 * 8).as_usd(), 0.021_144);
         assert_eq!(NanoUsd::from_usd(f64::NAN), None);
         assert_eq!(NanoUsd::from_usd(1e300), None);
+        assert_eq!(NanoUsd::from_usd(-1.0), None);
     }
 }

@@ -4,7 +4,7 @@ use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use fleetlog_log::{Admin, ControlWriter, KafkaConfig};
 use fleetlog_runtime::{Clock, Secret, Settings};
-use fleetlog_schemas::control::{ApiKey, Project, Role};
+use fleetlog_schemas::control::{ApiKey, PresentedKey, Project, Role};
 
 use crate::ConfigArgs;
 use crate::output::{note, say};
@@ -58,7 +58,7 @@ struct List {
 
 #[derive(Debug, Args)]
 struct Revoke {
-    /// Public id of the key: the part between the first two underscores
+    /// Public id of the key (the part between the first two underscores), or the whole key
     key_id: String,
 }
 
@@ -123,12 +123,14 @@ impl List {
 
 impl Revoke {
     async fn run(self, writer: &ControlWriter, clock: &Clock) -> anyhow::Result<()> {
-        match writer.revoke_key(&self.key_id, clock.now_ms()).await? {
+        // The whole key is welcome too, but its secret must not be said again.
+        let key_id = PresentedKey::parse(&self.key_id).map_or(self.key_id.as_str(), |key| key.key_id);
+        match writer.revoke_key(key_id, clock.now_ms()).await? {
             Some(key) => {
                 note(&format!("revoked key {} of project {:?}", key.key_id, key.project_id));
                 Ok(())
             }
-            None => bail!("there is no key {:?}; `fleetlog keys list` shows all", self.key_id),
+            None => bail!("there is no key {key_id:?}; `fleetlog keys list` shows all"),
         }
     }
 }

@@ -1,9 +1,13 @@
 //! What the commands print: results on stdout, everything else on stderr.
 
-/// Prints a result.
-#[expect(clippy::print_stdout, reason = "a command's result belongs on stdout")]
+use std::io::Write as _;
+
+/// Prints a result. When nobody reads any more (`… | head`), the command ends quietly.
 pub(crate) fn say(line: &str) {
-    println!("{line}");
+    let mut stdout = std::io::stdout().lock();
+    if writeln!(stdout, "{line}").and_then(|()| stdout.flush()).is_err() {
+        std::process::exit(0);
+    }
 }
 
 /// Prints what is not a result: progress, hints.

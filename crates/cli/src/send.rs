@@ -72,7 +72,7 @@ impl Send {
             bar.finish_and_clear();
             match shipped {
                 Ok(outcome) => {
-                    rejected += outcome.rejected;
+                    rejected += outcome.rejected + outcome.refused_before;
                     report(file, &outcome);
                 }
                 Err(e) => {
@@ -126,7 +126,12 @@ fn show(bar: &ProgressBar, progress: Progress) {
         }
         Progress::Waiting { pause } => {
             let pause = pause.max(Duration::from_millis(100));
-            bar.set_message(format!("the gateway is busy or away; trying again in {pause:.1?}"));
+            let message = format!("the gateway is busy or away; trying again in {pause:.1?}");
+            if bar.is_hidden() {
+                note(&message);
+            } else {
+                bar.set_message(message);
+            }
         }
     }
 }
@@ -138,6 +143,17 @@ fn report(file: &Path, outcome: &Outcome) {
         bytes => format!(" ({bytes} bytes were acknowledged by an earlier run)"),
     };
     say(&format!("{name}: {} accepted, {} refused{before}", outcome.accepted, outcome.rejected));
+    if outcome.refused_before > 0 {
+        note(&format!(
+            "  an earlier run had {} refused; --restart sends all of it again",
+            outcome.refused_before
+        ));
+    }
+    if !outcome.recognised {
+        note(
+            "  not recognised by its first line: kept line by line as it is; --format says what a file holds",
+        );
+    }
     for reason in &outcome.reasons {
         note(&format!("  {reason}"));
     }

@@ -16,6 +16,7 @@ use fleetlog_runtime::ErrorClass;
 pub(crate) enum Code {
     BadArguments,
     NotImplemented,
+    Readonly,
     LogicalError,
     SyntaxError,
     UnknownCompressionMethod,
@@ -40,6 +41,7 @@ impl Code {
             Self::SyntaxError => 62,
             Self::UnknownCompressionMethod => 89,
             Self::TooManySimultaneousQueries => 202,
+            Self::Readonly => 164,
             Self::SocketTimeout => 209,
             Self::NetworkError => 210,
             Self::QueryIdTaken => 216,
@@ -60,6 +62,7 @@ impl Code {
             Self::SyntaxError => "SYNTAX_ERROR",
             Self::UnknownCompressionMethod => "UNKNOWN_COMPRESSION_METHOD",
             Self::TooManySimultaneousQueries => "TOO_MANY_SIMULTANEOUS_QUERIES",
+            Self::Readonly => "READONLY",
             Self::SocketTimeout => "SOCKET_TIMEOUT",
             Self::NetworkError => "NETWORK_ERROR",
             Self::QueryIdTaken => "QUERY_WITH_SAME_ID_IS_ALREADY_RUNNING",

@@ -152,6 +152,59 @@ pub(crate) fn admit(analysis: Analysis, sql: &[u8], shape: &Shape) -> Result<(),
     inspect(sql)
 }
 
+/// Refuses what would lead a confined reader out of its rows: the row filters compare with the setting `log_comment`,
+/// and under `readonly=1` the engine protects it at the top of a statement only. A SETTINGS clause of a subquery is
+/// applied unchecked, parts and marks show values past the filters, and the engine's own tables show everybody's queries.
+///
+/// # Errors
+/// The request is confined (`readonly=1` and a `log_comment`), and its statement is more than a read of tables.
+pub(crate) fn admit_confined(
+    settings: &[(String, String)],
+    database: Option<&str>,
+    class: StatementClass,
+    sql: &[u8],
+) -> Result<(), ServerError> {
+    let last = |wanted: &str| {
+        settings.iter().rev().find(|(name, _)| name == wanted).map(|(_, value)| value.as_str())
+    };
+    if last("readonly") != Some("1") || last("log_comment").is_none_or(str::is_empty) {
+        return Ok(());
+    }
+    let engines_own =
+        |name: &str| name.eq_ignore_ascii_case("system") || name.eq_ignore_ascii_case("information_schema");
+    if !matches!(class, StatementClass::ReadOnly | StatementClass::Unknown) {
+        return Err(confined("a statement that changes anything"));
+    }
+    if database.is_some_and(engines_own) {
+        return Err(confined("the engine's own tables"));
+    }
+    let tokens: Vec<Token> = Lexer::new(sql).collect();
+    for (index, token) in tokens.iter().enumerate() {
+        let after = |ahead: usize| tokens.get(index + ahead).map(|token| token.kind);
+        if is_keyword(sql, token, "SETTINGS") && after(2) == Some(Kind::Symbol(b'=')) {
+            return Err(confined("settings within the statement"));
+        }
+        if is_keyword(sql, token, "PROCESSLIST") {
+            return Err(confined("the engine's own tables"));
+        }
+        let Some(name) = identifier(sql, token) else { continue };
+        if name == "log_comment" {
+            return Err(confined("the setting that confines it"));
+        }
+        if engines_own(&name) && after(1) == Some(Kind::Symbol(b'.')) {
+            return Err(confined("the engine's own tables"));
+        }
+        if name.to_ascii_lowercase().starts_with("mergetree") && after(1) == Some(Kind::Symbol(b'(')) {
+            return Err(confined(&format!("{name}()")));
+        }
+    }
+    Ok(())
+}
+
+fn confined(what: &str) -> ServerError {
+    ServerError::new(Code::Readonly, format_args!("Cannot use {what} in a reader confined to one project"))
+}
+
 /// Refuses parameters that would put a forbidden name into the statement.
 ///
 /// # Errors

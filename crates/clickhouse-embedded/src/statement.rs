@@ -135,6 +135,7 @@ fn execute(
     prepare(&mut session, limits, request, &statement.shape)?;
     let analysis = session.classify(statement.code())?;
     gate::admit(analysis, statement.code(), &statement.shape)?;
+    gate::admit_confined(&request.settings, request.database.as_deref(), analysis.class, statement.code())?;
     if analysis.class == StatementClass::Unknown {
         return Err(why_not_parsed(&mut session, &statement.sql, &statement.shape));
     }

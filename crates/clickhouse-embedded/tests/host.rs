@@ -164,6 +164,18 @@ async fn row_filter_confines_a_reader_whatever_it_asks() {
         "SET log_comment = ''",
         "INSERT INTO t VALUES ('p', 8)",
         "CREATE TABLE u ENGINE = Memory AS SELECT * FROM t",
+        // The engine itself lets all of these through under readonly=1.
+        "SELECT sum(a) FROM (SELECT * FROM t SETTINGS log_comment = 'q')",
+        "SELECT sum(a) FROM view(SELECT * FROM t SETTINGS log_comment = '')",
+        "WITH x AS (SELECT * FROM t SETTINGS `log_comment` = 'q') SELECT sum(a) FROM x",
+        "SELECT sum(a) FROM (SELECT * FROM t /**/ settings/**/max_threads = 1, log_comment = 'q')",
+        "SELECT 1 IN (SELECT a FROM t SETTINGS log_comment = 'q')",
+        "SELECT * FROM mergeTreeIndex('fleetlog', 't')",
+        "SELECT * FROM system.parts",
+        "SELECT query FROM `system`.processes",
+        "SHOW PROCESSLIST",
+        "KILL QUERY WHERE 1",
+        "SYSTEM STOP MERGES",
     ] {
         let (status, text) = bridge.post(&reader, sql).await;
         assert!(status >= 400 && text.starts_with("Code: 164."), "{sql}: {status} {text}");

@@ -16,6 +16,9 @@ pub struct Checkpoint {
     pub offset: u64,
     /// Lines acknowledged.
     pub line: u64,
+    /// Records of them that the gateway refused for good.
+    #[serde(default)]
+    pub refused: u64,
     /// Hash of the file's first bytes: a file that was replaced is another file.
     pub head: u64,
     /// How many bytes `head` covers.
@@ -80,7 +83,7 @@ mod tests {
         let store = CheckpointStore::new(folder.path().join("state"));
         let path = Path::new("a.jsonl");
         let (head, head_len) = identify(b"first\nsecond\n");
-        let checkpoint = Checkpoint { path: path.into(), offset: 6, line: 1, head, head_len };
+        let checkpoint = Checkpoint { path: path.into(), offset: 6, line: 1, refused: 0, head, head_len };
         store.save("http://g", &checkpoint).unwrap();
         assert_eq!(store.load(path, "http://g", b"first\nsecond\nthird\n"), Some(checkpoint));
         assert_eq!(store.load(path, "http://g", b"other\nsecond\n"), None);

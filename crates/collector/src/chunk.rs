@@ -38,6 +38,28 @@ pub struct Chunk {
     pub lines: u64,
 }
 
+impl Chunk {
+    /// The chunk in two parts of about as many lines; itself when it has only one.
+    pub fn halves(&self) -> Vec<Self> {
+        let middle = (self.lines / 2) as usize;
+        let ends = self.body.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at + 1);
+        let Some(cut) = middle.checked_sub(1).and_then(|last| ends.clone().nth(last)) else {
+            return vec![self.clone()];
+        };
+        let (at, lines) = (self.start + cut as u64, middle as u64);
+        vec![
+            Self { body: self.body.slice(..cut), end: at, lines, ..self.clone() },
+            Self {
+                body: self.body.slice(cut..),
+                start: at,
+                first_line: self.first_line + lines,
+                lines: self.lines - lines,
+                ..self.clone()
+            },
+        ]
+    }
+}
+
 /// Reads chunk after chunk.
 #[derive(Debug)]
 pub struct ChunkReader<R> {

@@ -69,6 +69,10 @@ pub struct Outcome {
     pub reasons: Vec<String>,
     /// Bytes that an earlier run had shipped already.
     pub resumed_at: u64,
+    /// Records of that run that the gateway refused.
+    pub refused_before: u64,
+    /// Whether the bytes were recognised; what is not is kept as it is.
+    pub recognised: bool,
 }
 
 impl Outcome {
@@ -110,7 +114,12 @@ pub async fn ship_file(
     report(Progress::Started { size, offset: checkpoint.offset });
 
     let courier = Courier { client: client()?, options, target, framing, shutdown };
-    let mut outcome = Outcome { resumed_at: checkpoint.offset, ..Outcome::default() };
+    let mut outcome = Outcome {
+        resumed_at: checkpoint.offset,
+        refused_before: checkpoint.refused,
+        recognised: target != Target::Raw || options.target.is_some(),
+        ..Outcome::default()
+    };
     let mut chunks =
         ChunkReader::new(BufReader::new(file), framing, options.limits, checkpoint.offset, checkpoint.line);
     loop {
@@ -123,9 +132,16 @@ pub async fn ship_file(
             _ => unreadable(source),
         })?;
         let Some(chunk) = chunk else { return Ok(outcome) };
-        courier.deliver(&chunk, &checkpoint, &mut outcome, &mut report).await?;
+        let mut open = vec![chunk.clone()];
+        while let Some(part) = open.pop() {
+            if courier.deliver(&part, &checkpoint, &mut outcome, &mut report).await? == Delivered::Divide {
+                // The first half is to be sent first.
+                open.extend(part.halves().into_iter().rev());
+            }
+        }
         checkpoint.offset = chunk.end;
         checkpoint.line = chunk.first_line + chunk.lines;
+        checkpoint.refused = outcome.refused_before + outcome.rejected;
         if let Some(store) = &options.checkpoints {
             store.save(&options.url, &checkpoint).map_err(|source| ShipError::Checkpoint {
                 path: store.file_of(&checkpoint.path, &options.url),
@@ -173,6 +189,21 @@ struct ErrorBody {
     rejected: Vec<Rejected>,
 }
 
+/// What became of a chunk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Delivered {
+    /// It was taken, or refused for good.
+    Done,
+    /// It was refused as a whole: one of its lines may be to blame, which its parts will show.
+    Divide,
+}
+
+enum Verdict {
+    Delivered(Delivered),
+    /// Try again, after the pause the gateway asked for, if it did.
+    Again(Option<Duration>),
+}
+
 struct Courier<'a> {
     client: reqwest::Client,
     options: &'a Options,
@@ -189,7 +220,7 @@ impl Courier<'_> {
         file: &Checkpoint,
         outcome: &mut Outcome,
         report: &mut impl FnMut(Progress),
-    ) -> Result<(), ShipError> {
+    ) -> Result<Delivered, ShipError> {
         let mut pause = Duration::from_millis(200);
         loop {
             if self.shutdown.is_triggered() {
@@ -197,8 +228,8 @@ impl Courier<'_> {
             }
             let wait = match self.request(chunk, file).send().await {
                 Ok(answer) => match self.judge(answer, chunk, outcome).await? {
-                    None => return Ok(()),
-                    Some(asked) => asked.unwrap_or(pause),
+                    Verdict::Delivered(delivered) => return Ok(delivered),
+                    Verdict::Again(asked) => asked.unwrap_or(pause),
                 },
                 Err(e) if e.is_builder() => return Err(ShipError::Unusable(e.to_string())),
                 Err(e) => {
@@ -237,13 +268,12 @@ impl Courier<'_> {
         request.body(chunk.body.clone())
     }
 
-    /// `None`: the chunk is done with. `Some`: try again, after the pause the gateway asked for, if it did.
     async fn judge(
         &self,
         answer: reqwest::Response,
         chunk: &Chunk,
         outcome: &mut Outcome,
-    ) -> Result<Option<Option<Duration>>, ShipError> {
+    ) -> Result<Verdict, ShipError> {
         let status = answer.status();
         let retry_after =
             answer.headers().get("retry-after").and_then(|value| value.to_str().ok()?.parse().ok());
@@ -263,7 +293,7 @@ impl Courier<'_> {
                 if !body.partial_success.error_message.is_empty() {
                     outcome.reject(1, body.partial_success.error_message);
                 }
-                Ok(None)
+                Ok(Verdict::Delivered(Delivered::Done))
             }
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
                 Err(ShipError::Denied(format!("{status}: {message}")))
@@ -275,14 +305,17 @@ impl Courier<'_> {
             StatusCode::TOO_MANY_REQUESTS
             | StatusCode::BAD_GATEWAY
             | StatusCode::SERVICE_UNAVAILABLE
-            | StatusCode::GATEWAY_TIMEOUT => Ok(Some(retry_after.map(Duration::from_secs))),
+            | StatusCode::GATEWAY_TIMEOUT => Ok(Verdict::Again(retry_after.map(Duration::from_secs))),
             _ => {
+                let listed = body.error.as_ref().map_or(0, |error| error.rejected.len() as u64);
+                if listed == 0 && chunk.lines > 1 && self.framing == Framing::Lines {
+                    return Ok(Verdict::Delivered(Delivered::Divide));
+                }
                 // Sending it again cannot help: say so and go on with the rest of the file.
                 let lines =
                     format!("lines {}–{}", chunk.first_line + 1, chunk.first_line + chunk.lines.max(1));
-                let listed = body.error.map_or(0, |error| error.rejected.len() as u64);
                 outcome.reject(listed.max(chunk.lines.max(1)), format!("{lines}: {status}: {message}"));
-                Ok(None)
+                Ok(Verdict::Delivered(Delivered::Done))
             }
         }
     }
@@ -312,6 +345,9 @@ mod tests {
                 requests.push((key, String::new()));
                 return Err(StatusCode::SERVICE_UNAVAILABLE.as_u16())
                     .map_err(|code| axum::http::StatusCode::from_u16(code).unwrap());
+            }
+            if body.contains("TOO LARGE") {
+                return Err(StatusCode::PAYLOAD_TOO_LARGE);
             }
             let lines = body.lines().count();
             requests.push((key, body));
@@ -356,6 +392,25 @@ mod tests {
         let bodies: Vec<String> = requests.lock().unwrap().iter().map(|(_, body)| body.clone()).collect();
         assert_eq!(bodies.len(), 3);
         assert!(bodies[2].contains("\"3\""));
+    }
+
+    #[tokio::test]
+    async fn a_line_that_is_refused_takes_none_of_its_neighbours_with_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("a.jsonl");
+        let line = |n: usize| format!("{{\"type\":\"log\",\"id\":\"{n}\"}}\n");
+        let text: String =
+            (0..7).map(|n| if n == 4 { line(n).replace("log", "TOO LARGE") } else { line(n) }).collect();
+        std::fs::write(&file, text).unwrap();
+        let (url, requests) = gateway(usize::MAX).await;
+        let options = Options { limits: Limits::default(), ..options(url, folder.path()) };
+        let sent = ship_file(&file, &options, &Shutdown::new(), |_| {}).await.unwrap();
+        assert_eq!((sent.accepted, sent.rejected), (6, 1));
+        let stored: String = requests.lock().unwrap().iter().map(|(_, body)| body.clone()).collect();
+        assert_eq!(stored.lines().count(), 6);
+        assert!(sent.reasons[0].starts_with("lines 5–5: 413"), "{:?}", sent.reasons);
+        let again = ship_file(&file, &options, &Shutdown::new(), |_| {}).await.unwrap();
+        assert_eq!((again.accepted, again.refused_before), (0, 1), "a refusal is not forgotten");
     }
 
     #[tokio::test]

@@ -100,12 +100,20 @@ fn target_of(value: &Value) -> Target {
     } else if has(["resourceMetrics", "resource_metrics"]) {
         Target::OtlpMetrics
     } else if object.get("events").is_some_and(Value::is_array)
-        || object.get("type").and_then(Value::as_str).is_some_and(|word| EventType::parse(word).is_some())
+        || object.get("type").and_then(Value::as_str).is_some_and(|word| is_universal(word, object))
     {
         Target::Events
     } else {
         Target::Raw
     }
+}
+
+/// A word of ours, or a dotted one that could be the sender's own; not where the line has the marks of a coding agent's
+/// log, which is recognised further on.
+fn is_universal(word: &str, line: &serde_json::Map<String, Value>) -> bool {
+    let foreign = ["thread.", "turn.", "item."].iter().any(|prefix| word.starts_with(prefix))
+        || ["payload", "uuid", "part"].iter().any(|key| line.contains_key(*key));
+    !foreign && (EventType::parse(word).is_some() || word.contains('.'))
 }
 
 fn target_by_keys(text: &[u8]) -> Target {
@@ -126,7 +134,9 @@ mod tests {
 
     #[test]
     fn a_file_is_cut_by_what_it_holds() {
-        let cases: [(&[u8], (Framing, Target)); 8] = [
+        let cases: [(&[u8], (Framing, Target)); 10] = [
+            (b"{\"type\":\"deploy.done\"}\nbad line\n", (Framing::Lines, Target::Events)),
+            (b"{\"type\":\"turn.started\"}\n{}\n", (Framing::Lines, Target::Raw)),
             (b"{\"type\":\"log\"}\n{\"type\":\"log\"}\n", (Framing::Lines, Target::Events)),
             (b"{\"type\":\"log\"}", (Framing::Whole, Target::Events)),
             (b"[{\"type\":\"log\"}]", (Framing::Whole, Target::Events)),
