@@ -2,11 +2,11 @@
 //!
 //! Reads the events topic and the dead-letter topic. A partition's records are gathered into a range, the range is
 //! stored as one insert a table, and only then is its offset committed (INV-2). Then every group that the stored events
-//! name is recomputed from all of its facts ([`derive`]) and written under a new version. It never changes what an
+//! name is recomputed from all of its facts ([`mod@derive`]) and written under a new version. It never changes what an
 //! event says, and no number is ever added up from what was inserted.
 //!
 //! The cores are pure: the batcher (when a range is closed), the touched groups (what is to be recomputed, and how far
-//! the recomputation has come) and [`derive`]. `pipeline` shows how they are joined.
+//! the recomputation has come) and [`mod@derive`]. `pipeline` shows how they are joined.
 
 mod batch;
 mod config;

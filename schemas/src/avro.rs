@@ -1,6 +1,6 @@
 //! The wire encoding: Avro binary in single-object framing.
 //!
-//! The codec is generated from one field list per record ([`avro_record!`]) because the path through a generic
+//! The codec is generated from one field list per record (`avro_record!`) because the path through a generic
 //! value costs ten times as much (performance budget). The `.avsc` files under `avro/` are the published
 //! contract; `tests/avro.rs` proves, both ways and property-based, that this codec and apache-avro agree on them.
 //!
