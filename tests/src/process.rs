@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -40,7 +40,7 @@ pub fn program(name: &str) -> Result<PathBuf> {
 struct Lines(Arc<Mutex<VecDeque<String>>>);
 
 impl Lines {
-    fn collect(&self, stream: impl Read + Send + 'static) {
+    fn collect(&self, stream: impl Read + Send + 'static) -> JoinHandle<()> {
         let lines = self.clone();
         thread::spawn(move || {
             for line in BufReader::new(stream).lines().map_while(io::Result::ok) {
@@ -50,7 +50,7 @@ impl Lines {
                 }
                 kept.push_back(line);
             }
-        });
+        })
     }
 
     fn all(&self) -> Vec<String> {
@@ -65,6 +65,7 @@ pub struct Process {
     pid: u32,
     stdout: Lines,
     stderr: Lines,
+    readers: Vec<JoinHandle<()>>,
 }
 
 impl Process {
@@ -80,13 +81,12 @@ impl Process {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = spawn(command).with_context(|| format!("starting {name}"))?;
         let (stdout, stderr) = (Lines::default(), Lines::default());
-        if let Some(stream) = child.stdout.take() {
-            stdout.collect(stream);
-        }
-        if let Some(stream) = child.stderr.take() {
-            stderr.collect(stream);
-        }
-        Ok(Self { name: name.to_owned(), pid: child.id(), child: Mutex::new(child), stdout, stderr })
+        let readers = [
+            child.stdout.take().map(|stream| stdout.collect(stream)),
+            child.stderr.take().map(|stream| stderr.collect(stream)),
+        ];
+        let readers = readers.into_iter().flatten().collect();
+        Ok(Self { name: name.to_owned(), pid: child.id(), child: Mutex::new(child), stdout, stderr, readers })
     }
 
     /// The process number.
@@ -122,14 +122,16 @@ impl Process {
         }
     }
 
-    /// Waits for its end.
+    /// Waits for its end, and until all that it said has been read.
     ///
     /// # Errors
     /// When it still runs after `within`; its last words are part of the error.
     pub fn wait(&self, within: Duration) -> Result<ExitStatus> {
         let started = Instant::now();
         loop {
-            if let Some(status) = self.ended()? {
+            if let Some(status) = self.ended()?
+                && self.readers.iter().all(JoinHandle::is_finished)
+            {
                 return Ok(status);
             }
             if started.elapsed() > within {

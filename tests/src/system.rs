@@ -14,6 +14,9 @@ use crate::wait::eventually;
 /// How long a start may take. Engines that are not yet fetched are part of it.
 const START: Duration = Duration::from_secs(300);
 
+/// How long the output of a process that has ended is waited for.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
 /// What `fleetlog up` prints for machines.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Addresses {
@@ -90,6 +93,8 @@ impl System {
         let line = match ready.await? {
             Ok(line) => line,
             Err(status) => {
+                // Its last words may still be on their way; without them the status must do.
+                process.wait(LAST_WORDS).ok();
                 bail!("`fleetlog up` ended while starting ({status}):\n{}", process.stderr_tail())
             }
         };
