@@ -230,7 +230,9 @@ impl Task {
 
     /// Recomputes groups and returns how many events each has.
     async fn recompute(&mut self, taken: &[(GroupKey, Pending)]) -> Result<Vec<(GroupKey, u64)>, StoreError> {
+        let mut spent = Spent::new();
         self.remember_hours(taken).await?;
+        spent.on(|spent| &mut spent.hours_ms);
         let mut sizes = Vec::with_capacity(taken.len());
         let mut minutes = BTreeSet::new();
         for kind in [GroupKind::Session, GroupKind::Trace, GroupKind::Loose] {
@@ -246,9 +248,12 @@ impl Task {
             // Neighbours in the order of `events` together, so that each portion reads a part of it and not all.
             summaries
                 .sort_unstable_by(|a, b| (&a.project_id, &a.group_id).cmp(&(&b.project_id, &b.group_id)));
+            spent.on(|spent| &mut spent.summaries_ms);
             for portion in portions(summaries, self.config.derive_max_sightings) {
                 let groups = self.derive_portion(&filter, portion).await?;
+                spent.on(|spent| &mut spent.sightings_ms);
                 self.store.write_groups(&groups, version).await?;
+                spent.on(|spent| &mut spent.write_ms);
                 for group in groups {
                     for contribution in &group.contributions {
                         minutes.insert((group.key.project_id.clone(), contribution.minute));
@@ -258,6 +263,8 @@ impl Task {
             }
         }
         self.store.recompute_usage(&minutes).await?;
+        spent.on(|spent| &mut spent.usage_ms);
+        tracing::debug!(groups = sizes.len(), minutes = minutes.len(), ?spent, "recomputed");
         Ok(sizes)
     }
 
@@ -326,6 +333,37 @@ impl Task {
         self.store.record_progress(&news).await?;
         self.recorded.extend(news.iter().map(|news| (news.partition, news.derived_offset)));
         Ok(())
+    }
+}
+
+/// Where the time of a recomputation went, milliseconds.
+#[derive(Debug)]
+struct Spent {
+    since: Instant,
+    hours_ms: u128,
+    summaries_ms: u128,
+    sightings_ms: u128,
+    write_ms: u128,
+    usage_ms: u128,
+}
+
+impl Spent {
+    fn new() -> Self {
+        Self {
+            since: Instant::now(),
+            hours_ms: 0,
+            summaries_ms: 0,
+            sightings_ms: 0,
+            write_ms: 0,
+            usage_ms: 0,
+        }
+    }
+
+    /// Books the time since the last call.
+    fn on(&mut self, step: impl FnOnce(&mut Self) -> &mut u128) {
+        let now = Instant::now();
+        let elapsed = now.duration_since(std::mem::replace(&mut self.since, now)).as_millis();
+        *step(self) += elapsed;
     }
 }
 
