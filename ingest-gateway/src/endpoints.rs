@@ -94,6 +94,7 @@ fn raw_door(format: String, query: StreamQuery) -> Result<Door, Refusal> {
         session_id: query.session,
         model: query.model,
         cwd: query.cwd,
+        ..StreamContext::default()
     });
     Ok(Door { route: Route::Raw, format_hint: format, stream })
 }

@@ -304,8 +304,16 @@ avro_record! {
         pub token_basis: TokenBasis,
         /// What the counts describe.
         pub usage_role: UsageRole,
-        /// Sightings with the same non-empty key are the same call to a model.
+        /// Sightings with the same non-empty key are the same call to a model. A running total names its series here.
         pub llm_call_key: String,
+        /// Family of records whose channels share no id of a call (`codex`, `gemini`): of these the unit that is counted
+        /// is session × channel. Empty where the key is shared.
+        pub call_family: String,
+        /// Among the records of one family, channel and turn that state usage, those of the lowest precedence count.
+        pub precedence: u32,
+        /// Order among the records of one thing that is reported in pieces or again: the sender's time of writing in
+        /// nanoseconds, or a line number. Field by field the highest wins; 0 where the record is whole.
+        pub revision: i64,
         /// Cost the sender reported.
         pub cost_reported: Option<NanoUsd>,
         /// Cost computed from the price table.
@@ -381,8 +389,8 @@ macro_rules! text_columns {
 text_columns! {
     event_id, project_id, source, source_format, source_version, name, level, error_type, error_message, session_id,
     trace_id, span_id, parent_id, turn_id, request_id, tool_call_id, agent_id, parent_agent_id, agent_name, user_id,
-    host, provider, model, model_requested, finish_reason, llm_call_key, price_version, tool_name, tool_kind,
-    mcp_server, decision, file_path, unknown_reason,
+    host, provider, model, model_requested, finish_reason, llm_call_key, call_family, price_version, tool_name,
+    tool_kind, mcp_server, decision, file_path, unknown_reason,
 }
 
 #[cfg(test)]

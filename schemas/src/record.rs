@@ -38,6 +38,16 @@ avro_record! {
         pub model: String,
         /// Working directory named by the header.
         pub cwd: String,
+        /// Turn that the last line belongs to.
+        pub turn_id: String,
+        /// Provider of the model.
+        pub provider: String,
+        /// Program that wrote the stream.
+        pub source: String,
+        /// Version of that program.
+        pub version: String,
+        /// Agent whose stream it is, where the file is that of a sub-agent.
+        pub agent_id: String,
     }
 }
 

@@ -20,8 +20,8 @@ pub(crate) enum Door {
     Universal,
     /// An OTLP request.
     Otlp(Signal),
-    /// Nothing that is understood; its records are kept whole.
-    Opaque,
+    /// Lines or a document; each record's format is decided by itself.
+    Records,
 }
 
 impl Door {
@@ -32,9 +32,9 @@ impl Door {
             Route::OtlpTraces => Self::Otlp(Signal::Traces),
             Route::OtlpMetrics => Self::Otlp(Signal::Metrics),
             Route::Raw => match body.format_hint {
-                "" => otlp_request(body.bytes).map_or(Self::Opaque, Self::Otlp),
+                "" => otlp_request(body.bytes).map_or(Self::Records, Self::Otlp),
                 "universal" | crate::universal::FORMAT => Self::Universal,
-                hint => Signal::named(hint).map_or(Self::Opaque, Self::Otlp),
+                hint => Signal::named(hint).map_or(Self::Records, Self::Otlp),
             },
         }
     }

@@ -35,12 +35,26 @@ pub(crate) enum Layout {
     Array,
     /// The body is an object whose `events` is an array of records.
     Wrapped,
+    /// The body is an object; each element of its arrays of these names is a record.
+    Members(&'static [&'static str]),
     /// One record a line; blank lines are none.
     Lines,
 }
 
+/// Where the next record stands, as far as its layout has such places.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place<'a> {
+    /// On this line of the body, from 0, blank lines counted.
+    Line(i64),
+    /// In the array of this member, as do those after it until another is named.
+    Member(&'a str),
+}
+
 /// What reads the records of a body.
 pub(crate) trait RecordReader<'a> {
+    /// Takes note of where the next record stands.
+    fn at(&mut self, _place: Place<'_>) {}
+
     /// Reads exactly one value from the cursor.
     fn read(&mut self, cursor: &mut Cursor<'a>) -> Result<(), Fault>;
 
@@ -108,19 +122,16 @@ pub(crate) fn each_record<'a>(
         }
         Layout::Lines => {
             let mut quota = Quota::default();
-            for line in Lines(body) {
+            for (number, line) in lines(body) {
                 quota.take()?;
+                reader.at(Place::Line(number));
                 one_line(line, clean, reader);
             }
             return Ok(());
         }
-        Layout::Array => elements(&mut cursor, clean, reader)?,
-        Layout::Wrapped => cursor.object(|cursor, key| {
-            if key.text() == "events" && cursor.peek() == Some(b'[') {
-                return elements(cursor, clean, reader);
-            }
-            Ok(cursor.skip_value().map(|_| ())?)
-        })?,
+        Layout::Array => elements(&mut cursor, clean, &mut Quota::default(), reader)?,
+        Layout::Wrapped => members(&mut cursor, &["events"], clean, reader)?,
+        Layout::Members(names) => members(&mut cursor, names, clean, reader)?,
     }
     match cursor.peek() {
         None => Ok(()),
@@ -133,12 +144,30 @@ pub(crate) fn without_bom(body: &[u8]) -> &[u8] {
     body.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(body)
 }
 
-fn elements<'a>(
+/// Reads the arrays of these names within an object.
+fn members<'a>(
     cursor: &mut Cursor<'a>,
+    names: &[&str],
     clean: bool,
     reader: &mut impl RecordReader<'a>,
 ) -> Result<(), BadBody> {
     let mut quota = Quota::default();
+    cursor.object(|cursor, key| {
+        let key = key.text();
+        if names.contains(&&*key) && cursor.peek() == Some(b'[') {
+            reader.at(Place::Member(&key));
+            return elements(cursor, clean, &mut quota, reader);
+        }
+        Ok(cursor.skip_value().map(|_| ())?)
+    })
+}
+
+fn elements<'a>(
+    cursor: &mut Cursor<'a>,
+    clean: bool,
+    quota: &mut Quota,
+    reader: &mut impl RecordReader<'a>,
+) -> Result<(), BadBody> {
     cursor.array(|cursor| {
         quota.take()?;
         cursor.peek();
@@ -185,23 +214,21 @@ fn utf8(record: &[u8], clean: bool) -> Result<(), Fault> {
     }
 }
 
-/// The lines of a body that are not blank.
-pub(crate) struct Lines<'a>(pub(crate) &'a [u8]);
-
-impl<'a> Iterator for Lines<'a> {
-    type Item = &'a [u8];
-
-    fn next(&mut self) -> Option<&'a [u8]> {
-        while !self.0.is_empty() {
-            let end = memchr::memchr(b'\n', self.0).unwrap_or(self.0.len());
-            let (line, rest) = self.0.split_at(end);
-            self.0 = rest.get(1..).unwrap_or_default();
+/// The lines of a body that are not blank, with their numbers.
+fn lines(body: &[u8]) -> impl Iterator<Item = (i64, &[u8])> {
+    let (mut rest, mut number) = (body, -1);
+    std::iter::from_fn(move || {
+        while !rest.is_empty() {
+            let end = memchr::memchr(b'\n', rest).unwrap_or(rest.len());
+            let (line, after) = rest.split_at(end);
+            rest = after.get(1..).unwrap_or_default();
+            number += 1;
             if !line.trim_ascii().is_empty() {
-                return Some(line);
+                return Some((number, line));
             }
         }
         None
-    }
+    })
 }
 
 #[cfg(test)]

@@ -7,10 +7,10 @@ use fleetlog_schemas::record::Route;
 use thiserror::Error;
 
 use crate::detect::Door;
-use crate::framing::{self, Layout, RecordReader};
+use crate::framing::{self, RecordReader};
 use crate::json::{Cursor, Fault, Scalar};
 use crate::media::{Media, media};
-use crate::otlp;
+use crate::{otlp, records};
 
 /// A body as it stands after decompression, with what the sender said about it.
 #[derive(Clone, Copy, Debug)]
@@ -96,7 +96,7 @@ pub fn inspect(body: &Body<'_>, project_id: &str) -> Result<Inspection, BadBody>
             Ok(heads.seen)
         }
         Door::Otlp(signal) => otlp::inspect(signal, body),
-        Door::Opaque => Ok(Inspection { records: raw_records(body), rejected: Vec::new() }),
+        Door::Records => Ok(Inspection { records: raw_records(body), rejected: Vec::new() }),
     }
 }
 
@@ -113,16 +113,10 @@ fn raw_records(body: &Body<'_>) -> u32 {
         }
     }
     let mut count = Count::default();
-    match raw_layout(body) {
+    match records::layout(body) {
         Some(layout) if framing::each_record(body.bytes, layout, &mut count).is_ok() => count.0,
         _ => 1,
     }
-}
-
-/// How the records lie in a body of another format; `None` when it is one opaque record.
-pub(crate) fn raw_layout(body: &Body<'_>) -> Option<Layout> {
-    let lines = matches!(media(body.content_type), Ok(Media::Lines));
-    framing::layout(framing::without_bom(body.bytes), lines).ok()
 }
 
 /// The two members of a universal event that the gateway looks at.

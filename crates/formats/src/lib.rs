@@ -21,6 +21,7 @@ mod json;
 mod media;
 mod moment;
 mod otlp;
+mod records;
 mod tokens;
 mod tools;
 mod universal;
@@ -29,6 +30,7 @@ mod unknown;
 use detect::Door;
 pub use input::{Dead, Decoded, Eventless, Fate, Input, Undecodable};
 pub use inspect::{BadBody, Body, Inspection, Rejected};
+pub use records::follow;
 
 /// Decodes the payload of one raw record.
 ///
@@ -38,7 +40,7 @@ pub fn decode(input: &Input<'_>) -> Result<Decoded, Undecodable> {
     let mut decoded = match Door::of(&input.as_body()) {
         Door::Universal => universal::decode(input)?,
         Door::Otlp(signal) => otlp::decode(signal, input)?,
-        Door::Opaque => unknown::decode(input),
+        Door::Records => records::decode(input),
     };
     decoded.events.iter_mut().for_each(confine::confine);
     Ok(decoded)

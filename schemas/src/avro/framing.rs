@@ -51,9 +51,9 @@ macro_rules! published {
     )+};
 }
 published! {
-    RawBatch, "raw_batch.avsc", [];
-    AgentEvent, "agent_event.avsc", [];
-    EventBatch, "event_batch.avsc", [];
+    RawBatch, "raw_batch.avsc", ["raw_batch.v1.avsc"];
+    AgentEvent, "agent_event.avsc", ["agent_event.v1.avsc"];
+    EventBatch, "event_batch.avsc", ["event_batch.v1.avsc"];
     Settlement, "settlement.avsc", [];
     DeadLetter, "dead_letter.avsc", [];
 }
