@@ -293,6 +293,12 @@ object! { write_fields, FIELDS {
     "usageRole": UsageRole = |e| e.usage_role;
     /// Sightings with the same key are the same call to a model.
     "llmCallKey": &str = |e| e.llm_call_key.as_str();
+    /// Family of records whose channels share no id of a call.
+    "callFamily": &str = |e| e.call_family.as_str();
+    /// Among records of one family, channel and turn, the lowest counts.
+    "precedence": u64 = |e| u64::from(e.precedence);
+    /// Order among records of one thing; the highest wins field by field.
+    "revision": Option<Exact<i64>> = |e| (e.revision != 0).then_some(Exact(e.revision));
     /// Cost the sender reported.
     "costReported": Option<Usd> = |e| e.cost_reported.map(Usd);
     /// Cost computed from the price table.

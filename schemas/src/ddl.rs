@@ -146,6 +146,7 @@ pub const MIGRATIONS: &[Migration] = migrations![
     13 "0013_sessions",
     14 "0014_usage_1m",
     15 "0015_usage_1h",
+    16 "0016_events",
 ];
 
 /// Who may read a base table's rows.
