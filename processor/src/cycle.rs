@@ -1,28 +1,21 @@
-//! One cycle of one partition: read what is there, transform it, produce it, commit.
+//! One cycle of one partition: read what is there, transform it, write it.
 //!
-//! The offset moves only after everything the records became is acknowledged (INV-2), so a crash repeats a cycle and
-//! loses nothing. A cycle is what a Kafka transaction will span (INV-3): `produce` and `commit` are the two places that
-//! change then, and nothing else.
+//! What the records became and the offset that settles them go into one Kafka transaction (INV-3), so a crash repeats a
+//! cycle and neither loses nor doubles anything: what an aborted transaction wrote is seen by no reader.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use fleetlog_log::{
-    AssignedPartition, ControlView, Lease, LogError, Outgoing, Producer, Read, Record, Target,
-};
-use fleetlog_runtime::{Classified, Clock, Shutdown};
+use fleetlog_log::{AssignedPartition, ControlView, Lease, LogError, Read, Record, Transactor, Unit, Write};
+use fleetlog_runtime::{Clock, Shutdown};
 use fleetlog_schemas::event::{AgentEvent, EventType};
 use futures::FutureExt;
-use futures::future::join_all;
 
 use crate::config::ProcessorConfig;
 use crate::error::ProcessorError;
 use crate::metrics;
-use crate::pack::{Message, Partitions, pack};
+use crate::pack::{Partitions, pack};
 use crate::transform::{Transform, Transformed};
-
-const FIRST_RETRY: Duration = Duration::from_millis(50);
-const LAST_RETRY: Duration = Duration::from_secs(5);
 
 /// What the cycles of every partition share.
 #[derive(Clone)]
@@ -30,7 +23,7 @@ pub(crate) struct Shared {
     pub(crate) config: Arc<ProcessorConfig>,
     pub(crate) transform: Arc<Transform>,
     pub(crate) partitions: Partitions,
-    pub(crate) producer: Producer,
+    pub(crate) transactor: Transactor,
     pub(crate) control: ControlView,
     pub(crate) clock: Clock,
     pub(crate) shutdown: Shutdown,
@@ -86,15 +79,13 @@ impl Shared {
         Ok(Some(records))
     }
 
-    /// Transforms, produces and commits; `None` when the service ended or lost the partition before everything was
-    /// acknowledged.
+    /// Transforms, writes and commits; `None` when the partition was taken away before.
     async fn settle(&self, lease: &Lease, records: Vec<Record>) -> Result<Option<()>, ProcessorError> {
         let Some(last) = records.last().map(|record| record.position.offset) else { return Ok(Some(())) };
-        let messages = self.transform(records).await?;
-        if self.produce(lease, &messages).await?.is_none() {
-            return Ok(None);
-        }
-        match self.commit(lease, last).await {
+        let writes = self.transform(records).await?;
+        // Kafka's offsets name the next record, hence +1.
+        let unit = Unit { lease: lease.clone(), next_offset: last + 1, writes };
+        match self.transactor.commit(unit).await {
             Ok(()) => Ok(Some(())),
             // Another instance owns the partition by now and repeats the cycle.
             Err(LogError::NotOwner { .. }) => Ok(None),
@@ -102,7 +93,7 @@ impl Shared {
         }
     }
 
-    async fn transform(&self, records: Vec<Record>) -> Result<Vec<Message>, ProcessorError> {
+    async fn transform(&self, records: Vec<Record>) -> Result<Vec<Write>, ProcessorError> {
         let (transform, control) = (Arc::clone(&self.transform), self.control.clone());
         let (now_ns, partitions) = (self.clock.now_ns(), self.partitions);
         let target = self.config.message_target_bytes;
@@ -120,69 +111,9 @@ impl Shared {
             count(&done);
             pack(done, partitions, target)
         });
-        let messages = packed.await??;
+        let writes = packed.await??;
         metrics::TRANSFORM_SECONDS.record(started.elapsed().as_secs_f64());
-        Ok(messages)
-    }
-
-    /// Produces all messages and waits for their acknowledgements; tries again, all that is open, until shutdown or
-    /// until the partition is taken away: its next owner then repeats the cycle, and must not be kept waiting.
-    async fn produce(&self, lease: &Lease, messages: &[Message]) -> Result<Option<()>, ProcessorError> {
-        let mut open: Vec<&Message> = messages.iter().collect();
-        let mut pause = FIRST_RETRY;
-        loop {
-            let (unsent, problem) = self.try_produce(&open).await?;
-            let Some(problem) = problem else { return Ok(Some(())) };
-            tracing::warn!(error = %problem, open = unsent.len(), "the cycle's output is tried again");
-            metrics::PRODUCE_RETRIES.add(1);
-            open = unsent;
-            tokio::select! {
-                () = tokio::time::sleep(pause) => pause = (pause * 2).min(LAST_RETRY),
-                () = self.shutdown.triggered() => return Ok(None),
-                () = lease.revoked() => return Ok(None),
-            }
-        }
-    }
-
-    /// One try: what is not acknowledged, and why.
-    async fn try_produce<'a>(
-        &self,
-        messages: &[&'a Message],
-    ) -> Result<(Vec<&'a Message>, Option<LogError>), ProcessorError> {
-        let mut unsent = Vec::new();
-        let mut problem = None;
-        let mut deliveries = Vec::with_capacity(messages.len());
-        for message in messages {
-            let outgoing = Outgoing {
-                topic: message.topic,
-                target: Target::Partition(message.partition),
-                key: None,
-                payload: Some(&message.payload),
-            };
-            let enqueued = self.producer.enqueue(outgoing);
-            deliveries.push(async move {
-                match enqueued {
-                    Ok(delivery) => (*message, delivery.await.map(|_position| ())),
-                    Err(e) => (*message, Err(e)),
-                }
-            });
-        }
-        for (message, outcome) in join_all(deliveries).await {
-            match outcome {
-                Ok(()) => {}
-                Err(e) if e.class().is_retryable() => {
-                    unsent.push(message);
-                    problem = Some(e);
-                }
-                Err(e) => return Err(e.into()),
-            }
-        }
-        Ok((unsent, problem))
-    }
-
-    async fn commit(&self, lease: &Lease, last_offset: i64) -> Result<(), LogError> {
-        // Kafka commits name the next record, hence +1.
-        lease.commit(last_offset + 1, "").await
+        Ok(writes)
     }
 }
 

@@ -35,12 +35,6 @@ pub const CYCLE_SECONDS: Metric = Metric::histogram(
     "fleetlog_processor_cycle_seconds",
     "Time of one cycle from its first record read to its commit, seconds.",
 );
-/// Produce attempts that failed and were repeated.
-pub const PRODUCE_RETRIES: Metric = Metric::counter(
-    "fleetlog_processor_produce_retries_total",
-    "Times a cycle's output was not accepted or acknowledged by Kafka and was tried again.",
-);
-
 /// All of them, for the reference.
 pub const ALL: &[Metric] = &[
     RAW_RECORDS,
@@ -51,5 +45,4 @@ pub const ALL: &[Metric] = &[
     REDACTIONS,
     TRANSFORM_SECONDS,
     CYCLE_SECONDS,
-    PRODUCE_RETRIES,
 ];

@@ -3,23 +3,13 @@
 
 use std::collections::BTreeMap;
 
+use fleetlog_log::Write;
 use fleetlog_schemas::avro::{DecodeError, to_single_object};
 use fleetlog_schemas::event::AgentEvent;
 use fleetlog_schemas::record::EventBatch;
 use fleetlog_schemas::topic;
 
 use crate::transform::{Transformed, encoded_len};
-
-/// A message ready for the log.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Message {
-    /// Topic.
-    pub topic: &'static str,
-    /// Partition.
-    pub partition: i32,
-    /// Avro bytes.
-    pub payload: Vec<u8>,
-}
 
 /// How many partitions the topics have that the processor writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +31,7 @@ pub fn pack(
     transformed: Vec<Transformed>,
     partitions: Partitions,
     target_bytes: usize,
-) -> Result<Vec<Message>, DecodeError> {
+) -> Result<Vec<Write>, DecodeError> {
     let mut open: BTreeMap<i32, (EventBatch, usize)> = BTreeMap::new();
     let mut messages = Vec::new();
     for done in transformed {
@@ -62,7 +52,7 @@ pub fn pack(
         open.entry(settled_in).or_default().0.settlements.push(done.settlement);
         for dead in done.dead {
             let partition = topic::partition_of(&dead.project_id, b"", partitions.dead);
-            messages.push(Message { topic: topic::DEAD, partition, payload: to_single_object(&dead)? });
+            messages.push(Write { topic: topic::DEAD, partition, payload: to_single_object(&dead)? });
         }
     }
     for (partition, (batch, _)) in open {
@@ -77,8 +67,8 @@ fn begins_a_record(batch: &EventBatch, event: &AgentEvent) -> bool {
     batch.events.last().is_some_and(|last| place(last) != place(event))
 }
 
-fn message(partition: i32, batch: &EventBatch) -> Result<Message, DecodeError> {
-    Ok(Message { topic: topic::EVENTS, partition, payload: to_single_object(batch)? })
+fn message(partition: i32, batch: &EventBatch) -> Result<Write, DecodeError> {
+    Ok(Write { topic: topic::EVENTS, partition, payload: to_single_object(batch)? })
 }
 
 #[cfg(test)]
@@ -104,7 +94,7 @@ mod tests {
         }
     }
 
-    fn batches(messages: &[Message]) -> Vec<(i32, EventBatch)> {
+    fn batches(messages: &[Write]) -> Vec<(i32, EventBatch)> {
         let events = messages.iter().filter(|message| message.topic == topic::EVENTS);
         events.map(|message| (message.partition, from_single_object(&message.payload).unwrap())).collect()
     }

@@ -1,8 +1,8 @@
 //! The whole way of a raw record through the processor, on one screen:
 //!
 //! ```text
-//! raw topic ─▶ cycle of a partition: read ─▶ transform (decode, price, redact) ─▶ pack ─▶ produce ─▶ commit
-//!              bounds: cycle_max_records, cycle_max_bytes              events and dead-letter topics
+//! raw topic ─▶ cycle of a partition: read ─▶ transform (decode, price, redact) ─▶ pack ─▶ one Kafka transaction
+//!              bounds: cycle_max_records, cycle_max_bytes     events and dead-letter topics, the raw offset
 //! ```
 //!
 //! Partitions run side by side; within one, a cycle ends before the next begins, so what is in memory is one cycle a
@@ -10,7 +10,7 @@
 
 use std::sync::Arc;
 
-use fleetlog_log::{Admin, Consumer, ConsumerOptions, ControlView, Producer};
+use fleetlog_log::{Admin, Consumer, ConsumerOptions, ControlView, TransactionLog};
 use fleetlog_runtime::{Deps, Readiness, Shutdown, Supervisor, serve_admin};
 use fleetlog_schemas::topic;
 use futures::StreamExt;
@@ -36,7 +36,8 @@ pub(crate) async fn run(config: Config, deps: Deps, shutdown: Shutdown) -> Resul
     let prices = load_prices(&config)?;
     let redactor = Redactor::built_in()?;
     let Some(topics) = Admin::new(&config.kafka)?.wait_for_topics(&shutdown).await? else { return Ok(()) };
-    let producer = Producer::new(&config.kafka, topic::EVENTS_MAX_MESSAGE_BYTES)?;
+    let (transactor, transactions) =
+        TransactionLog::new(&config.kafka, &config.processor.group, topic::EVENTS_MAX_MESSAGE_BYTES);
     let (control, follower) = ControlView::open(&config.kafka)?;
     let transform = Transform {
         prices,
@@ -50,13 +51,14 @@ pub(crate) async fn run(config: Config, deps: Deps, shutdown: Shutdown) -> Resul
         config: Arc::new(config.processor),
         transform: Arc::new(transform),
         partitions: Partitions { events: topics.events, dead: topics.dead },
-        producer,
+        transactor,
         control,
         clock: deps.clock.clone(),
         shutdown: shutdown.clone(),
     };
     let consumer = Consumer::start(&config.kafka, ConsumerOptions::new(&shared.config.group, topic::RAW))?;
     let mut tasks = Supervisor::new(shutdown.clone());
+    tasks.spawn("transactions", transactions.run());
     tasks.spawn("control", follower.follow(shutdown.clone()));
     tasks.spawn("admin", serve_admin(config.admin, deps, shutdown));
     tasks.spawn("partitions", run_partitions(consumer, shared, ready));

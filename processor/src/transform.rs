@@ -12,7 +12,7 @@ use fleetlog_formats::{Decoded, Fate, Input};
 use fleetlog_schemas::avro::{Blob, from_single_object, to_single_object};
 use fleetlog_schemas::event::AgentEvent;
 use fleetlog_schemas::id::Position;
-use fleetlog_schemas::record::{DeadLetter, DeadReason, PieceCount, RawBatch, Settlement};
+use fleetlog_schemas::record::{DeadLetter, DeadReason, EventBatch, PieceCount, RawBatch, Settlement};
 use fleetlog_schemas::topic;
 
 use crate::pricing::PriceTable;
@@ -31,7 +31,7 @@ pub struct Transform {
     pub partitions: u32,
     /// Largest body after decompression, bytes.
     pub decoded_max_bytes: usize,
-    /// Largest encoded event, bytes; a larger one becomes a dead letter.
+    /// Largest encoding of one record's events, bytes; above it the record becomes a dead letter.
     pub event_max_bytes: usize,
 }
 
@@ -114,9 +114,11 @@ impl Transform {
                     done.redactions += u64::from(event.redactions);
                 }
             }
-            if let Some(event) = record.iter().find(|event| encoded_len(event) > self.event_max_bytes) {
+            // They travel in one message, so together they must fit into it.
+            let size: usize = record.iter().map(encoded_len).sum();
+            if size > self.event_max_bytes {
                 done.settlement.dead += 1;
-                done.dead.push(whole.of_event(event, self.event_max_bytes));
+                done.dead.extend(whole.of_events(record, self.event_max_bytes));
                 continue;
             }
             // All events of one record go where its first one goes, so that its fate is known in one place.
@@ -206,18 +208,19 @@ impl Obituary<'_> {
         }
     }
 
-    /// An event too large for its topic, compressed: what made it large is nearly always text.
-    fn of_event(self, event: &AgentEvent, limit: usize) -> DeadLetter {
-        let message = format!("the event is larger than {limit} bytes");
-        let mut bytes = to_single_object(event).unwrap_or_default();
+    /// A record's events, too large for their topic, compressed: what made them large is nearly always text.
+    fn of_events(self, events: Vec<AgentEvent>, limit: usize) -> Option<DeadLetter> {
+        let index = events.first()?.raw_index;
+        let message = format!("the record's events are larger than {limit} bytes");
+        let mut bytes = to_single_object(&EventBatch { events, settlements: Vec::new() }).unwrap_or_default();
         let mut encoding = "";
         if let Ok(packed) = zstd::encode_all(bytes.as_slice(), 3) {
             (bytes, encoding) = (packed, "zstd");
         }
-        DeadLetter {
-            content_type: "application/vnd.fleetlog.event+avro".to_owned(),
-            ..self.of_record(event.raw_index, DeadReason::EventTooLarge, message, bytes, encoding)
-        }
+        Some(DeadLetter {
+            content_type: "application/vnd.fleetlog.events+avro".to_owned(),
+            ..self.of_record(index, DeadReason::EventTooLarge, message, bytes, encoding)
+        })
     }
 
     fn letter(self, reason: DeadReason, message: String) -> DeadLetter {
@@ -353,7 +356,8 @@ mod tests {
         assert_eq!((done.settlement.dead, done.settlement.events), (1, 1));
         assert_eq!((done.dead[0].reason, done.dead[0].raw_index), (DeadReason::EventTooLarge, 0));
         let unpacked = zstd::decode_all(done.dead[0].payload.0.as_slice()).unwrap();
-        assert!(from_single_object::<AgentEvent>(&unpacked).unwrap().data.contains(&big));
+        let batch: EventBatch = from_single_object(&unpacked).unwrap();
+        assert!(batch.events[0].data.contains(&big));
     }
 
     #[test]

@@ -127,6 +127,7 @@ impl LogError {
             Code::TopicAuthorizationFailed
             | Code::GroupAuthorizationFailed
             | Code::ClusterAuthorizationFailed
+            | Code::TransactionalIdAuthorizationFailed
             | Code::SaslAuthenticationFailed
             | Code::Authentication => Self::NotAllowed { action, reason: reason() },
             _ => Self::Unavailable { action, reason: reason() },

@@ -55,6 +55,7 @@ pub mod metrics;
 mod producer;
 mod record;
 mod tail;
+mod transaction;
 
 pub use admin::{Admin, Topics};
 pub use config::{Compression, KafkaConfig, Security};
@@ -64,3 +65,4 @@ pub use error::LogError;
 pub use producer::{Delivery, Outgoing, Producer, Target};
 pub use record::{Isolation, Record};
 pub use tail::{From, Tail, TailRead};
+pub use transaction::{TransactionLog, Transactor, Unit, Write};

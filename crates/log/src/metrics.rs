@@ -34,6 +34,24 @@ pub const COMMIT_SECONDS: Metric = Metric::histogram(
     "Time from a commit to its confirmation, retries included.",
 );
 
+/// Transactions.
+pub const TRANSACTIONS: Metric =
+    Metric::counter("fleetlog_log_transactions_total", "Kafka transactions committed.");
+/// Transactions that did not happen.
+pub const ABORTED_TRANSACTIONS: Metric = Metric::counter(
+    "fleetlog_log_aborted_transactions_total",
+    "Kafka transactions aborted; what they held is tried again or left to the partition's next owner.",
+);
+
 /// Every metric, for the generated table.
-pub const ALL: &[Metric] =
-    &[QUEUE_FULL, DELIVERED, UNDELIVERED, ASSIGNED, LOST, REVOCATION_SECONDS, COMMIT_SECONDS];
+pub const ALL: &[Metric] = &[
+    QUEUE_FULL,
+    DELIVERED,
+    UNDELIVERED,
+    ASSIGNED,
+    LOST,
+    REVOCATION_SECONDS,
+    COMMIT_SECONDS,
+    TRANSACTIONS,
+    ABORTED_TRANSACTIONS,
+];

@@ -7,7 +7,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use rdkafka::TopicPartitionList;
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerGroupMetadata};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::Offset;
 use tokio::sync::{Mutex, watch};
@@ -60,6 +60,20 @@ impl Lease {
     /// Partition.
     pub fn partition(&self) -> i32 {
         self.0.partition
+    }
+
+    pub(crate) fn topic(&self) -> &str {
+        &self.0.topic
+    }
+
+    /// The member's place in its group at this moment, which Kafka checks when a transaction settles offsets.
+    pub(crate) fn group_metadata(&self) -> Option<ConsumerGroupMetadata> {
+        self.0.client.upgrade()?.group_metadata()
+    }
+
+    /// Whether the partition belongs to somebody else by now.
+    pub(crate) fn has_ended(&self) -> bool {
+        *self.0.phase.borrow() == Phase::Ended
     }
 
     /// Epoch of the assignment.
@@ -180,7 +194,7 @@ impl Lease {
         list.elements().iter().try_for_each(|e| e.error())
     }
 
-    fn not_owner(&self) -> LogError {
+    pub(crate) fn not_owner(&self) -> LogError {
         LogError::NotOwner { topic: self.0.topic.clone(), partition: self.0.partition, epoch: self.0.epoch }
     }
 }

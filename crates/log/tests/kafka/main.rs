@@ -6,3 +6,4 @@ mod control;
 mod node;
 mod outage;
 mod producer;
+mod transaction;

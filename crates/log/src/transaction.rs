@@ -1,0 +1,355 @@
+//! Exactly-once output (INV-3): what is written becomes visible together with the offsets that caused it, or not at all.
+//!
+//! A [`Transactor`] is the handle that the work on every partition shares; its [`Unit`]s are gathered by one task
+//! ([`TransactionLog::run`]) into one Kafka transaction after another. While a transaction is being committed, the next
+//! units are prepared and queue up, so transactions are short at light load and large at heavy load without a timer.
+//!
+//! ```text
+//! partition 0 ──┐ unit (records, lease, offset)
+//! partition 1 ──┼──▶ begin ─▶ produce ─▶ send offsets ─▶ commit ──▶ every unit is told
+//! partition 2 ──┘          any failure: abort, try again with the units whose lease still holds
+//! ```
+//!
+//! Who else may write is decided by Kafka: the transactional id fences an earlier process of the same name, the group's
+//! generation in the offsets fences a member that was thrown out (KIP-447). Readers must be `read_committed`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::DeliveryResult;
+use rdkafka::producer::{BaseRecord, NoCustomPartitioner, Producer as _, ProducerContext, ThreadedProducer};
+use rdkafka::{ClientContext, Offset, TopicPartitionList};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::context::{log_error, log_line};
+use crate::{KafkaConfig, Lease, LogError, metrics};
+
+const ACTION: &str = "run a transaction";
+/// Units waiting for a transaction; each partition has at most one.
+const WAITING: usize = 1024;
+/// How long a stopped process holds back the readers of what it was writing.
+const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
+/// One call to the coordinator; what can be repeated is repeated.
+const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+const FULL_QUEUE_PAUSE: Duration = Duration::from_millis(2);
+const FIRST_RETRY: Duration = Duration::from_millis(50);
+const LAST_RETRY: Duration = Duration::from_secs(5);
+/// So many new clients in a row without a commit in between: another process uses the same id.
+const MOST_RENEWALS: u32 = 5;
+
+/// A record to write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Write {
+    /// Topic.
+    pub topic: &'static str,
+    /// Partition.
+    pub partition: i32,
+    /// Payload.
+    pub payload: Vec<u8>,
+}
+
+/// What some records of one partition became.
+#[derive(Debug)]
+pub struct Unit {
+    /// The right to settle them.
+    pub lease: Lease,
+    /// The next record of that partition: everything below it is settled by this unit and those before it.
+    pub next_offset: i64,
+    /// What to write.
+    pub writes: Vec<Write>,
+}
+
+/// Hands units to the transactions.
+#[derive(Clone, Debug)]
+pub struct Transactor {
+    units: mpsc::Sender<Waiting>,
+    max_message_bytes: usize,
+}
+
+/// A unit and whoever waits for it.
+#[derive(Debug)]
+struct Waiting {
+    unit: Arc<Unit>,
+    tell: oneshot::Sender<Result<(), LogError>>,
+}
+
+/// Runs the transactions of one instance.
+pub struct TransactionLog {
+    config: KafkaConfig,
+    id: String,
+    max_message_bytes: usize,
+    max_bytes: usize,
+    units: mpsc::Receiver<Waiting>,
+}
+
+impl Transactor {
+    /// Writes a unit and commits its offset in one transaction, together with whatever else is waiting.
+    ///
+    /// # Errors
+    /// [`LogError::NotOwner`] when the partition went away first: its next owner repeats the work.
+    /// [`LogError::TooLarge`] for a message above the bound; nothing is written then. Anything else ends the service;
+    /// the unit may then have been committed or not, and the next start goes on from there.
+    ///
+    /// # Cancellation
+    /// Dropped, the unit may still be committed.
+    pub async fn commit(&self, unit: Unit) -> Result<(), LogError> {
+        if let Some(write) = unit.writes.iter().find(|write| write.payload.len() > self.max_message_bytes) {
+            return Err(LogError::TooLarge { bytes: write.payload.len() });
+        }
+        let (tell, told) = oneshot::channel();
+        let waiting = Waiting { unit: Arc::new(unit), tell };
+        self.units.send(waiting).await.map_err(|_| LogError::Closed)?;
+        told.await.unwrap_or(Err(LogError::Closed))
+    }
+}
+
+impl TransactionLog {
+    /// Transactions under an id that no other running process may use, of messages of at most `max_message_bytes`.
+    ///
+    /// With [`KafkaConfig::instance_id`] the id is stable, and a restart ends at once what its predecessor left open;
+    /// without, it is new at every start, and what was left open ends after 10 s.
+    pub fn new(config: &KafkaConfig, group: &str, max_message_bytes: usize) -> (Transactor, Self) {
+        let instance = match config.instance_id.as_str() {
+            "" => uuid::Uuid::new_v4().to_string(),
+            id => id.to_owned(),
+        };
+        let (send, units) = mpsc::channel(WAITING);
+        let log = Self {
+            config: config.clone(),
+            id: format!("{group}-{instance}"),
+            max_message_bytes,
+            // Half of the queue's bound: the client never refuses what one transaction holds.
+            max_bytes: (config.queue_max_bytes / 2).max(1),
+            units,
+        };
+        (Transactor { units: send, max_message_bytes }, log)
+    }
+
+    /// Runs until every handle is dropped.
+    ///
+    /// # Errors
+    /// [`LogError`] when the cluster refuses the configuration or the principal, or another process uses the same id.
+    pub async fn run(mut self) -> Result<(), LogError> {
+        let mut client: Option<Arc<Client>> = None;
+        let (mut pause, mut renewals) = (FIRST_RETRY, 0);
+        let mut units = Vec::new();
+        loop {
+            if units.is_empty() {
+                match self.units.recv().await {
+                    Some(first) => units = self.gather(first),
+                    None => return Ok(()),
+                }
+            }
+            match self.attempt(&mut client, &units).await {
+                Ok(()) => {
+                    (pause, renewals) = (FIRST_RETRY, 0);
+                    metrics::TRANSACTIONS.add(1);
+                    units.drain(..).for_each(|waiting| waiting.answer(Ok(())));
+                }
+                Err(failure) => {
+                    metrics::ABORTED_TRANSACTIONS.add(1);
+                    let error = failure.error;
+                    tracing::warn!(%error, units = units.len(), "the transaction is aborted and tried again");
+                    if failure.renew {
+                        client = None;
+                        renewals += 1;
+                    }
+                    if renewals > MOST_RENEWALS || matches!(error, LogError::Config(_)) {
+                        return Err(error);
+                    }
+                    units = held(units);
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(LAST_RETRY);
+                }
+            }
+        }
+    }
+
+    /// What is waiting, up to the bound of bytes.
+    fn gather(&mut self, first: Waiting) -> Vec<Waiting> {
+        let mut bytes = first.bytes();
+        let mut units = vec![first];
+        while bytes < self.max_bytes {
+            let Ok(next) = self.units.try_recv() else { break };
+            bytes += next.bytes();
+            units.push(next);
+        }
+        units
+    }
+
+    /// One transaction; the client is made, and fences its predecessors, when there is none.
+    async fn attempt(&self, client: &mut Option<Arc<Client>>, units: &[Waiting]) -> Result<(), Failure> {
+        let ready = match client {
+            Some(client) => Arc::clone(client),
+            None => {
+                let new = Arc::new(self.client().map_err(Failure::final_for)?);
+                let opening = Arc::clone(&new);
+                blocking(move || opening.init_transactions(CALL_TIMEOUT)).await.map_err(Failure::of)?;
+                Arc::clone(client.insert(new))
+            }
+        };
+        let units: Vec<Arc<Unit>> = units.iter().map(|waiting| Arc::clone(&waiting.unit)).collect();
+        let outcome = blocking(move || {
+            transaction(&ready, &units).inspect_err(|_| {
+                // Refused where there is nothing to abort, or a fatal error has done it.
+                let _not_open = ready.abort_transaction(CALL_TIMEOUT).is_err();
+            })
+        });
+        outcome.await.map_err(Failure::of)
+    }
+
+    fn client(&self) -> Result<Client, LogError> {
+        let timeout = TRANSACTION_TIMEOUT.as_millis().to_string();
+        let mut properties = self.config.producer(self.max_message_bytes);
+        properties.set("transactional.id", &self.id).set("transaction.timeout.ms", &timeout);
+        // A record may not outlive its transaction.
+        let wanted = properties.get("message.timeout.ms").and_then(|ms| ms.parse::<u128>().ok());
+        if wanted.is_none_or(|ms| ms > TRANSACTION_TIMEOUT.as_millis()) {
+            properties.set("message.timeout.ms", &timeout);
+        }
+        Client::from_config_and_context(&properties, Quiet).map_err(|e| LogError::from_kafka(ACTION, &e))
+    }
+}
+
+impl Waiting {
+    fn bytes(&self) -> usize {
+        self.unit.writes.iter().map(|write| write.payload.len()).sum()
+    }
+
+    fn answer(self, outcome: Result<(), LogError>) {
+        // Whoever waited may have been cancelled; the outcome stands all the same.
+        let _nobody_waits = self.tell.send(outcome).is_err();
+    }
+}
+
+/// After a failure, a unit of a partition that is being taken away is left to the next owner, who must not be kept
+/// waiting.
+fn held(units: Vec<Waiting>) -> Vec<Waiting> {
+    let (held, gone): (Vec<_>, Vec<_>) =
+        units.into_iter().partition(|waiting| waiting.unit.lease.is_active());
+    for waiting in gone {
+        let error = waiting.unit.lease.not_owner();
+        waiting.answer(Err(error));
+    }
+    held
+}
+
+type Client = ThreadedProducer<Quiet, NoCustomPartitioner>;
+
+/// Why a transaction did not happen.
+struct Failure {
+    error: LogError,
+    /// Whether the client is beyond use.
+    renew: bool,
+}
+
+impl Failure {
+    fn of(error: KafkaError) -> Self {
+        let renew = match &error {
+            KafkaError::Transaction(inner) => {
+                inner.is_fatal() || !inner.is_retriable() && !inner.txn_requires_abort()
+            }
+            other => other.rdkafka_error_code().is_some_and(|code| {
+                matches!(
+                    code,
+                    RDKafkaErrorCode::Fatal | RDKafkaErrorCode::Fenced | RDKafkaErrorCode::ProducerFenced
+                )
+            }),
+        };
+        Self { error: LogError::from_kafka(ACTION, &error), renew }
+    }
+
+    fn final_for(error: LogError) -> Self {
+        Self { error, renew: true }
+    }
+}
+
+/// Runs a call that waits for the cluster on a thread that may be kept waiting.
+async fn blocking(call: impl FnOnce() -> Result<(), KafkaError> + Send + 'static) -> Result<(), KafkaError> {
+    tokio::task::spawn_blocking(call).await.unwrap_or(Err(KafkaError::Canceled))
+}
+
+/// One transaction, up to its commit.
+fn transaction(client: &Client, units: &[Arc<Unit>]) -> Result<(), KafkaError> {
+    client.begin_transaction()?;
+    for write in units.iter().flat_map(|unit| &unit.writes) {
+        produce(client, write)?;
+    }
+    // All units are of one consumer. Its generation fences a member that was thrown out; it is asked for before the
+    // leases are, so that a generation that came later cannot vouch for an assignment that went with the earlier one.
+    let group = units.first().and_then(|unit| unit.lease.group_metadata());
+    let Some(group) = group.filter(|_| units.iter().all(|unit| !unit.lease.has_ended())) else {
+        return Err(KafkaError::Canceled);
+    };
+    let offsets = offsets(units)?;
+    again(|| client.send_offsets_to_transaction(&offsets, &group, CALL_TIMEOUT))?;
+    again(|| client.commit_transaction(CALL_TIMEOUT))
+}
+
+/// The offsets that units settle; of several units of one partition the last.
+fn offsets(units: &[Arc<Unit>]) -> Result<TopicPartitionList, KafkaError> {
+    let mut list = TopicPartitionList::new();
+    for unit in units {
+        let (topic, partition) = (unit.lease.topic(), unit.lease.partition());
+        let offset = Offset::Offset(unit.next_offset);
+        match list.find_partition(topic, partition) {
+            Some(mut element) => element.set_offset(offset)?,
+            None => list.add_partition_offset(topic, partition, offset)?,
+        }
+    }
+    Ok(list)
+}
+
+/// Queues a record; a full queue empties as the broker answers, within the transaction's own timeout.
+fn produce(client: &Client, write: &Write) -> Result<(), KafkaError> {
+    let mut record = BaseRecord::<'_, [u8], [u8], ()>::to(write.topic)
+        .partition(write.partition)
+        .payload(&write.payload[..]);
+    let deadline = std::time::Instant::now() + TRANSACTION_TIMEOUT;
+    loop {
+        match client.send(record) {
+            Ok(()) => return Ok(()),
+            Err((e, back)) if e.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull) => {
+                if std::time::Instant::now() >= deadline {
+                    return Err(e);
+                }
+                record = back;
+                std::thread::sleep(FULL_QUEUE_PAUSE);
+            }
+            Err((e, _)) => return Err(e),
+        }
+    }
+}
+
+/// Repeats a call whose outcome is open: only repeating it can tell.
+fn again(mut call: impl FnMut() -> Result<(), KafkaError>) -> Result<(), KafkaError> {
+    loop {
+        match call() {
+            Err(KafkaError::Transaction(e)) if e.is_retriable() && !e.is_fatal() => {
+                tracing::debug!(error = %e, "the coordinator has not answered yet");
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+/// A failed delivery fails the commit, so nobody needs to hear of a single record.
+struct Quiet;
+
+impl ClientContext for Quiet {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        log_line(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        log_error(&error, reason);
+    }
+}
+
+impl ProducerContext for Quiet {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, _: &DeliveryResult<'_>, (): ()) {}
+}
