@@ -47,18 +47,20 @@ fn post_to(route: Route) -> MethodRouter<Arc<Gateway>> {
     })
 }
 
-/// Where a chunk of a line format belongs, as its sender says.
-#[derive(Debug, Deserialize)]
+/// Where a chunk of a line format belongs, and what the stream said before it, as its sender says.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
 struct StreamQuery {
     stream: Option<String>,
-    #[serde(default)]
     line: i64,
-    #[serde(default)]
     session: String,
-    #[serde(default)]
     model: String,
-    #[serde(default)]
     cwd: String,
+    turn: String,
+    provider: String,
+    source: String,
+    version: String,
+    agent: String,
 }
 
 async fn raw(
@@ -94,7 +96,11 @@ fn raw_door(format: String, query: StreamQuery) -> Result<Door, Refusal> {
         session_id: query.session,
         model: query.model,
         cwd: query.cwd,
-        ..StreamContext::default()
+        turn_id: query.turn,
+        provider: query.provider,
+        source: query.source,
+        version: query.version,
+        agent_id: query.agent,
     });
     Ok(Door { route: Route::Raw, format_hint: format, stream })
 }

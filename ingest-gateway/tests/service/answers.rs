@@ -163,13 +163,14 @@ fn a_session_keeps_to_one_partition_and_a_raw_stream_keeps_its_context() {
         partitions.dedup();
         assert_eq!(partitions.len(), 1);
 
-        let path = "/v1/raw/codex.rollout?stream=f1&line=7&session=s&model=m&cwd=%2Fw";
+        let path = "/v1/raw/codex.rollout?stream=f1&line=7&session=s&model=m&cwd=%2Fw&turn=t&agent=a";
         let (status, said, _) = answer(gateway.post(path).body("{\"a\":1}\n{\"b\":2}\n")).await;
         assert_eq!((status, &said["accepted"]), (202, &json!(2)), "{said}");
         let stored = node.stored(positions(&said)[0]).await;
         let stream = stored.stream.unwrap();
         assert_eq!((stored.route, stored.format_hint.as_str()), (Route::Raw, "codex.rollout"));
         assert_eq!((stream.stream_id.as_str(), stream.first_line, stream.cwd.as_str()), ("f1", 7, "/w"));
+        assert_eq!((stream.turn_id.as_str(), stream.agent_id.as_str()), ("t", "a"));
         let bad = gateway.post("/v1/raw/codex.rollout?stream=f1&line=x").body("{}");
         assert_eq!(refusal(node, bad).await, (400, "bad_request".into()));
         gateway.stop().await;
