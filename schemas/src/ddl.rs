@@ -1,7 +1,7 @@
 //! The numbered ClickHouse migrations, and who may read which table.
 //!
 //! Each file under `ddl/` is one statement, named `<number>_<table or view>.sql`, and never changes once released: what
-//! is applied is recorded with its checksum. Only the parameters of [`Parameters`] are filled in. Facts are append-only;
+//! is applied is recorded with its checksum. A view that changes is replaced by a later file of the same name. Only the parameters of [`Parameters`] are filled in. Facts are append-only;
 //! derived base tables (`*_groups`, `usage_contributions`, `derivation_progress`) hold one row per group and version,
 //! and everyone reads the views, which take a group's highest version only.
 //!
@@ -147,6 +147,9 @@ pub const MIGRATIONS: &[Migration] = migrations![
     14 "0014_usage_1m",
     15 "0015_usage_1h",
     16 "0016_events",
+    17 "0017_session_groups",
+    18 "0018_llm_calls",
+    19 "0019_tool_calls",
 ];
 
 /// Who may read a base table's rows.

@@ -40,7 +40,8 @@ fn a_statement_leaves_no_parameter_open_and_makes_what_its_name_says() {
         assert!(!statement.contains(['{', '}']), "{}: {statement}", migration.name);
         let creates = statement.contains(&format!(" IF NOT EXISTS fleet_test.{}\n", migration.name));
         let extends = statement.contains(&format!("ALTER TABLE fleet_test.{}\n", migration.name));
-        assert!(creates || extends, "{statement}");
+        let replaces = statement.contains(&format!("CREATE OR REPLACE VIEW fleet_test.{}\n", migration.name));
+        assert!(creates || extends || replaces, "{statement}");
         let repeatable = statement.lines().filter(|line| line.contains("ADD COLUMN"));
         assert!(repeatable.clone().all(|line| line.contains("ADD COLUMN IF NOT EXISTS")));
         assert!(!statement.trim_end().ends_with(';'));

@@ -1,91 +1,100 @@
 //! Calls to models, each counted once.
 //!
-//! A call is named by `llm_call_key` where its source has one, else it is the event itself. Its most authoritative
-//! sighting with usage gives the whole usage vector, never a mixture: agent log, span, transcript, hook, the rest;
-//! among equals the more complete, then the earlier in the raw log (design: truth of the numbers).
+//! A call is named by `llm_call_key` where its source has one, else it is the event itself; [`same`] joins names. Its
+//! most authoritative account with usage gives the whole usage vector, never a mixture: agent log, span, transcript,
+//! hook, the rest; among equals the more complete, then the earlier in the raw log (design: truth of the numbers).
+//! Sources whose channels share no id have rules of their own: [`family`].
 //!
 //! | type | key | usage_role | is |
 //! |---|---|---|---|
-//! | llm.request, llm.response | yes | any | a sighting of that call; only `call` can give its usage |
+//! | llm.request, llm.response | yes | none, call, rollup | a sighting of that call; only `call` can give its usage |
 //! | llm.request | no | none, call | a call of its own |
 //! | llm.response | no | call | a call of its own |
 //! | llm.response | no | none | content only: no call |
 //! | either | no | rollup, cumulative | a sum over other calls: no call |
+//! | either | yes | cumulative | a point of that series of running totals: [`series`](super::series) |
 
 use std::cmp::Reverse;
+use std::collections::HashSet;
 
 use fleetlog_schemas::event::{EventType, Status, TokenBasis, UsageRole};
 use fleetlog_store::Call;
 use fleetlog_store::derived::Sighting;
 
-use super::merge::{self, Identity};
+use super::cover::Starts;
+use super::merge::{self, Gathered, Identity};
+use super::{family, same, tokens};
+
+/// What is guessed about a call whose counts could mean two things.
+const BASIS: &str = "the convention of its token counts is guessed";
 
 /// All calls of a group, by time.
-pub(super) fn calls(sightings: &[Sighting]) -> Vec<Call> {
+pub(super) fn calls(sightings: &[&Sighting], starts: &Starts) -> Vec<Call> {
+    let mut named: Vec<_> = sightings
+        .iter()
+        .filter(|sighting| sighting.call_family.is_empty())
+        .filter_map(|sighting| identity(sighting).map(|identity| (identity, *sighting)))
+        .collect();
+    same::join_messages(&mut named);
+    let same = same::Same::by_answer(&named);
     let mut calls: Vec<Call> =
-        merge::gather(sightings, identity, rank).iter().filter_map(|(_, seen)| call(seen)).collect();
+        merge::gather(named, |name| same.root(name), rank).iter().filter_map(call).collect();
+    calls.extend(family::calls(sightings, starts));
+    distinguish(&mut calls);
     calls.sort_by(|a, b| (a.timestamp, &a.call_key).cmp(&(b.timestamp, &b.call_key)));
     calls
 }
 
-/// The call that an event reports, if any.
+/// The call that an event reports by itself, if any.
 pub(super) fn identity(sighting: &Sighting) -> Option<Identity<'_>> {
     let kind = EventType::parse(&sighting.event_type).filter(|kind| kind.is_llm())?;
-    if !sighting.llm_call_key.is_empty() {
-        return Some(Identity::Key(&sighting.llm_call_key));
-    }
-    match (role(sighting), kind) {
-        (UsageRole::Call, _) | (UsageRole::None, EventType::LlmRequest) => {
+    match (tokens::role(sighting), kind, sighting.llm_call_key.is_empty()) {
+        (UsageRole::Cumulative, _, _) => None,
+        (_, _, false) => Some(Identity::Key(&sighting.llm_call_key)),
+        (UsageRole::Call, _, true) | (UsageRole::None, EventType::LlmRequest, true) => {
             Some(Identity::Event(sighting.dedup_key))
         }
-        (UsageRole::None | UsageRole::Rollup | UsageRole::Cumulative, _) => None,
+        (UsageRole::None | UsageRole::Rollup, _, true) => None,
     }
 }
 
-fn role(sighting: &Sighting) -> UsageRole {
-    UsageRole::parse(&sighting.usage_role).unwrap_or_default()
+/// Whether a call can lie at an event's time: the call itself, or an increase of a running total.
+pub(super) fn may_count(sighting: &Sighting) -> bool {
+    identity(sighting).is_some() || family::names_series(sighting)
 }
 
-/// Tokens that the sighting states for this call.
-fn tokens(sighting: &Sighting) -> u64 {
-    if role(sighting) != UsageRole::Call {
-        return 0;
-    }
-    [
-        sighting.in_uncached,
-        sighting.cache_read,
-        sighting.cache_write_5m,
-        sighting.cache_write_1h,
-        sighting.out_visible,
-        sighting.out_reasoning,
-    ]
-    .into_iter()
-    .fold(0, u64::saturating_add)
-}
-
-fn rank(sighting: &Sighting) -> impl Ord + use<> {
-    let tokens = tokens(sighting);
+/// Order of authority among the accounts of a call; the first gives its usage.
+pub(super) fn rank(sighting: &Sighting) -> impl Ord + use<> {
+    let tokens = tokens::stated(sighting);
     let finished = !sighting.finish_reason.is_empty();
     (Reverse(tokens > 0), merge::channel(sighting), Reverse(tokens), Reverse(finished))
 }
 
-fn call(seen: &[&Sighting]) -> Option<Call> {
-    let best = *seen.first()?;
-    let states_usage = role(best) == UsageRole::Call;
+/// A name within the group may be given by two families: the later in their order says whose it is as well.
+fn distinguish(calls: &mut [Call]) {
+    let mut taken: HashSet<String> = HashSet::with_capacity(calls.len());
+    for call in calls {
+        while !taken.insert(call.call_key.clone()) {
+            call.call_key = format!("{}@{}", call.call_key, call.channel);
+        }
+    }
+}
+
+/// The call that accounts make together.
+pub(super) fn call(gathered: &Gathered<'_>) -> Option<Call> {
+    let best = gathered.best()?;
+    let states_usage = tokens::role(best) == UsageRole::Call;
     let bucket = |tokens: u64| if states_usage { tokens } else { 0 };
-    let priced = seen.iter().find(|sighting| sighting.cost_computed.is_some());
-    let status = seen.iter().map(|sighting| merge::status(sighting)).find(|status| *status != Status::Unset);
-    let text = |field: fn(&Sighting) -> &String| merge::text(seen, field);
+    let priced = gathered.says().find(|sighting| sighting.cost_computed.is_some());
+    let status = gathered.says().map(merge::status).find(|status| *status != Status::Unset);
+    let text = |field: fn(&Sighting) -> &String| gathered.text(field);
+    let guessed = states_usage && best.token_basis == TokenBasis::Guessed.as_str();
     Some(Call {
-        call_key: if best.llm_call_key.is_empty() {
-            best.event_id.clone()
-        } else {
-            best.llm_call_key.clone()
-        },
+        call_key: gathered.key(),
         event_id: best.event_id.clone(),
         timestamp: best.timestamp,
-        end_timestamp: merge::value(seen, |sighting| sighting.end_timestamp),
-        received_at: merge::first_received(seen),
+        end_timestamp: gathered.value(|sighting| sighting.end_timestamp),
+        received_at: gathered.first_received(),
         trace_id: text(|sighting| &sighting.trace_id),
         span_id: text(|sighting| &sighting.span_id),
         turn_id: text(|sighting| &sighting.turn_id),
@@ -101,9 +110,9 @@ fn call(seen: &[&Sighting]) -> Option<Call> {
         status: status.unwrap_or_default().as_str(),
         error_type: text(|sighting| &sighting.error_type),
         error_message: text(|sighting| &sighting.error_message),
-        attempt: merge::value(seen, |sighting| sighting.attempt),
-        duration_ms: merge::value(seen, |sighting| sighting.duration_ms),
-        ttft_ms: merge::value(seen, |sighting| sighting.ttft_ms),
+        attempt: gathered.value(|sighting| sighting.attempt),
+        duration_ms: gathered.value(|sighting| sighting.duration_ms),
+        ttft_ms: gathered.value(|sighting| sighting.ttft_ms),
         in_uncached: bucket(best.in_uncached),
         cache_read: bucket(best.cache_read),
         cache_write_5m: bucket(best.cache_write_5m),
@@ -115,14 +124,16 @@ fn call(seen: &[&Sighting]) -> Option<Call> {
         } else {
             TokenBasis::None.as_str().to_owned()
         },
-        cost_reported: merge::value(seen, |sighting| sighting.cost_reported),
+        cost_reported: gathered.value(|sighting| sighting.cost_reported),
         cost_computed: priced.and_then(|sighting| sighting.cost_computed),
         price_version: priced.map(|sighting| sighting.price_version.clone()).unwrap_or_default(),
         channel: merge::channel(best).as_str(),
         source_format: best.source_format.clone(),
-        sightings: merge::count(seen),
-        channels: merge::channels(seen),
-        guessed: states_usage && best.token_basis == TokenBasis::Guessed.as_str(),
+        sightings: gathered.count(),
+        channels: gathered.channels(),
+        guessed,
+        guess: if guessed { BASIS.to_owned() } else { String::new() },
+        event_ids: gathered.event_ids(),
         raw_partition: best.raw_partition,
         raw_offset: best.raw_offset,
         raw_index: best.raw_index,

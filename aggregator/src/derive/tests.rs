@@ -2,8 +2,23 @@ use fleetlog_store::derived::{GroupKey, Sighting, Summary};
 use fleetlog_store::{Call, GroupKind, Tool};
 use proptest::prelude::*;
 
-use super::derive;
-use super::{calls::calls, tools::tools, usage::contributions};
+use super::cover::Starts;
+use super::{derive, merge};
+
+mod channels;
+mod pieces;
+
+fn calls(sightings: &[Sighting]) -> Vec<Call> {
+    super::calls::calls(&merge::distinct(sightings), &Starts::default())
+}
+
+fn tools(sightings: &[Sighting]) -> Vec<Tool> {
+    super::tools::tools(&merge::distinct(sightings), &Starts::default())
+}
+
+fn contributions(sightings: &[Sighting]) -> Vec<fleetlog_store::Contribution> {
+    super::usage::contributions(&calls(sightings), &merge::distinct(sightings))
+}
 
 /// 2026-03-01 12:00:00 UTC, nanoseconds.
 const NOON: i64 = 1_772_366_400 * 1_000_000_000;
@@ -114,7 +129,7 @@ fn a_minute_from_which_a_better_sighting_took_the_call_is_contributed_empty() {
     let transcript = call_of(1, "transcript", "req", 21);
     let log = Sighting { timestamp: NOON + 90 * SECOND, ..call_of(2, "agent_log", "req", 21) };
     let sightings = [transcript, log];
-    let minutes: Vec<_> = contributions(&calls(&sightings), &sightings)
+    let minutes: Vec<_> = contributions(&sightings)
         .iter()
         .map(|contribution| {
             (contribution.minute, contribution.usage.iter().map(|row| row.calls).sum::<u64>())
@@ -133,25 +148,38 @@ fn any_sighting() -> impl Strategy<Value = Sighting> {
     ]);
     let channels = prop::sample::select(vec!["agent_log", "span", "transcript", "hook", "api", "other"]);
     let keys = prop::sample::select(vec!["", "a", "b", "c"]);
-    let roles = prop::sample::select(vec!["none", "call", "rollup"]);
+    let roles = prop::sample::select(vec!["none", "call", "rollup", "cumulative"]);
     let statuses = prop::sample::select(vec!["unset", "ok", "error"]);
     let decisions = prop::sample::select(vec!["", "accept", "reject"]);
-    let numbers = (0u32..40, 0u64..3, 0u64..4, 0i64..4, prop::option::of(0i64..3));
-    (kinds, channels, keys, roles, statuses, decisions, numbers).prop_map(
-        |(kind, channel, key, role, status, decision, (n, tokens, out, raw, cost))| Sighting {
+    let families = prop::sample::select(vec!["", "codex", "gemini"]);
+    let answers = prop::sample::select(vec!["", "r1", "r2"]);
+    let words = (kinds, channels, keys, roles, statuses, decisions, families, answers);
+    (words, 0u32..40, 0i64..8).prop_map(
+        |((kind, channel, key, role, status, decision, family, answer), n, raw)| Sighting {
             // Everything but the place in the raw log follows from the identity: same event, same content.
-            dedup_key: u128::from(n) << 64 | u128::from(seed(&[kind, channel, key, role, status, decision])),
-            event_id: format!("{n}-{kind}-{channel}-{key}-{role}-{status}-{decision}"),
+            dedup_key: u128::from(n) << 64
+                | u128::from(seed(&[kind, channel, key, role, status, decision, family, answer])),
+            event_id: format!("{n}-{kind}-{channel}-{key}-{role}-{status}-{decision}-{family}-{answer}"),
             llm_call_key: key.to_owned(),
             tool_call_id: key.to_owned(),
             usage_role: role.to_owned(),
             status: status.to_owned(),
             decision: decision.to_owned(),
-            in_uncached: u64::from(n) % 3,
+            call_family: family.to_owned(),
+            request_id: answer.to_owned(),
+            source: if n % 2 == 0 { "claude-code" } else { "sdk" }.to_owned(),
+            agent_id: if n % 5 == 0 { "sub" } else { "" }.to_owned(),
+            span_id: if n % 3 == 0 { "" } else { "message" }.to_owned(),
+            trace_id: if n % 4 == 0 { "" } else { "trace" }.to_owned(),
+            turn_id: if n % 7 < 3 { "" } else { "turn" }.to_owned(),
+            precedence: n % 2,
+            revision: i64::from(n % 4),
+            duration_ms: (n % 5 == 0).then_some(1500.0),
+            in_uncached: u64::from(n) % 3 * u64::from(n),
             out_visible: u64::from(n) % 4,
             cost_reported: (n % 2 == 0).then_some(i64::from(n)),
             cost_computed: (n % 3 == 0).then_some(i64::from(n)),
-            raw_offset: raw + i64::from(tokens as u32) + i64::from(out as u32) + cost.unwrap_or(0),
+            raw_offset: raw,
             ..sighting(n, channel, kind)
         },
     )
@@ -174,6 +202,7 @@ fn summary() -> Summary {
         last_received_at: NOON,
         last_end_at: 0,
         last_begin_at: 0,
+        channel_starts: Vec::new(),
         event_count: 1,
         error_count: 0,
         prompt_count: 0,
@@ -231,5 +260,30 @@ proptest! {
         keys.sort();
         keys.dedup();
         prop_assert_eq!(keys.len(), before);
+    }
+
+    /// Whatever is merged, a call's counts are those of one event, or one increase of a running total.
+    #[test]
+    fn a_usage_vector_is_never_a_mixture(sightings in prop::collection::vec(any_sighting(), 0..40)) {
+        for call in derived(&sightings).0.iter().filter(|call| call.token_basis != "none") {
+            let event = sightings.iter().find(|sighting| sighting.event_id == call.event_id).unwrap();
+            if event.usage_role == "call" {
+                prop_assert_eq!(
+                    (call.in_uncached, call.out_visible),
+                    (event.in_uncached, event.out_visible)
+                );
+            }
+            prop_assert_eq!(call.channel, &event.channel);
+        }
+    }
+
+    /// Every minute of a counted call is one that the group contributes to, whatever moved there.
+    #[test]
+    fn a_call_counts_in_a_minute_of_its_sightings(sightings in prop::collection::vec(any_sighting(), 0..40)) {
+        let (calls, _, contributions) = derived(&sightings);
+        let sighted: Vec<u32> =
+            sightings.iter().map(|sighting| fleetlog_store::derived::minute_of(sighting.timestamp)).collect();
+        prop_assert!(calls.iter().all(|call| sighted.contains(&fleetlog_store::derived::minute_of(call.timestamp))));
+        prop_assert!(contributions.iter().all(|contribution| sighted.contains(&contribution.minute)));
     }
 }

@@ -14,10 +14,10 @@ type Dimensions<'a> = (&'a str, &'a str, &'a str, &'a str, &'a str);
 ///
 /// A minute to which no call counts is contributed empty: it may have held one before a better sighting moved the
 /// call elsewhere. A call's minute is that of its winning sighting, so it is always among them.
-pub(super) fn contributions(calls: &[Call], sightings: &[Sighting]) -> Vec<Contribution> {
+pub(super) fn contributions(calls: &[Call], sightings: &[&Sighting]) -> Vec<Contribution> {
     let mut minutes: BTreeMap<u32, BTreeMap<Dimensions<'_>, UsageRow>> = sightings
         .iter()
-        .filter(|sighting| calls::identity(sighting).is_some())
+        .filter(|sighting| calls::may_count(sighting))
         .map(|sighting| (minute_of(sighting.timestamp), BTreeMap::new()))
         .collect();
     for call in calls {

@@ -1,6 +1,7 @@
 //! Reading all facts of some groups of one kind.
 
 use clickhouse::query::RowCursor;
+use fleetlog_schemas::event::Channel;
 
 use super::GroupKey;
 use crate::store::limited;
@@ -39,6 +40,8 @@ pub struct Summary {
     pub last_end_at: i64,
     /// Time of the last start or prompt; 0 when there was none.
     pub last_begin_at: i64,
+    /// Time of each channel's first event, nanoseconds, in the order of [`Channel::ALL`]; 0 where it has none.
+    pub channel_starts: Vec<i64>,
     /// Distinct events.
     pub event_count: u64,
     /// Distinct events that report an error outside any call.
@@ -148,6 +151,12 @@ sighting! {
     "usage_role" usage_role: String,
     /// Key of the call.
     "llm_call_key" llm_call_key: String,
+    /// Family whose channels share no id of a call.
+    "call_family" call_family: String,
+    /// Rank among the records of a family's channel and turn; the lowest counts.
+    "precedence" precedence: u32,
+    /// Order among the pieces of one thing; 0 where the record is whole.
+    "revision" revision: i64,
     /// Reported cost, billionths of a dollar.
     "cost_reported" cost_reported: Option<i64>,
     /// Computed cost, billionths of a dollar.
@@ -212,6 +221,7 @@ impl Store {
                min(received_at) AS first_received_at, max(received_at) AS last_received_at, \
                toUnixTimestamp64Nano(maxIf(timestamp, type = 'session.end')) AS last_end_at, \
                toUnixTimestamp64Nano(maxIf(timestamp, type IN ('session.start', 'user.prompt'))) AS last_begin_at, \
+               [{starts}] AS channel_starts, \
                uniqExact(toUInt64(dedup_key)) AS event_count, \
                uniqExactIf(toUInt64(dedup_key), type = 'error' OR (status = 'error' AND NOT ({SIGHTING}))) \
                  AS error_count, \
@@ -223,6 +233,7 @@ impl Store {
                arraySort(arrayFilter(x -> x != '', groupUniqArray(100)(source))) AS sources \
              FROM {db}.events WHERE {facts} GROUP BY project_id, group_id",
             group = group_expression(filter.kind),
+            starts = channel_starts(),
             db = self.database(),
             facts = facts_of(filter.kind),
         );
@@ -264,6 +275,14 @@ impl Store {
 /// decisions about tools.
 const SIGHTING: &str = "type IN ('llm.request', 'llm.response', 'tool.decision', 'tool.call', 'command.run', \
      'file.read', 'file.edit', 'file.create', 'file.delete', 'search', 'web.fetch', 'mcp.call')";
+
+/// The first time of each channel.
+fn channel_starts() -> String {
+    let starts = Channel::ALL
+        .iter()
+        .map(|channel| format!("toUnixTimestamp64Nano(minIf(timestamp, channel = '{channel}'))"));
+    starts.collect::<Vec<_>>().join(", ")
+}
 
 const fn group_expression(kind: GroupKind) -> &'static str {
     match kind {

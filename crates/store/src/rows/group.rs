@@ -106,6 +106,10 @@ nested! {
         "channels" channels: String,
         /// Whether a guess was involved.
         "guessed" guessed: bool,
+        /// What was guessed, in words.
+        "guess" guess: String,
+        /// Events that report it, by time, at most 32.
+        "event_ids" event_ids: Vec<String>,
         /// Raw partition of the event that counts.
         "raw_partition" raw_partition: i32,
         /// Raw offset of it.
@@ -184,6 +188,10 @@ nested! {
         "channels" channels: String,
         /// Whether a guess was involved.
         "guessed" guessed: bool,
+        /// What was guessed, in words.
+        "guess" guess: String,
+        /// Events that report it, by time, at most 32.
+        "event_ids" event_ids: Vec<String>,
         /// Raw partition of that event.
         "raw_partition" raw_partition: i32,
         /// Raw offset of it.
