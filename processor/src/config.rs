@@ -6,6 +6,8 @@ use std::time::Duration;
 use fleetlog_log::KafkaConfig;
 use fleetlog_runtime::{AdminConfig, KeyDoc, Settings, SettingsError, config_section};
 
+use crate::pricing::PriceTable;
+
 config_section! {
     /// The processor.
     pub struct ProcessorConfig, "processor" {
@@ -19,7 +21,8 @@ config_section! {
         pub decoded_max_bytes: usize = 20 * 1024 * 1024,
         /// Size at which a message of events is closed, bytes.
         pub message_target_bytes: usize = 4 * 1024 * 1024,
-        /// Price table to use instead of the one that ships; empty for that one.
+        /// Price table of the operator's (TOML, as `processor/data/prices.toml`); where it has a price, that one holds
+        /// before the one that ships. Empty for none.
         pub prices_file: PathBuf = PathBuf::new(),
         /// How long the processor may take to settle and commit when it is told to stop, milliseconds.
         pub shutdown_budget_ms: u64 = 20_000,
@@ -62,6 +65,7 @@ impl Config {
                 });
             }
         }
+        config.processor.prices()?;
         Ok(config)
     }
 
@@ -72,6 +76,17 @@ impl Config {
 }
 
 impl ProcessorConfig {
+    /// The price table that is configured.
+    pub(crate) fn prices(&self) -> Result<PriceTable, SettingsError> {
+        let path = &self.prices_file;
+        let table =
+            if path.as_os_str().is_empty() { PriceTable::built_in() } else { PriceTable::with_file(path) };
+        table.map_err(|e| SettingsError::Invalid {
+            key: "processor.prices_file".to_owned(),
+            message: format!("{}: {e}", path.display()),
+        })
+    }
+
     pub(crate) fn shutdown_budget(&self) -> Duration {
         Duration::from_millis(self.shutdown_budget_ms)
     }

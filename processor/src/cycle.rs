@@ -131,6 +131,9 @@ fn count(done: &[Transformed]) {
         for event in one.events.values().flatten().filter(unknown) {
             metrics::UNKNOWN_EVENTS.add_for("reason", &event.unknown_reason, 1);
         }
+        for (why, calls) in &one.unpriced {
+            metrics::UNPRICED_CALLS.add_for("reason", why.as_str(), *calls);
+        }
         for letter in &one.dead {
             metrics::DEAD_LETTERS.add_for("reason", letter.reason.as_str(), 1);
         }

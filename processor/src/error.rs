@@ -1,13 +1,10 @@
 //! What ends the processor. Bad input never does: it becomes a dead letter.
 
-use std::path::PathBuf;
-
 use fleetlog_log::LogError;
-use fleetlog_runtime::{Classified, ErrorClass, TaskFailure};
+use fleetlog_runtime::{Classified, ErrorClass, SettingsError, TaskFailure};
 use fleetlog_schemas::avro::DecodeError;
 use thiserror::Error;
 
-use crate::pricing::PriceError;
 use crate::redact::RuleError;
 
 /// What ends the processor.
@@ -16,17 +13,9 @@ pub enum ProcessorError {
     /// The log cannot be used.
     #[error(transparent)]
     Log(#[from] LogError),
-    /// The price table cannot be read.
-    #[error("cannot read the price table {path}: {source}")]
-    PricesUnreadable {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// The price table cannot be used.
+    /// What the configuration names, such as the price table, cannot be used.
     #[error(transparent)]
-    Prices(#[from] PriceError),
+    Settings(#[from] SettingsError),
     /// The redaction rules cannot be used.
     #[error(transparent)]
     Rules(#[from] RuleError),
@@ -45,7 +34,7 @@ impl Classified for ProcessorError {
     fn class(&self) -> ErrorClass {
         match self {
             Self::Log(e) => e.class(),
-            Self::PricesUnreadable { .. } | Self::Prices(_) => ErrorClass::BadInput,
+            Self::Settings(_) => ErrorClass::BadInput,
             Self::Rules(_) | Self::Schema(_) | Self::Lost(_) | Self::Task(_) => ErrorClass::Bug,
         }
     }
@@ -53,8 +42,7 @@ impl Classified for ProcessorError {
     fn code(&self) -> &'static str {
         match self {
             Self::Log(e) => e.code(),
-            Self::PricesUnreadable { .. } => "prices_unreadable",
-            Self::Prices(_) => "prices_malformed",
+            Self::Settings(_) => "bad_configuration",
             Self::Rules(_) => "redaction_rules",
             Self::Schema(_) => "schema_broken",
             Self::Lost(_) => "transformation_lost",

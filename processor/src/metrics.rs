@@ -25,6 +25,12 @@ pub const DEAD_LETTERS: Metric =
 /// Secrets replaced.
 pub const REDACTIONS: Metric =
     Metric::counter("fleetlog_processor_redactions_total", "Secrets replaced in events.");
+/// Calls without a computed cost.
+pub const UNPRICED_CALLS: Metric = Metric::counter(
+    "fleetlog_processor_unpriced_calls_total",
+    "Calls to a model that have no computed cost, by reason: no_model, unknown_model, other_host, no_price_then, \
+     unknown_tier, no_tokens or absurd.",
+);
 /// Time of a cycle's transformations.
 pub const TRANSFORM_SECONDS: Metric = Metric::histogram(
     "fleetlog_processor_transform_seconds",
@@ -43,6 +49,7 @@ pub const ALL: &[Metric] = &[
     RECORDS,
     DEAD_LETTERS,
     REDACTIONS,
+    UNPRICED_CALLS,
     TRANSFORM_SECONDS,
     CYCLE_SECONDS,
 ];

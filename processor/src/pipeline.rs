@@ -20,7 +20,6 @@ use crate::config::Config;
 use crate::cycle::{Shared, run_partition};
 use crate::error::ProcessorError;
 use crate::pack::Partitions;
-use crate::pricing::PriceTable;
 use crate::redact::Redactor;
 use crate::transform::Transform;
 
@@ -33,7 +32,7 @@ const MESSAGE_OVERHEAD: usize = 64 * 1024;
 /// [`ProcessorError`] when it cannot start or cannot go on; bad input is never a reason.
 pub(crate) async fn run(config: Config, deps: Deps, shutdown: Shutdown) -> Result<(), ProcessorError> {
     let ready = deps.health.component("processor");
-    let prices = load_prices(&config)?;
+    let prices = config.processor.prices()?;
     let redactor = Redactor::built_in()?;
     let Some(topics) = Admin::new(&config.kafka)?.wait_for_topics(&shutdown).await? else { return Ok(()) };
     let (transactor, transactions) =
@@ -104,14 +103,4 @@ async fn run_partitions(
     }
     tokio::join!(consumer.close(), drain);
     ended
-}
-
-fn load_prices(config: &Config) -> Result<PriceTable, ProcessorError> {
-    let path = &config.processor.prices_file;
-    if path.as_os_str().is_empty() {
-        return Ok(PriceTable::built_in()?);
-    }
-    let text = std::fs::read_to_string(path)
-        .map_err(|source| ProcessorError::PricesUnreadable { path: path.clone(), source })?;
-    Ok(PriceTable::parse(&text)?)
 }

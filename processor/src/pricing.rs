@@ -1,72 +1,86 @@
 //! What a call costs by a versioned table of list prices.
 //!
-//! The table is data (`data/prices.toml`, or a file of the operator's). Rates are kept as whole trillionths of a dollar
-//! per token and summed as integers, so a cost is exact to the billionth and does not depend on the order of addition.
-//! The cost the sender reported is never touched: the two stand side by side.
+//! The table is data: `data/prices.toml`, and before it a file of the operator's. Rates are kept as whole trillionths of a
+//! dollar per token and summed as integers; the sum is rounded once, half up, to a billionth of a dollar, so a cost does
+//! not depend on the order of addition. Nothing is guessed: a model, host, service tier or time for which the table has no
+//! price gives no computed cost, and a word that says why. The cost the sender reported is never touched.
+
+mod file;
+mod name;
+mod terms;
 
 use std::collections::HashMap;
+use std::path::Path;
 
 use fleetlog_schemas::event::{AgentEvent, Channel, TokenBasis, UsageRole};
 use fleetlog_schemas::id::NanoUsd;
-use serde::Deserialize;
 use thiserror::Error;
-use time::format_description::well_known::Iso8601;
-use time::{Date, Time};
+
+use name::ModelName;
+use terms::Terms;
 
 /// The table that is compiled in.
 const BUILT_IN: &str = include_str!("../data/prices.toml");
-/// Trillionths of a dollar per token, for one dollar per million tokens.
-const PICO_PER_DOLLAR_PER_MILLION: f64 = 1e6;
+const NANOS_PER_HOUR: i64 = 3_600_000_000_000;
 
 /// A price table cannot be used.
 #[derive(Debug, Error)]
 pub enum PriceError {
+    /// The file cannot be read.
+    #[error("cannot be read: {0}")]
+    Unreadable(#[from] std::io::Error),
     /// It is not the TOML that is expected.
-    #[error("the price table is malformed: {0}")]
+    #[error("{0}")]
     Malformed(#[from] toml::de::Error),
+    /// It has no version, which every cost must name.
+    #[error("version: is empty")]
+    NoVersion,
     /// An entry makes no sense.
-    #[error("the price of {model}: {problem}")]
+    #[error("line {line}: the price of {model}: {field} {problem}")]
     Entry {
+        /// The entry's first line.
+        line: usize,
         /// The entry's model.
         model: String,
+        /// The field.
+        field: String,
         /// What is wrong with it.
         problem: String,
     },
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct File {
-    version: String,
-    #[serde(rename = "source")]
-    _source: String,
-    #[serde(rename = "licence")]
-    _licence: String,
-    price: Vec<Entry>,
+/// Why a call has no computed cost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Unpriced {
+    /// The call names no model.
+    NoModel,
+    /// No table knows the model.
+    UnknownModel,
+    /// The model's price is that of other hosts.
+    OtherHost,
+    /// The table has no price for the time of the call.
+    NoPriceThen,
+    /// The table has no price for the service tier, or for a call of this length in it.
+    UnknownTier,
+    /// Only a sum of tokens is stated, or none.
+    NoTokens,
+    /// The tokens stated would cost more than can be expressed.
+    Absurd,
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Entry {
-    model: String,
-    from: String,
-    input: f64,
-    cache_read: Option<f64>,
-    cache_write_5m: Option<f64>,
-    cache_write_1h: Option<f64>,
-    output: f64,
-    long: Option<Long>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Long {
-    above: u64,
-    input: f64,
-    cache_read: Option<f64>,
-    cache_write_5m: Option<f64>,
-    cache_write_1h: Option<f64>,
-    output: f64,
+impl Unpriced {
+    /// The word for it, as a metric's label.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::NoModel => "no_model",
+            Self::UnknownModel => "unknown_model",
+            Self::OtherHost => "other_host",
+            Self::NoPriceThen => "no_price_then",
+            Self::UnknownTier => "unknown_tier",
+            Self::NoTokens => "no_tokens",
+            Self::Absurd => "absurd",
+        }
+    }
 }
 
 /// Trillionths of a dollar per token.
@@ -77,21 +91,53 @@ struct Rates {
     cache_write_5m: i64,
     cache_write_1h: i64,
     output: i64,
+    reasoning: i64,
+}
+
+/// The rates of one service tier.
+#[derive(Clone, Debug)]
+struct Scheme {
+    base: Rates,
+    /// Rates of a call whose input is above a threshold, by ascending threshold.
+    long: Vec<(u64, Rates)>,
+    /// Above this input, what a call costs is not known.
+    ends_above: Option<u64>,
+}
+
+/// Hours of a day, UTC, the last one excluded.
+#[derive(Clone, Copy, Debug)]
+struct Hours {
+    from: u8,
+    until: u8,
 }
 
 #[derive(Clone, Debug)]
 struct Price {
     from_ns: i64,
-    rates: Rates,
-    long: Option<(u64, Rates)>,
+    until_ns: i64,
+    hours: Option<Hours>,
+    /// Hosts whose price it is; anybody's when empty.
+    hosts: Vec<String>,
+    standard: Scheme,
+    tiers: Vec<(String, Scheme)>,
+    /// Factors in millionths, by place.
+    geo: Vec<(String, i64)>,
 }
 
-/// Prices by model, each with the time from which it holds.
+/// The prices of one file.
+#[derive(Clone, Debug, Default)]
+struct Sheet {
+    version: String,
+    prices: Vec<Price>,
+    /// Indexes of `prices` by model, the one that takes precedence first.
+    models: HashMap<String, Vec<usize>>,
+}
+
+/// Prices by model, each with the time for which it holds.
 #[derive(Clone, Debug)]
 pub struct PriceTable {
-    version: String,
-    /// By model; a model's prices are sorted by the time from which they hold.
-    models: HashMap<String, Vec<Price>>,
+    /// The operator's before the one that ships.
+    sheets: Vec<Sheet>,
 }
 
 impl PriceTable {
@@ -100,243 +146,166 @@ impl PriceTable {
     /// # Errors
     /// [`PriceError`] when the shipped data is broken, which a test excludes.
     pub fn built_in() -> Result<Self, PriceError> {
-        Self::parse(BUILT_IN)
+        Ok(Self { sheets: vec![file::parse(BUILT_IN)?] })
     }
 
-    /// A table from TOML text.
+    /// The table that ships, and before it the one in an operator's file.
     ///
     /// # Errors
-    /// [`PriceError`] naming the entry.
-    pub fn parse(text: &str) -> Result<Self, PriceError> {
-        let file: File = toml::from_str(text)?;
-        let mut models: HashMap<String, Vec<Price>> = HashMap::new();
-        for entry in file.price {
-            let price = entry.price()?;
-            models.entry(normalised(&entry.model)).or_default().push(price);
-        }
-        for prices in models.values_mut() {
-            prices.sort_by_key(|price| price.from_ns);
-        }
-        Ok(Self { version: file.version, models })
+    /// [`PriceError`] naming the line and the field.
+    pub fn with_file(path: &Path) -> Result<Self, PriceError> {
+        Self::built_in()?.preferring(&std::fs::read_to_string(path)?)
     }
 
-    /// The table's version.
-    pub fn version(&self) -> &str {
-        &self.version
+    /// This table, and before it the one in `text`.
+    ///
+    /// # Errors
+    /// [`PriceError`] naming the line and the field.
+    pub fn preferring(mut self, text: &str) -> Result<Self, PriceError> {
+        self.sheets.insert(0, file::parse(text)?);
+        Ok(self)
     }
 
-    /// Sets the computed cost of an event that states one call of a model with a known price.
-    pub fn enrich(&self, event: &mut AgentEvent) {
+    /// Versions of the tables in use, the preferred one first.
+    pub fn versions(&self) -> impl Iterator<Item = &str> {
+        self.sheets.iter().map(|sheet| sheet.version.as_str())
+    }
+
+    /// Sets the computed cost of an event that states one call to a model, or says why it has none.
+    pub fn enrich(&self, event: &mut AgentEvent) -> Option<Unpriced> {
+        if event.usage_role != UsageRole::Call {
+            return None;
+        }
+        match self.cost(event) {
+            Ok((cost, version)) => {
+                event.cost_computed = Some(cost);
+                version.clone_into(&mut event.price_version);
+                None
+            }
+            Err(why) => Some(why),
+        }
+    }
+
+    fn cost(&self, event: &AgentEvent) -> Result<(NanoUsd, &str), Unpriced> {
         // A universal event may state a bare total: the split, and so the price, is not known.
         let bare_total = event.token_basis == TokenBasis::Guessed && event.channel == Channel::Api;
-        if event.usage_role != UsageRole::Call || bare_total {
-            return;
+        let silent = event.in_total() == 0 && event.out_total() == 0 && event.token_basis == TokenBasis::None;
+        if bare_total || silent {
+            return Err(Unpriced::NoTokens);
         }
         let model = if event.model.is_empty() { &event.model_requested } else { &event.model };
-        if let Some(cost) = self.cost(model, event) {
-            event.cost_computed = Some(cost);
-            event.price_version.clone_from(&self.version);
+        if model.is_empty() {
+            return Err(Unpriced::NoModel);
         }
-    }
-
-    fn cost(&self, model: &str, event: &AgentEvent) -> Option<NanoUsd> {
-        let prices = self.models.get(&normalised(model))?;
-        // A call before the first known price is charged by it: the table does not reach further back.
-        let price = prices.iter().rev().find(|price| price.from_ns <= event.timestamp).or(prices.first())?;
-        let rates = match &price.long {
-            Some((above, long)) if event.in_total() > *above => long,
-            _ => &price.rates,
-        };
-        let charge = |tokens: u64, rate: i64| i128::from(tokens) * i128::from(rate);
-        let pico = charge(event.in_uncached, rates.input)
-            + charge(event.cache_read, rates.cache_read)
-            + charge(event.cache_write_5m, rates.cache_write_5m)
-            + charge(event.cache_write_1h, rates.cache_write_1h)
-            + charge(event.out_total(), rates.output);
-        i64::try_from((pico + 500) / 1000).ok().map(NanoUsd)
+        let name = ModelName::of(model);
+        let mut why = Unpriced::UnknownModel;
+        for sheet in &self.sheets {
+            match sheet.price(&name, event) {
+                Ok(_) if name.free => return Ok((NanoUsd(0), &sheet.version)),
+                Ok(price) => return price.charge(event).map(|cost| (cost, sheet.version.as_str())),
+                Err(closer) => why = why.max(closer),
+            }
+        }
+        Err(why)
     }
 }
 
-impl Entry {
-    fn price(&self) -> Result<Price, PriceError> {
-        let wrong = |problem: String| PriceError::Entry { model: self.model.clone(), problem };
-        let date = Date::parse(&self.from, &Iso8601::DATE).map_err(|e| wrong(format!("from: {e}")))?;
-        let from_ns = date.with_time(Time::MIDNIGHT).assume_utc().unix_timestamp_nanos();
-        let given = [self.input, self.output].into_iter();
-        let optional = [self.cache_read, self.cache_write_5m, self.cache_write_1h].into_iter().flatten();
-        if given.chain(optional).any(|rate| !rate.is_finite() || !(0.0..=100_000.0).contains(&rate)) {
-            return Err(wrong("a rate is negative or absurd".to_owned()));
+impl Sheet {
+    /// Puts the prices of every model into the order in which they take precedence: the later, then the narrower.
+    fn sort(&mut self) {
+        let Self { prices, models, .. } = self;
+        for of_model in models.values_mut() {
+            let rank = |index: &usize| prices.get(*index).map(|price| (price.from_ns, price.hours.is_some()));
+            of_model.sort_by_key(|index| std::cmp::Reverse(rank(index)));
         }
-        Ok(Price {
-            from_ns: i64::try_from(from_ns).map_err(|e| wrong(format!("from: {e}")))?,
-            rates: Rates::new(
-                self.input,
-                self.cache_read,
-                self.cache_write_5m,
-                self.cache_write_1h,
-                self.output,
-            ),
-            long: self.long.as_ref().map(|long| {
-                let writes = (long.cache_write_5m, long.cache_write_1h);
-                (long.above, Rates::new(long.input, long.cache_read, writes.0, writes.1, long.output))
-            }),
-        })
+    }
+
+    fn price(&self, name: &ModelName, event: &AgentEvent) -> Result<&Price, Unpriced> {
+        let listed = name.candidates.iter().find_map(|name| self.models.get(name));
+        let prices = || listed.into_iter().flatten().filter_map(|index| self.prices.get(*index));
+        if listed.is_none() {
+            return Err(Unpriced::UnknownModel);
+        }
+        let provider = event.provider.to_ascii_lowercase();
+        let hosted = |price: &&Price| price.is_of(&name.host) && price.is_of(&provider);
+        if !prices().any(|price| hosted(&price)) {
+            return Err(Unpriced::OtherHost);
+        }
+        let mut then = prices().filter(hosted).filter(|price| price.holds_at(event.timestamp));
+        then.next().ok_or(Unpriced::NoPriceThen)
+    }
+}
+
+impl Price {
+    fn is_of(&self, host: &str) -> bool {
+        host.is_empty() || self.hosts.is_empty() || self.hosts.iter().any(|listed| listed == host)
+    }
+
+    fn holds_at(&self, time_ns: i64) -> bool {
+        let hour = time_ns.div_euclid(NANOS_PER_HOUR).rem_euclid(24);
+        let within = |hours: Hours| (i64::from(hours.from)..i64::from(hours.until)).contains(&hour);
+        (self.from_ns..self.until_ns).contains(&time_ns) && self.hours.is_none_or(within)
+    }
+
+    fn charge(&self, event: &AgentEvent) -> Result<NanoUsd, Unpriced> {
+        let terms = Terms::of(&event.data);
+        let tiered = || self.tiers.iter().find(|(name, _)| *name == terms.tier).map(|(_, scheme)| scheme);
+        let scheme = match terms.tier.as_str() {
+            "" => &self.standard,
+            _ => tiered().ok_or(Unpriced::UnknownTier)?,
+        };
+        let input = event.in_total();
+        if scheme.ends_above.is_some_and(|above| input > above) {
+            return Err(Unpriced::UnknownTier);
+        }
+        let step = scheme.long.iter().rev().find(|(above, _)| input > *above);
+        let mut rates = step.map_or(scheme.base, |(_, rates)| *rates);
+        if !terms.geo.is_empty() && !self.geo.is_empty() {
+            let place = self.geo.iter().find(|(name, _)| *name == terms.geo);
+            rates = rates.times(place.ok_or(Unpriced::UnknownTier)?.1);
+        }
+        rates.charge(event).ok_or(Unpriced::Absurd)
     }
 }
 
 impl Rates {
-    fn new(input: f64, read: Option<f64>, write_5m: Option<f64>, write_1h: Option<f64>, output: f64) -> Self {
-        let pico = |dollars: f64| (dollars * PICO_PER_DOLLAR_PER_MILLION).round() as i64;
+    /// These rates times a factor in millionths, rounded half up.
+    fn times(self, factor: i64) -> Self {
+        let times = |rate: i64| {
+            let product = i128::from(rate) * i128::from(factor) + 500_000;
+            i64::try_from(product / 1_000_000).unwrap_or(i64::MAX)
+        };
         Self {
-            input: pico(input),
-            cache_read: pico(read.unwrap_or(input)),
-            cache_write_5m: pico(write_5m.unwrap_or(input)),
-            cache_write_1h: pico(write_1h.or(write_5m).unwrap_or(input)),
-            output: pico(output),
+            input: times(self.input),
+            cache_read: times(self.cache_read),
+            cache_write_5m: times(self.cache_write_5m),
+            cache_write_1h: times(self.cache_write_1h),
+            output: times(self.output),
+            reasoning: times(self.reasoning),
         }
+    }
+
+    /// The cost of an event's tokens, rounded half up; `None` when no amount of money can say it.
+    fn charge(self, event: &AgentEvent) -> Option<NanoUsd> {
+        let charge = |tokens: u64, rate: i64| i128::from(tokens) * i128::from(rate);
+        let pico = charge(event.in_uncached, self.input)
+            + charge(event.cache_read, self.cache_read)
+            + charge(event.cache_write_5m, self.cache_write_5m)
+            + charge(event.cache_write_1h, self.cache_write_1h)
+            + charge(event.out_visible, self.output)
+            + charge(event.out_reasoning, self.reasoning);
+        i64::try_from((pico + 500) / 1000).ok().map(NanoUsd)
     }
 }
 
-/// The name by which a model is looked up: without provider, region, date, revision and context-size suffixes.
-///
-/// `us.anthropic.claude-sonnet-4-5-20250929-v1:0`, `anthropic/claude-sonnet-4-5` and `claude-sonnet-4-5[1m]` are one model.
-fn normalised(model: &str) -> String {
-    let lower = model.to_ascii_lowercase();
-    let mut name = lower.rsplit('/').next().unwrap_or_default();
-    for vendor in ["anthropic.", "openai.", "google."] {
-        if let Some((_region, rest)) = name.split_once(vendor) {
-            name = rest;
-        }
+/// A scheme times a factor in millionths.
+fn scaled(scheme: &Scheme, factor: i64) -> Scheme {
+    Scheme {
+        base: scheme.base.times(factor),
+        long: scheme.long.iter().map(|(above, rates)| (*above, rates.times(factor))).collect(),
+        ends_above: scheme.ends_above,
     }
-    name = name.split(['[', '@', ':']).next().unwrap_or_default();
-    loop {
-        let Some((rest, last)) = name.rsplit_once('-') else { return name.to_owned() };
-        let digits = last.chars().all(|c| c.is_ascii_digit());
-        let dated = digits && last.len() == 8;
-        let revised = last == "latest" || last.strip_prefix('v').is_some_and(|n| n.parse::<u8>().is_ok());
-        if dated || revised {
-            name = rest;
-        } else if let Some(undated) = without_iso_date(name) {
-            name = undated;
-        } else {
-            return name.to_owned();
-        }
-    }
-}
-
-/// `gpt-5-2025-08-07` without its date.
-fn without_iso_date(name: &str) -> Option<&str> {
-    let (rest, date) = name.split_at_checked(name.len().checked_sub(11)?)?;
-    let shape = |(i, c): (usize, char)| if matches!(i, 0 | 5 | 8) { c == '-' } else { c.is_ascii_digit() };
-    (date.char_indices().all(shape) && !rest.is_empty()).then_some(rest)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn call(model: &str) -> AgentEvent {
-        AgentEvent {
-            usage_role: UsageRole::Call,
-            model: model.into(),
-            timestamp: 1_795_264_656_000_000_000,
-            ..AgentEvent::default()
-        }
-    }
-
-    #[test]
-    fn a_recorded_claude_call_costs_what_the_client_said() {
-        let prices = PriceTable::built_in().unwrap();
-        let mut event = AgentEvent {
-            in_uncached: 21,
-            out_visible: 17,
-            cache_write_5m: 300,
-            cache_read: 4000,
-            ..call("claude-sonnet-4-5")
-        };
-        prices.enrich(&mut event);
-        assert_eq!(event.cost_computed, Some(NanoUsd(2_643_000)));
-        assert_eq!(event.price_version, prices.version());
-    }
-
-    #[test]
-    fn cached_and_reasoning_tokens_are_charged_by_their_own_rates() {
-        let prices = PriceTable::built_in().unwrap();
-        let mut event = AgentEvent {
-            in_uncached: 400,
-            cache_read: 2_000,
-            out_visible: 60,
-            out_reasoning: 40,
-            ..call("gpt-5-2025-08-07")
-        };
-        prices.enrich(&mut event);
-        assert_eq!(event.cost_computed, Some(NanoUsd(1_750_000)));
-    }
-
-    #[test]
-    fn a_long_context_is_charged_by_its_own_tier() {
-        let prices = PriceTable::built_in().unwrap();
-        let mut short = AgentEvent { in_uncached: 200_000, ..call("gemini-2.5-pro") };
-        let mut long = AgentEvent { in_uncached: 200_001, ..call("gemini-2.5-pro") };
-        prices.enrich(&mut short);
-        prices.enrich(&mut long);
-        assert_eq!(short.cost_computed, NanoUsd::from_usd(0.25));
-        assert_eq!(long.cost_computed, Some(NanoUsd(500_002_500)));
-    }
-
-    #[test]
-    fn a_price_holds_from_its_date_on() {
-        let table = |from: &str, input: f64| {
-            format!("[[price]]\nmodel=\"m\"\nfrom=\"{from}\"\ninput={input:.1}\noutput=0.0\n")
-        };
-        let text = format!(
-            "version=\"t\"\nsource=\"\"\nlicence=\"\"\n{}{}",
-            table("2026-01-01", 2.0),
-            table("2025-01-01", 1.0)
-        );
-        let prices = PriceTable::parse(&text).unwrap();
-        let cost = |timestamp: i64| {
-            let mut event = AgentEvent { in_uncached: 1_000_000, timestamp, ..call("m") };
-            prices.enrich(&mut event);
-            event.cost_computed
-        };
-        let new_year_2026 = 1_767_225_600_000_000_000;
-        assert_eq!(cost(new_year_2026 - 1), NanoUsd::from_usd(1.0));
-        assert_eq!(cost(new_year_2026), NanoUsd::from_usd(2.0));
-        assert_eq!(cost(0), NanoUsd::from_usd(1.0));
-    }
-
-    #[test]
-    fn an_unknown_model_and_a_rollup_have_no_computed_cost() {
-        let prices = PriceTable::built_in().unwrap();
-        let mut unknown = AgentEvent { in_uncached: 5, ..call("some-local-model") };
-        let mut rollup = AgentEvent { in_uncached: 5, usage_role: UsageRole::Rollup, ..call("gpt-5") };
-        prices.enrich(&mut unknown);
-        prices.enrich(&mut rollup);
-        assert_eq!((unknown.cost_computed, rollup.cost_computed), (None, None));
-    }
-
-    #[test]
-    fn spellings_of_one_model_are_one_model() {
-        for spelling in [
-            "claude-sonnet-4-5",
-            "claude-sonnet-4-5-20250929",
-            "anthropic/claude-sonnet-4-5",
-            "us.anthropic.claude-sonnet-4-5-20250929-v1:0",
-            "claude-sonnet-4-5@20250929",
-            "claude-sonnet-4-5[1m]",
-            "Claude-Sonnet-4-5",
-        ] {
-            assert_eq!(normalised(spelling), "claude-sonnet-4-5", "{spelling}");
-        }
-        assert_eq!(normalised("gpt-4o-2024-08-06"), "gpt-4o");
-        assert_eq!(normalised("models/gemini-2.5-pro"), "gemini-2.5-pro");
-        assert_eq!(normalised(""), "");
-    }
-
-    #[test]
-    fn a_broken_table_names_the_entry() {
-        let text = "version=\"t\"\nsource=\"\"\nlicence=\"\"\n[[price]]\nmodel=\"m\"\nfrom=\"2025-01-01\"\ninput=-1.0\noutput=0.0";
-        assert!(PriceTable::parse(text).unwrap_err().to_string().contains("m: a rate is negative"));
-    }
-}
+mod tests;

@@ -15,7 +15,7 @@ use fleetlog_schemas::id::Position;
 use fleetlog_schemas::record::{DeadLetter, DeadReason, EventBatch, PieceCount, RawBatch, Settlement};
 use fleetlog_schemas::topic;
 
-use crate::pricing::PriceTable;
+use crate::pricing::{PriceTable, Unpriced};
 use crate::redact::Redactor;
 
 /// This stage's name in a dead letter.
@@ -46,6 +46,8 @@ pub struct Transformed {
     pub dead: Vec<DeadLetter>,
     /// Secrets that were replaced.
     pub redactions: u64,
+    /// Calls that have no computed cost, by why.
+    pub unpriced: BTreeMap<Unpriced, u64>,
 }
 
 impl Transform {
@@ -108,7 +110,9 @@ impl Transform {
         let mut records: BTreeMap<i32, u32> = BTreeMap::new();
         for mut record in by_record(decoded.events) {
             for event in &mut record {
-                self.prices.enrich(event);
+                if let Some(why) = self.prices.enrich(event) {
+                    *done.unpriced.entry(why).or_default() += 1;
+                }
                 if redact {
                     self.redactor.redact(event);
                     done.redactions += u64::from(event.redactions);

@@ -360,14 +360,16 @@ avro_record! {
 }
 
 impl AgentEvent {
-    /// Input tokens of every kind.
+    /// Input tokens of every kind; whatever a sender claims, the sum does not overflow.
     pub fn in_total(&self) -> u64 {
-        self.in_uncached + self.cache_read + self.cache_write_5m + self.cache_write_1h
+        [self.cache_read, self.cache_write_5m, self.cache_write_1h]
+            .into_iter()
+            .fold(self.in_uncached, u64::saturating_add)
     }
 
-    /// Output tokens of every kind.
+    /// Output tokens of every kind; whatever a sender claims, the sum does not overflow.
     pub fn out_total(&self) -> u64 {
-        self.out_visible + self.out_reasoning
+        self.out_visible.saturating_add(self.out_reasoning)
     }
 }
 
