@@ -5,6 +5,8 @@ use fleetlog_runtime::{Classified, ErrorClass, TaskFailure};
 use fleetlog_store::StoreError;
 use thiserror::Error;
 
+use crate::once::BadNote;
+
 /// What ends the aggregator.
 #[derive(Debug, Error)]
 pub enum AggregatorError {
@@ -14,6 +16,9 @@ pub enum AggregatorError {
     /// The store cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// What was committed with an offset cannot be understood.
+    #[error(transparent)]
+    Note(#[from] BadNote),
     /// A task failed.
     #[error(transparent)]
     Task(#[from] TaskFailure),
@@ -24,6 +29,7 @@ impl Classified for AggregatorError {
         match self {
             Self::Log(e) => e.class(),
             Self::Store(e) => e.class(),
+            Self::Note(_) => ErrorClass::Corrupt,
             Self::Task(_) => ErrorClass::Bug,
         }
     }
@@ -32,6 +38,7 @@ impl Classified for AggregatorError {
         match self {
             Self::Log(e) => e.code(),
             Self::Store(e) => e.code(),
+            Self::Note(_) => "commit_note",
             Self::Task(_) => "task_failed",
         }
     }

@@ -7,7 +7,9 @@ use fleetlog_schemas::avro::{DecodeError, from_single_object};
 use fleetlog_schemas::id::Position;
 use fleetlog_schemas::{AgentEvent, DeadLetter, EventBatch, Settlement, topic};
 use fleetlog_store::derived::{GroupHour, GroupKey, hour_of, loose_id_of};
-use fleetlog_store::{Attempt, FactRange, GroupKind, Located, PieceRow, Store, StoreError};
+use fleetlog_store::{
+    Attempt, FactRange, FactTable, GroupKind, Located, PieceRow, Positions, Store, StoreError,
+};
 
 const DAY_SECONDS: i64 = 24 * 3600;
 
@@ -19,12 +21,20 @@ pub(crate) trait Facts: Default + Send + Sync {
     /// Takes a record's facts and returns how many rows they are; on an error nothing of the record is taken.
     fn add(&mut self, at: Position, payload: &[u8]) -> Result<usize, DecodeError>;
 
-    /// Stores all of it; safe to repeat with the same range.
-    fn store(
+    /// The tables that its facts go to, in the order in which they are stored.
+    const TABLES: &'static [FactTable];
+
+    /// The places of the facts that go to a table.
+    fn positions(&self, table: FactTable) -> Positions;
+
+    /// Sends the rows of a table: all of them, or only those of some places.
+    fn send(
         &self,
+        table: FactTable,
         store: &Store,
         range: &FactRange,
         attempt: &Attempt,
+        only: Option<&Positions>,
     ) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// The groups that are to be recomputed once it is stored.
@@ -51,18 +61,34 @@ impl Facts for EventFacts {
         Ok(rows)
     }
 
-    /// Events first; what says that they are stored comes last (INV-6).
-    async fn store(&self, store: &Store, range: &FactRange, attempt: &Attempt) -> Result<(), StoreError> {
-        if !self.events.is_empty() {
-            store.insert_events(range, attempt, borrowed(&self.events)).await?;
+    /// Events first; what says that they are stored comes after they are (INV-6).
+    const TABLES: &'static [FactTable] = &[FactTable::Events, FactTable::Pieces, FactTable::Settlements];
+
+    fn positions(&self, table: FactTable) -> Positions {
+        match table {
+            FactTable::Events => places(&self.events),
+            FactTable::Pieces => places(&self.pieces),
+            FactTable::Settlements => places(&self.settlements),
+            FactTable::DeadLetters => Positions::new(),
         }
-        if !self.pieces.is_empty() {
-            store.insert_pieces(range, attempt, borrowed(&self.pieces)).await?;
+    }
+
+    async fn send(
+        &self,
+        table: FactTable,
+        store: &Store,
+        range: &FactRange,
+        attempt: &Attempt,
+        only: Option<&Positions>,
+    ) -> Result<(), StoreError> {
+        match table {
+            FactTable::Events => store.insert_events(range, attempt, chosen(&self.events, only)).await,
+            FactTable::Pieces => store.insert_pieces(range, attempt, chosen(&self.pieces, only)).await,
+            FactTable::Settlements => {
+                store.insert_settlements(range, attempt, chosen(&self.settlements, only)).await
+            }
+            FactTable::DeadLetters => Ok(()),
         }
-        if !self.settlements.is_empty() {
-            store.insert_settlements(range, attempt, borrowed(&self.settlements)).await?;
-        }
-        Ok(())
     }
 
     fn touched(&self) -> Vec<GroupHour> {
@@ -86,11 +112,21 @@ impl Facts for DeadFacts {
         Ok(1)
     }
 
-    async fn store(&self, store: &Store, range: &FactRange, attempt: &Attempt) -> Result<(), StoreError> {
-        if self.0.is_empty() {
-            return Ok(());
-        }
-        store.insert_dead_letters(range, attempt, borrowed(&self.0)).await
+    const TABLES: &'static [FactTable] = &[FactTable::DeadLetters];
+
+    fn positions(&self, table: FactTable) -> Positions {
+        if table == FactTable::DeadLetters { places(&self.0) } else { Positions::new() }
+    }
+
+    async fn send(
+        &self,
+        _table: FactTable,
+        store: &Store,
+        range: &FactRange,
+        attempt: &Attempt,
+        only: Option<&Positions>,
+    ) -> Result<(), StoreError> {
+        store.insert_dead_letters(range, attempt, chosen(&self.0, only)).await
     }
 
     fn touched(&self) -> Vec<GroupHour> {
@@ -104,8 +140,17 @@ fn located<T>(at: Position, facts: Vec<T>) -> impl Iterator<Item = (Located, T)>
         .map(move |(index, fact)| (Located { partition: at.partition, offset: at.offset, index }, fact))
 }
 
-fn borrowed<T: Sync>(facts: &[(Located, T)]) -> impl Iterator<Item = (Located, &T)> + Send {
-    facts.iter().map(|(at, fact)| (*at, fact))
+fn places<T>(facts: &[(Located, T)]) -> Positions {
+    facts.iter().map(|(at, _)| (at.offset, at.index)).collect()
+}
+
+/// All facts, or those of some places.
+fn chosen<'a, T: Sync>(
+    facts: &'a [(Located, T)],
+    only: Option<&'a Positions>,
+) -> impl Iterator<Item = (Located, &'a T)> + Send {
+    let wanted = move |at: &Located| only.is_none_or(|only| only.contains(&(at.offset, at.index)));
+    facts.iter().filter(move |(at, _)| wanted(at)).map(|(at, fact)| (*at, fact))
 }
 
 /// What became of each raw record's events in one record of the events topic. All are stored: recognising duplicates

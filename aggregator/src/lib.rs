@@ -15,14 +15,17 @@ mod deriver;
 mod error;
 mod facts;
 pub mod metrics;
+mod once;
 mod partition;
 mod pipeline;
+mod settle;
 mod touched;
 
 use fleetlog_runtime::{Deps, Shutdown};
 
 pub use config::{AggregatorConfig, Config};
 pub use error::AggregatorError;
+pub use once::BadNote;
 
 /// Runs the aggregator until shutdown.
 ///

@@ -20,6 +20,21 @@ pub const STORE_RETRIES: Metric = Metric::counter(
     "fleetlog_aggregator_store_retries_total",
     "Times that a range was not stored and was tried again, by error code.",
 );
+/// Rows proved missing.
+pub const MISSING_ROWS: Metric = Metric::counter(
+    "fleetlog_aggregator_missing_rows_total",
+    "Rows that were proved missing after an insert of unknown outcome, and were inserted alone.",
+);
+/// Rows stored twice.
+pub const REPEATED_ROWS: Metric = Metric::counter(
+    "fleetlog_aggregator_repeated_rows_total",
+    "Rows found stored twice when positions were read back: a broken promise (INV-4).",
+);
+/// Ranges proved again.
+pub const REPLAYED_RANGES: Metric = Metric::counter(
+    "fleetlog_aggregator_replayed_ranges_total",
+    "Ranges that an earlier owner had on their way and that were proved on assignment, by topic.",
+);
 /// Time between inserts.
 pub const BATCH_WAIT: Metric = Metric::gauge(
     "fleetlog_aggregator_batch_wait_seconds",
@@ -75,6 +90,9 @@ pub const ALL: &[Metric] = &[
     RANGES,
     STORE_SECONDS,
     STORE_RETRIES,
+    MISSING_ROWS,
+    REPEATED_ROWS,
+    REPLAYED_RANGES,
     BATCH_WAIT,
     UNDECODABLE,
     LOST,

@@ -1,13 +1,7 @@
 //! One assigned partition: gather a range, store it, commit it, hand on what it touched.
 //!
-//! | killed | then |
-//! |---|---|
-//! | before or during the insert | the next owner reads from the committed offset; nothing was settled |
-//! | between insert and commit | the next owner reads the range again; the same range under the same token is stored once |
-//! | between commit and recomputation | what lies beyond the recorded progress is touched again on assignment |
-//!
-//! The range is chosen anew by the next owner, and another range has another token: recording it with the commit
-//! before the insert, and reading its positions back, has its place in [`store`] (INV-4).
+//! What a crash leaves of an insert is told by the committed offset's metadata, and proved before anything else
+//! ([`crate::once`]); what it leaves of a recomputation is touched again on assignment.
 
 use std::time::{Duration, Instant};
 
@@ -16,20 +10,18 @@ use fleetlog_runtime::{Classified, Clock, ErrorClass, Readiness, Shutdown};
 use fleetlog_schemas::avro::{Blob, to_single_object};
 use fleetlog_schemas::record::DeadReason;
 use fleetlog_schemas::{DeadLetter, topic};
-use fleetlog_store::{Attempt, FactRange, Store, StoreError};
+use fleetlog_store::{FactRange, Store};
 
 use crate::batch::{Batcher, Closed, Limits};
 use crate::deriver::Deriver;
 use crate::error::AggregatorError;
 use crate::facts::Facts;
 use crate::metrics;
+use crate::once::Note;
+use crate::settle::{Settling, Unsettled};
 
-/// How long after an attempt was prepared ClickHouse may still start it (INV-4.1).
-const INSERT_WINDOW_MS: i64 = 30_000;
 const BACKOFF_START: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
-/// ClickHouse refuses the data: repeating it is for the operator who looks, and for what bisects it (INV-8).
-const BACKOFF_REFUSED: Duration = Duration::from_secs(30);
 
 /// What every partition of a topic needs.
 #[derive(Clone)]
@@ -57,6 +49,17 @@ pub(crate) async fn run_partition<F: Facts>(
     if F::TOPIC == topic::EVENTS {
         shared.deriver.assigned(lease.partition(), assignment.offset - 1);
     }
+    let note = match &assignment.committed {
+        Some(committed) => Note::parse(&committed.metadata)?,
+        None => None,
+    };
+    let mut settled = assignment.offset;
+    if let Some(note) = note.filter(|note| note.last >= settled)
+        && !replay::<F>(&shared, &mut partition, &mut settled, note).await?
+    {
+        shared.deriver.gone::<F>(lease.partition());
+        return Ok(());
+    }
     let mut batcher = Batcher::new(shared.limits);
     let mut facts = F::default();
     loop {
@@ -75,7 +78,7 @@ pub(crate) async fn run_partition<F: Facts>(
             () = shared.shutdown.triggered() => break,
         }
         if let Some(closed) = batcher.close(Instant::now())
-            && !settle(&shared, &lease, std::mem::take(&mut facts), closed).await?
+            && !settle(&shared, &lease, std::mem::take(&mut facts), closed, &mut settled, None).await?
         {
             break;
         }
@@ -84,7 +87,7 @@ pub(crate) async fn run_partition<F: Facts>(
     if lease.is_active()
         && let Some(closed) = batcher.close_anyway(Instant::now())
     {
-        settle(&shared, &lease, facts, closed).await?;
+        settle(&shared, &lease, facts, closed, &mut settled, None).await?;
     }
     shared.deriver.gone::<F>(lease.partition());
     Ok(())
@@ -186,12 +189,16 @@ async fn settle<F: Facts>(
     lease: &Lease,
     facts: F,
     closed: Closed,
+    settled: &mut i64,
+    inherited: Option<Note>,
 ) -> Result<bool, AggregatorError> {
     let range =
         FactRange { topic: F::TOPIC, partition: lease.partition(), first: closed.first, last: closed.last };
     let started = Instant::now();
-    if !store(shared, lease, &facts, &range).await {
-        return Ok(false);
+    match Settling::new(shared, lease, &facts, range, *settled).run(inherited).await {
+        Ok(()) => {}
+        Err(Unsettled::Abandoned) => return Ok(false),
+        Err(Unsettled::Failed(error)) => return Err(error),
     }
     metrics::STORE_SECONDS.record(started.elapsed().as_secs_f64());
     metrics::ROWS.add_for("topic", F::TOPIC, closed.rows as u64);
@@ -199,11 +206,12 @@ async fn settle<F: Facts>(
     if F::TOPIC == topic::EVENTS {
         shared.deriver.stored(range.partition, closed, facts.touched());
     }
-    // Kafka commits name the next record, hence +1.
-    match lease.commit(range.last + 1, "").await {
+    // Kafka's offsets name the next record, hence +1.
+    *settled = range.last + 1;
+    match lease.commit(*settled, "").await {
         Ok(()) => Ok(true),
         Err(LogError::NotOwner { .. }) => Ok(false),
-        // The next commit settles this range too; until then a crash repeats it.
+        // The next note settles this range too; until then a crash proves it again.
         Err(error) if error.class() == ErrorClass::Unavailable => {
             tracing::warn!(%error, partition = range.partition, "not committed yet");
             Ok(true)
@@ -212,47 +220,40 @@ async fn settle<F: Facts>(
     }
 }
 
-/// Stores a range, for as long as it takes. Returns false when the partition was taken away, or the service ends, before
-/// it was stored.
-async fn store<F: Facts>(shared: &Shared, lease: &Lease, facts: &F, range: &FactRange) -> bool {
-    let mut backoff = BACKOFF_START;
-    for number in 1.. {
-        // Recording the range and the attempt in the committed offset's metadata has its place here (INV-4.1).
-        let error = match attempt(shared, facts, range, number).await {
-            Ok(()) => {
-                shared.ready.ready();
-                return true;
-            }
-            Err(error) => error,
-        };
-        metrics::STORE_RETRIES.add_for("code", error.code(), 1);
-        let wait = match error.class() {
-            ErrorClass::Unavailable => backoff,
-            _ => BACKOFF_REFUSED,
-        };
-        if error.class() == ErrorClass::Unavailable {
-            tracing::warn!(%error, ?range, number, "the range is not stored yet");
-        } else {
-            tracing::error!(%error, ?range, number, "the range is refused; its partition waits");
-        }
-        shared.ready.not_ready(error.to_string());
-        tokio::select! {
-            // The insert is idempotent by token, so it is repeated until it is known to be stored.
-            () = tokio::time::sleep(wait) => {}
-            () = lease.revoked() => return false,
-            () = shared.shutdown.triggered() => return false,
-        }
-        backoff = (backoff * 2).min(BACKOFF_MAX);
-    }
-    false
-}
-
-async fn attempt<F: Facts>(
+/// Gathers the range that an earlier owner had on its way, and settles it first. Returns false when it was abandoned.
+async fn replay<F: Facts>(
     shared: &Shared,
-    facts: &F,
-    range: &FactRange,
-    number: u32,
-) -> Result<(), StoreError> {
-    let insert_before_ms = shared.store.now_ms().await? + INSERT_WINDOW_MS;
-    facts.store(&shared.store, range, &Attempt { number, insert_before_ms }).await
+    partition: &mut AssignedPartition,
+    settled: &mut i64,
+    note: Note,
+) -> Result<bool, AggregatorError> {
+    let lease = partition.lease();
+    tracing::info!(
+        topic = F::TOPIC,
+        partition = lease.partition(),
+        ?note,
+        "an insert of an earlier owner is proved"
+    );
+    metrics::REPLAYED_RANGES.add_for("topic", F::TOPIC, 1);
+    let mut facts = F::default();
+    let mut rows = 0;
+    loop {
+        let read = tokio::select! {
+            read = partition.next() => read?,
+            () = shared.shutdown.triggered() => return Ok(false),
+        };
+        match read {
+            None => return Ok(false),
+            // A log that ends before the note does was truncated: what is there is proved.
+            Some(Read::CaughtUp) => break,
+            Some(Read::Record(record)) => {
+                rows += take(shared, &mut facts, &record).await?;
+                if record.position.offset >= note.last {
+                    break;
+                }
+            }
+        }
+    }
+    let closed = Closed { first: note.first, last: note.last, rows };
+    settle(shared, &lease, facts, closed, settled, Some(note)).await
 }

@@ -260,3 +260,38 @@ async fn an_outage_of_the_store_delays_and_loses_nothing() {
     system.becomes("llm_calls", 23).await;
     system.stop().await;
 }
+
+/// INV-4: whatever is killed, and whenever, each fact is stored exactly once.
+#[tokio::test(flavor = "multi_thread")]
+async fn kills_of_the_aggregator_and_of_the_store_at_any_moment_leave_each_fact_once() {
+    const KILLS: u32 = 12;
+    let Some(mut system) = system().await else { return };
+    system.becomes("events", 0).await;
+    let mut sent = 0;
+    for kill in 0..KILLS {
+        for _ in 0..10 {
+            system
+                .publish(topic::EVENTS, (sent % 2) as i32, &batch(vec![call("k", sent, Channel::Api, 1)]))
+                .await;
+            sent += 1;
+        }
+        // Ranges are closed 20 ms after their first record and inserted within some milliseconds more: the moments of the
+        // kills are spread over that way.
+        tokio::time::sleep(Duration::from_millis(u64::from(kill) * 7)).await;
+        if kill % 4 == 3 {
+            system.clickhouse.kill().await;
+            system.clickhouse.restart().await.unwrap();
+        } else {
+            system.running.abort_all();
+            while system.running.join_next().await.is_some() {}
+            system.start();
+        }
+    }
+    let facts =
+        format!("uniqExact(event_id) AS e, count() AS c FROM events HAVING e = {sent} AND c = {sent}");
+    system.becomes(&format!("(SELECT {facts})"), 1).await;
+    system.becomes("settlements", sent.into()).await;
+    system.becomes("piece_settlements", sent.into()).await;
+    system.becomes(&format!("sessions WHERE llm_call_count = {sent}"), 1).await;
+    system.stop().await;
+}

@@ -1,10 +1,49 @@
 //! Writing facts, each range of the log once (INV-4).
 
+use std::collections::HashSet;
+
 use fleetlog_schemas::{AgentEvent, DeadLetter, Settlement};
 
 use crate::insert::Identity;
 use crate::rows::{DeadLetterRow, EventRow, PieceFact, PieceRow, SettlementRow};
 use crate::{Store, StoreError};
+
+/// A table of facts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FactTable {
+    /// `events`.
+    Events,
+    /// `piece_settlements`.
+    Pieces,
+    /// `settlements`.
+    Settlements,
+    /// `dead_letters`.
+    DeadLetters,
+}
+
+impl FactTable {
+    /// Its name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Events => "events",
+            Self::Pieces => "piece_settlements",
+            Self::Settlements => "settlements",
+            Self::DeadLetters => "dead_letters",
+        }
+    }
+}
+
+/// Places of facts within one partition of a topic: offset and index.
+pub type Positions = HashSet<(i64, u32)>;
+
+/// What is stored of a range.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stored {
+    /// The places that are stored.
+    pub positions: Positions,
+    /// Rows beyond the first of their place: a broken promise, to be reported.
+    pub repeats: usize,
+}
 
 /// A range of one partition of a topic: the unit of an insert.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,17 +59,25 @@ pub struct FactRange {
 }
 
 impl FactRange {
-    /// The deduplication token of this range's rows in a table: the same for every attempt.
-    pub fn token(&self, table: &str) -> String {
-        format!("{table}/{}/{}/{}-{}", self.topic, self.partition, self.first, self.last)
+    /// The deduplication token of an attempt to store this range's rows in a table.
+    pub fn token(&self, table: FactTable, attempt: u32) -> String {
+        let inserts = self.inserts(table);
+        format!("{inserts}{}-{}~{attempt}", self.first, self.last)
+    }
+
+    /// What the ids of all inserts from this partition into a table begin with.
+    fn inserts(&self, table: FactTable) -> String {
+        format!("{}/{}/{}/", table.name(), self.topic, self.partition)
     }
 }
 
-/// One try to store a range.
+/// One attempt to store rows of a range: the same rows under the same token, however often they are sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Attempt {
     /// Its number, from 1.
     pub number: u32,
+    /// How often it was sent before.
+    pub sends: u32,
     /// ClickHouse refuses to start it after this time, milliseconds of its clock.
     pub insert_before_ms: i64,
 }
@@ -48,7 +95,7 @@ pub struct Located {
 
 /// Writes all rows of one fact table as one insert.
 macro_rules! insert_facts {
-    ($(#[$doc:meta])* $method:ident, $table:literal, $fact:ty, $row:ident) => {
+    ($(#[$doc:meta])* $method:ident, $table:expr, $fact:ty, $row:ident) => {
         $(#[$doc])*
         ///
         /// # Errors
@@ -63,7 +110,7 @@ macro_rules! insert_facts {
             facts: impl Iterator<Item = (Located, &'a $fact)> + Send,
         ) -> Result<(), StoreError> {
             let identity = identity($table, range, attempt);
-            let mut insert = self.insert::<$row<'static>>($table, Some(identity)).await?;
+            let mut insert = self.insert::<$row<'static>>($table.name(), Some(identity)).await?;
             for (at, fact) in facts {
                 insert.write(&$row::new(fact, at, attempt)).await.map_err(StoreError::from_client)?;
             }
@@ -75,25 +122,62 @@ macro_rules! insert_facts {
 impl Store {
     insert_facts! {
         /// Stores a range's events. At most 500,000 rows and 128 MB, so that they are one block.
-        insert_events, "events", AgentEvent, EventRow
+        insert_events, FactTable::Events, AgentEvent, EventRow
     }
     insert_facts! {
         /// Stores a range's dead letters, without their bytes.
-        insert_dead_letters, "dead_letters", DeadLetter, DeadLetterRow
+        insert_dead_letters, FactTable::DeadLetters, DeadLetter, DeadLetterRow
     }
     insert_facts! {
         /// Stores a range's settlements.
-        insert_settlements, "settlements", Settlement, SettlementRow
+        insert_settlements, FactTable::Settlements, Settlement, SettlementRow
     }
     insert_facts! {
         /// Stores what became of a range's pieces. Only after their events are stored (INV-6).
-        insert_pieces, "piece_settlements", PieceRow, PieceFact
+        insert_pieces, FactTable::Pieces, PieceRow, PieceFact
     }
 }
 
-fn identity(table: &str, range: &FactRange, attempt: &Attempt) -> Identity {
-    let token = range.token(table);
-    let query_id = format!("{token}#{}", attempt.number);
+impl Store {
+    /// The places of a range that are stored in a table.
+    ///
+    /// # Errors
+    /// Whatever keeps the query from being answered.
+    pub async fn stored_positions(&self, table: FactTable, range: &FactRange) -> Result<Stored, StoreError> {
+        let sql = format!(
+            "SELECT log_offset, log_index FROM {}.{} \
+             WHERE log_partition = {{partition:Int32}} AND log_offset BETWEEN {{first:Int64}} AND {{last:Int64}}",
+            self.database(),
+            table.name(),
+        );
+        let rows: Vec<(i64, u32)> = self
+            .read_with(&sql, |query| {
+                query
+                    .param("partition", range.partition)
+                    .param("first", range.first)
+                    .param("last", range.last)
+                    // On a replica behind the others a stored row would look missing.
+                    .with_setting("select_sequential_consistency", "1")
+            })
+            .await?;
+        let read = rows.len();
+        let positions: Positions = rows.into_iter().collect();
+        Ok(Stored { repeats: read - positions.len(), positions })
+    }
+
+    /// Whether an insert from the range's partition into a table is still under way on this node.
+    ///
+    /// # Errors
+    /// Whatever keeps ClickHouse, or the bridge of the embedded engine, from telling.
+    pub async fn is_inserting(&self, table: FactTable, range: &FactRange) -> Result<bool, StoreError> {
+        let running = self.running(&range.inserts(table)).await?;
+        Ok(running > 0)
+    }
+}
+
+fn identity(table: FactTable, range: &FactRange, attempt: &Attempt) -> Identity {
+    let token = range.token(table, attempt.number);
+    let query_id = format!("{token}#{}", attempt.sends);
     Identity { token, query_id }
 }
 
@@ -102,13 +186,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_names_table_topic_partition_and_range() {
+    fn a_token_names_table_topic_partition_range_and_attempt() {
         let range = FactRange { topic: "fleetlog.events.v1", partition: 3, first: 7, last: 9 };
-        let one = identity("events", &range, &Attempt { number: 1, insert_before_ms: 0 });
-        let two = identity("events", &range, &Attempt { number: 2, insert_before_ms: 5 });
-        assert_eq!(one.token, "events/fleetlog.events.v1/3/7-9");
-        assert_eq!(one.token, two.token);
-        assert_ne!(one.query_id, two.query_id);
-        assert_ne!(range.token("settlements"), one.token);
+        let of = |number, sends| {
+            identity(FactTable::Events, &range, &Attempt { number, sends, insert_before_ms: 0 })
+        };
+        assert_eq!(of(1, 0).token, "events/fleetlog.events.v1/3/7-9~1");
+        assert_eq!(of(1, 0).token, of(1, 1).token);
+        assert_ne!(of(1, 0).query_id, of(1, 1).query_id);
+        assert_ne!(of(1, 0).token, of(2, 0).token);
+        assert!(of(2, 5).query_id.starts_with(&range.inserts(FactTable::Events)));
+        assert_ne!(range.token(FactTable::Settlements, 1), of(1, 0).token);
     }
 }

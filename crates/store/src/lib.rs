@@ -19,11 +19,12 @@ mod insert;
 mod migrate;
 mod reader;
 mod rows;
+mod running;
 mod store;
 
 pub use config::StoreConfig;
 pub use error::StoreError;
-pub use facts::{Attempt, FactRange, Located};
+pub use facts::{Attempt, FactRange, FactTable, Located, Positions, Stored};
 pub use migrate::Migrated;
 pub use reader::{ProjectReader, Query, Reader, ReaderLimits};
 pub use rows::{Call, Contribution, GroupKind, PieceRow, Session, Tool, UsageRow};

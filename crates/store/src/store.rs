@@ -21,6 +21,9 @@ pub struct Store {
     pub(crate) read_timeout: Duration,
     /// Whether inserted rows are checked against the columns of their table first.
     pub(crate) validates_rows: bool,
+    /// For what the bridge of the embedded engine answers beside SQL.
+    pub(crate) http: reqwest::Client,
+    pub(crate) bridge_url: String,
     /// The highest version given out, so that none is given out twice (design: versions come from one clock).
     pub(crate) last_version: Arc<AtomicU64>,
 }
@@ -66,6 +69,8 @@ impl Store {
             insert_timeout: Duration::from_secs(config.insert_timeout_s.into()),
             read_timeout: Duration::from_secs(config.read_timeout_s.into()),
             validates_rows: false,
+            http: reqwest::Client::new(),
+            bridge_url: format!("{}/fleetlog/running", config.url.trim_end_matches('/')),
             last_version: Arc::new(AtomicU64::new(0)),
         })
     }

@@ -12,8 +12,8 @@ use fleetlog_schemas::{DeadLetter, Settlement};
 use fleetlog_store::derived::{DerivedGroup, GroupHour, GroupKey, Progress, hour_of, loose_id_of, minute_of};
 use fleetlog_store::row::Row;
 use fleetlog_store::{
-    Call, Contribution, GroupKind, Located, PieceRow, ReaderLimits, Session, Store, StoreError, Tool,
-    UsageRow,
+    Attempt, Call, Contribution, FactTable, GroupKind, Located, PieceRow, ReaderLimits, Session, Store,
+    StoreError, Stored, Tool, UsageRow,
 };
 use support::{NOON, at, attempt, engine, full_event, range, store_of};
 
@@ -273,16 +273,26 @@ async fn a_range_sent_again_is_stored_once_and_a_late_one_not_at_all() {
     let store = &engine.store;
     store.migrate().await.unwrap();
     let events: Vec<_> = (0..1000).map(|n| full_event("p", "s", n)).collect();
-    for number in 1..=3 {
-        let attempt = attempt(store, number).await;
+    let nothing = store.stored_positions(FactTable::Events, &range(0, 9)).await.unwrap();
+    assert_eq!(nothing, Stored::default());
+    for sends in 0..3 {
+        let attempt = Attempt { sends, ..attempt(store, 1).await };
         store.insert_events(&range(0, 9), &attempt, at(0, &events)).await.unwrap();
     }
     assert_eq!(count(store, "p", "events").await, 1000);
+    assert!(!store.is_inserting(FactTable::Events, &range(0, 9)).await.unwrap());
+    // A further attempt has a token of its own: what it holds is stored, and the positions tell what was there before.
+    let missing = at(0, &events).take(1).map(|(at, event)| (Located { offset: 9, ..at }, event));
+    store.insert_events(&range(0, 9), &attempt(store, 2).await, missing).await.unwrap();
+    let stored = store.stored_positions(FactTable::Events, &range(0, 9)).await.unwrap();
+    assert_eq!((stored.positions.len(), stored.repeats), (1001, 0));
+    assert!(stored.positions.contains(&(9, 0)) && stored.positions.contains(&(0, 999)));
+    assert!(store.stored_positions(FactTable::Settlements, &range(0, 9)).await.unwrap().positions.is_empty());
     let mut late = attempt(store, 1).await;
     late.insert_before_ms -= 40_000;
     let refused = store.insert_events(&range(10, 10), &late, at(10, &events)).await.unwrap_err();
     assert!(matches!(refused, StoreError::TooLate), "{refused}");
-    assert_eq!(count(store, "p", "events").await, 1000);
+    assert_eq!(count(store, "p", "events").await, 1001);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -106,7 +106,7 @@ pub fn range(first: i64, last: i64) -> FactRange {
 }
 
 pub async fn attempt(store: &Store, number: u32) -> Attempt {
-    Attempt { number, insert_before_ms: store.now_ms().await.unwrap() + 30_000 }
+    Attempt { number, sends: 0, insert_before_ms: store.now_ms().await.unwrap() + 30_000 }
 }
 
 /// The events, all in the record at `offset`.
