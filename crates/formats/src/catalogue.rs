@@ -41,6 +41,27 @@ pub const CATALOGUE: &[Format] = &[
         channel: Channel::Span,
     },
     Format {
+        name: crate::claude::hooks::FORMAT.name,
+        title: "Claude Code, hook payloads",
+        recognised_by: "hook_event_name (PascalCase) and session_id",
+        made_from: "2.1.197",
+        channel: Channel::Hook,
+    },
+    Format {
+        name: crate::claude::transcript::FORMAT.name,
+        title: "Claude Code, transcripts of sessions and sub-agents",
+        recognised_by: "sessionId, and a transcript's type or a uuid; old lines by message.usage and timestamp",
+        made_from: "2.1.197",
+        channel: Channel::Transcript,
+    },
+    Format {
+        name: crate::claude::stream_json::FORMAT.name,
+        title: "Claude Code, output of -p --output-format stream-json",
+        recognised_by: "session_id, and type system, assistant, user, result or another of its rows",
+        made_from: "2.1.197",
+        channel: Channel::Other,
+    },
+    Format {
         name: crate::otlp::logs::FORMAT,
         title: "Any other OTLP log records",
         recognised_by: "POST /v1/logs, or a member resourceLogs",

@@ -1,7 +1,8 @@
-//! Claude Code (MAPPING §3): its OTLP log events and spans.
+//! Claude Code (MAPPING §3): its OTLP log events and spans, its transcripts, what it prints as stream-json, its hooks.
 //!
-//! Both channels name a call to the model by `request_id` and a tool call by `tool_use_id`, so the same call seen on both
-//! is known as one. Token counts are Anthropic's raw ones: input excludes what was read from or written to a cache.
+//! Logs, spans and transcripts name a call to the model by its request id, and every channel names a tool call by
+//! `tool_use_id`, so the same call seen on several is known as one. Token counts are Anthropic's raw ones: input
+//! excludes what was read from or written to a cache.
 
 use fleetlog_schemas::event::{AgentEvent, TokenBasis};
 use fleetlog_schemas::id::NanoUsd;
@@ -10,8 +11,12 @@ use crate::json::{Cursor, Fault, Scalar};
 use crate::otlp::model::AnyValue;
 use crate::tokens::Stated;
 
+pub(crate) mod hooks;
 pub(crate) mod logs;
+mod message;
 pub(crate) mod spans;
+pub(crate) mod stream_json;
+pub(crate) mod transcript;
 
 /// Puts an attribute that logs and spans have in common into its column; false when it has none or does not fit.
 fn take(event: &mut AgentEvent, usage: &mut Stated, name: &str, value: &AnyValue<'_>) -> bool {

@@ -11,6 +11,7 @@ use fleetlog_schemas::id::Key128;
 use fleetlog_schemas::record::StreamContext;
 use serde_json::{Map, Value};
 
+use crate::claude;
 use crate::framing::{self, Layout, Place, RecordReader};
 use crate::identity::Identities;
 use crate::input::{Decoded, Eventless, Fate, Input};
@@ -40,7 +41,8 @@ pub(crate) struct RecordFormat {
 }
 
 /// Every record format, in the order of detection: the more specific marks first.
-pub(crate) const FORMATS: &[&RecordFormat] = &[];
+pub(crate) const FORMATS: &[&RecordFormat] =
+    &[&claude::hooks::FORMAT, &claude::transcript::FORMAT, &claude::stream_json::FORMAT];
 
 /// The format that a hint names.
 pub(crate) fn named(hint: &str) -> Option<&'static RecordFormat> {
