@@ -7,6 +7,7 @@ use fleetlog_log::KafkaConfig;
 use fleetlog_runtime::{AdminConfig, KeyDoc, Settings, SettingsError, config_section};
 
 use crate::pricing::PriceTable;
+use crate::redact::{RedactRule, Redactor};
 
 config_section! {
     /// The processor.
@@ -24,6 +25,10 @@ config_section! {
         /// Price table of the operator's (TOML, as `processor/data/prices.toml`); where it has a price, that one holds
         /// before the one that ships. Empty for none.
         pub prices_file: PathBuf = PathBuf::new(),
+        /// Rules of the operator's for what is replaced in events, besides the well-known secrets: a list of
+        /// { name, pattern, replacement }. A pattern (syntax of Rust's regex, linear time) sees one text at a time: each
+        /// string value of data and context, and each column that is shown and is no identity.
+        pub redact_rules: Vec<RedactRule> = Vec::new(),
         /// How long the processor may take to settle and commit when it is told to stop, milliseconds.
         pub shutdown_budget_ms: u64 = 20_000,
     }
@@ -66,6 +71,7 @@ impl Config {
             }
         }
         config.processor.prices()?;
+        config.processor.redactor()?;
         Ok(config)
     }
 
@@ -87,7 +93,52 @@ impl ProcessorConfig {
         })
     }
 
+    /// The redaction rules that are configured.
+    pub(crate) fn redactor(&self) -> Result<Redactor, SettingsError> {
+        Redactor::with_rules(&self.redact_rules).map_err(|e| SettingsError::Invalid {
+            key: "processor.redact_rules".to_owned(),
+            message: e.to_string(),
+        })
+    }
+
     pub(crate) fn shutdown_budget(&self) -> Duration {
         Duration::from_millis(self.shutdown_budget_ms)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problem(file: &str) -> String {
+        let config = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
+        std::fs::write(config.path(), file).unwrap();
+        let settings = Settings::load(Some(config.path()), &[]).unwrap();
+        Config::from_settings(&settings).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_price_file_that_cannot_be_used_is_an_error_at_start_with_line_and_field() {
+        let prices = tempfile::NamedTempFile::new().unwrap();
+        let text =
+            "version=\"1\"\nsource=\"\"\nlicence=\"\"\n[[price]]\nmodel=\"m\"\ninput=1.0\noutput=-1.0\n";
+        std::fs::write(prices.path(), text).unwrap();
+        let file = format!("[processor]\nprices_file = {:?}\n", prices.path());
+        let message = problem(&file);
+        assert!(message.contains("line 4: the price of m: output is negative"), "{message}");
+        let message = problem("[processor]\nprices_file = \"/nowhere/prices.toml\"\n");
+        assert!(message.contains("/nowhere/prices.toml: cannot be read"), "{message}");
+    }
+
+    #[test]
+    fn a_redaction_rule_that_cannot_be_used_is_an_error_at_start_with_its_name() {
+        let rules = "[[processor.redact_rules]]\nname = \"ticket\"\npattern = \"(\"\n";
+        let message = problem(rules);
+        assert!(
+            message.contains("processor.redact_rules") && message.contains("rule 1 (ticket)"),
+            "{message}"
+        );
+        let message = problem("[[processor.redact_rules]]\nname = \"a\"\npatern = \"x\"\n");
+        assert!(message.contains("patern"), "{message}");
     }
 }

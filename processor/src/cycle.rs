@@ -8,13 +8,13 @@ use std::time::Instant;
 
 use fleetlog_log::{AssignedPartition, ControlView, Lease, LogError, Read, Record, Transactor, Unit, Write};
 use fleetlog_runtime::{Clock, Shutdown};
-use fleetlog_schemas::event::{AgentEvent, EventType};
 use futures::FutureExt;
 
 use crate::config::ProcessorConfig;
 use crate::error::ProcessorError;
 use crate::metrics;
 use crate::pack::{Partitions, pack};
+use crate::tally::tally;
 use crate::transform::{Transform, Transformed};
 
 /// What the cycles of every partition share.
@@ -108,42 +108,11 @@ impl Shared {
                     transform.apply(record.position, payload, redacts, now_ns)
                 })
                 .collect();
-            count(&done);
+            tally(&transform, &done);
             pack(done, partitions, target)
         });
         let writes = packed.await??;
         metrics::TRANSFORM_SECONDS.record(started.elapsed().as_secs_f64());
         Ok(writes)
-    }
-}
-
-fn count(done: &[Transformed]) {
-    let (mut events, mut filtered, mut dead, mut context, mut stored, mut redactions) = (0u64, 0, 0, 0, 0, 0);
-    for one in done {
-        let settlement = &one.settlement;
-        events += u64::from(settlement.events);
-        filtered += u64::from(settlement.filtered);
-        dead += u64::from(settlement.dead);
-        context += u64::from(settlement.context);
-        stored += settlement.pieces.iter().map(|piece| u64::from(piece.records)).sum::<u64>();
-        redactions += one.redactions;
-        let unknown = |event: &&AgentEvent| event.event_type == EventType::RawUnknown;
-        for event in one.events.values().flatten().filter(unknown) {
-            metrics::UNKNOWN_EVENTS.add_for("reason", &event.unknown_reason, 1);
-        }
-        for (why, calls) in &one.unpriced {
-            metrics::UNPRICED_CALLS.add_for("reason", why.as_str(), *calls);
-        }
-        for letter in &one.dead {
-            metrics::DEAD_LETTERS.add_for("reason", letter.reason.as_str(), 1);
-        }
-    }
-    metrics::RAW_RECORDS.add(done.len() as u64);
-    metrics::EVENTS.add(events);
-    metrics::REDACTIONS.add(redactions);
-    for (fate, records) in [("event", stored), ("filtered", filtered), ("dead", dead), ("context", context)] {
-        if records > 0 {
-            metrics::RECORDS.add_for("fate", fate, records);
-        }
     }
 }

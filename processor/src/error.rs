@@ -5,8 +5,6 @@ use fleetlog_runtime::{Classified, ErrorClass, SettingsError, TaskFailure};
 use fleetlog_schemas::avro::DecodeError;
 use thiserror::Error;
 
-use crate::redact::RuleError;
-
 /// What ends the processor.
 #[derive(Debug, Error)]
 pub enum ProcessorError {
@@ -16,9 +14,6 @@ pub enum ProcessorError {
     /// What the configuration names, such as the price table, cannot be used.
     #[error(transparent)]
     Settings(#[from] SettingsError),
-    /// The redaction rules cannot be used.
-    #[error(transparent)]
-    Rules(#[from] RuleError),
     /// A published schema is broken.
     #[error("a published schema is broken: {0}")]
     Schema(#[from] DecodeError),
@@ -35,7 +30,7 @@ impl Classified for ProcessorError {
         match self {
             Self::Log(e) => e.class(),
             Self::Settings(_) => ErrorClass::BadInput,
-            Self::Rules(_) | Self::Schema(_) | Self::Lost(_) | Self::Task(_) => ErrorClass::Bug,
+            Self::Schema(_) | Self::Lost(_) | Self::Task(_) => ErrorClass::Bug,
         }
     }
 
@@ -43,7 +38,6 @@ impl Classified for ProcessorError {
         match self {
             Self::Log(e) => e.code(),
             Self::Settings(_) => "bad_configuration",
-            Self::Rules(_) => "redaction_rules",
             Self::Schema(_) => "schema_broken",
             Self::Lost(_) => "transformation_lost",
             Self::Task(_) => "task_failed",

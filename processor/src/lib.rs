@@ -14,6 +14,7 @@ pub mod pack;
 mod pipeline;
 pub mod pricing;
 pub mod redact;
+mod tally;
 pub mod transform;
 
 use fleetlog_runtime::{Deps, Shutdown};

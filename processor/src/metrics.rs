@@ -24,7 +24,7 @@ pub const DEAD_LETTERS: Metric =
     Metric::counter("fleetlog_processor_dead_letters_total", "Dead letters written, by reason.");
 /// Secrets replaced.
 pub const REDACTIONS: Metric =
-    Metric::counter("fleetlog_processor_redactions_total", "Secrets replaced in events.");
+    Metric::counter("fleetlog_processor_redactions_total", "Secrets replaced in events, by rule.");
 /// Calls without a computed cost.
 pub const UNPRICED_CALLS: Metric = Metric::counter(
     "fleetlog_processor_unpriced_calls_total",

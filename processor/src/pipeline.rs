@@ -20,7 +20,6 @@ use crate::config::Config;
 use crate::cycle::{Shared, run_partition};
 use crate::error::ProcessorError;
 use crate::pack::Partitions;
-use crate::redact::Redactor;
 use crate::transform::Transform;
 
 /// Room for what surrounds the events in a message of the events topic.
@@ -33,7 +32,7 @@ const MESSAGE_OVERHEAD: usize = 64 * 1024;
 pub(crate) async fn run(config: Config, deps: Deps, shutdown: Shutdown) -> Result<(), ProcessorError> {
     let ready = deps.health.component("processor");
     let prices = config.processor.prices()?;
-    let redactor = Redactor::built_in()?;
+    let redactor = config.processor.redactor()?;
     let Some(topics) = Admin::new(&config.kafka)?.wait_for_topics(&shutdown).await? else { return Ok(()) };
     let (transactor, transactions) =
         TransactionLog::new(&config.kafka, &config.processor.group, topic::EVENTS_MAX_MESSAGE_BYTES);

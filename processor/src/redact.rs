@@ -1,124 +1,121 @@
 //! Replaces secrets in events before they reach the events topic.
 //!
-//! One pass of a multi-pattern search decides whether an event can hold a secret at all; nearly every event ends there.
-//! Identities were computed before, so redaction changes what is shown and never what is counted. Replacements are made
-//! in the JSON text itself: no pattern matches across a quote, so the text stays JSON.
+//! One pass of a multi-pattern search decides whether a text can hold a well-known secret at all; nearly every text ends
+//! there, and otherwise only the patterns whose marks were found are tried. The operator's own rules see one text at a
+//! time: each string value of `data` and `context`, and each column that is shown. All patterns run in linear time.
+//! Identities were computed before, so redaction changes what is shown and never what is counted, and columns that hold
+//! identities are left alone.
+
+mod shapes;
+mod values;
 
 use aho_corasick::AhoCorasick;
 use fleetlog_schemas::event::AgentEvent;
-use regex::Regex;
+use regex::{Regex, RegexBuilder, RegexSet, RegexSetBuilder};
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-/// The redaction rules do not compile.
+use shapes::SHAPES;
+
+/// Most rules an operator may add; each is a label of a metric.
+pub const MOST_RULES: usize = 64;
+/// Longest pattern of an operator's rule, bytes.
+pub const LONGEST_PATTERN: usize = 2_000;
+/// Longest replacement of an operator's rule, bytes.
+pub const LONGEST_REPLACEMENT: usize = 200;
+/// Longest name of an operator's rule, bytes.
+pub const LONGEST_NAME: usize = 40;
+/// Largest compiled pattern, bytes.
+const COMPILED_BYTES: usize = 1 << 20;
+
+/// A set of rules is one number of as many bits.
+const _: () = assert!(SHAPES.len() <= u128::BITS as usize);
+
+/// Columns in which a secret may be shown; the others are identities, numbers, or words of closed vocabularies.
+const SHOWN: &[&str] = &[
+    "name",
+    "error_type",
+    "error_message",
+    "agent_name",
+    "user_id",
+    "host",
+    "model",
+    "model_requested",
+    "finish_reason",
+    "tool_name",
+    "mcp_server",
+    "file_path",
+];
+
+/// A rule of the operator's.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RedactRule {
+    /// Its name: small letters, digits, `-` and `_`; the metric's label.
+    pub name: String,
+    /// A regular expression in the syntax of Rust's `regex`.
+    pub pattern: String,
+    /// What stands in its place, `${1}` for the first group; `[redacted:name]` when empty.
+    #[serde(default)]
+    pub replacement: String,
+}
+
+/// The redaction rules cannot be used.
 #[derive(Debug, Error)]
 pub enum RuleError {
-    /// A pattern is not a regular expression.
+    /// A built-in pattern is not a regular expression.
     #[error("redaction rule: {0}")]
     Pattern(#[from] regex::Error),
     /// The literals cannot be searched for.
     #[error("redaction rule: {0}")]
     Literals(#[from] aho_corasick::BuildError),
+    /// One of the operator's rules makes no sense.
+    #[error("rule {number} ({name}): {problem}")]
+    Own {
+        /// Its place in the list, from 1.
+        number: usize,
+        /// Its name.
+        name: String,
+        /// What is wrong with it.
+        problem: String,
+    },
 }
 
-/// A shape of secret: literals of which one must occur, the pattern, and what it is replaced by.
-struct Shape {
-    literals: &'static [&'static str],
-    pattern: &'static str,
-    replacement: &'static str,
-}
+/// How often each rule replaced something.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Redactions(Vec<u64>);
 
-/// Shapes of well-known secrets. More specific ones stand first: the first that matches names the secret.
-const SHAPES: &[Shape] = &[
-    Shape {
-        literals: &["-----begin"],
-        // A line's end is `\n`, with more backslashes the deeper the JSON is inside other JSON's strings.
-        pattern: r#"-----BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----(?:[^"\\]|\\+[nrt/])*"#,
-        replacement: "[redacted:private-key]",
-    },
-    Shape {
-        literals: &["sk-ant-"],
-        pattern: r"\bsk-ant-[A-Za-z0-9_-]{16,}",
-        replacement: "[redacted:anthropic-key]",
-    },
-    Shape {
-        literals: &["sk-lf-"],
-        pattern: r"\bsk-lf-[A-Za-z0-9-]{16,}",
-        replacement: "[redacted:langfuse-key]",
-    },
-    Shape {
-        literals: &["lsv2_"],
-        pattern: r"\blsv2_(?:pt|sk)_[A-Za-z0-9_]{16,}",
-        replacement: "[redacted:langsmith-key]",
-    },
-    Shape { literals: &["sk-"], pattern: r"\bsk-[A-Za-z0-9_-]{20,}", replacement: "[redacted:openai-key]" },
-    Shape {
-        literals: &["ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_"],
-        pattern: r"\b(?:gh[pousr]_[A-Za-z0-9]{36,}|github_pat_[A-Za-z0-9_]{22,})",
-        replacement: "[redacted:github-token]",
-    },
-    Shape {
-        literals: &["glpat-"],
-        pattern: r"\bglpat-[A-Za-z0-9_-]{20,}",
-        replacement: "[redacted:gitlab-token]",
-    },
-    Shape {
-        literals: &["akia", "asia"],
-        pattern: r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b",
-        replacement: "[redacted:aws-key-id]",
-    },
-    Shape {
-        literals: &["xoxb-", "xoxp-", "xoxa-", "xoxr-", "xoxs-"],
-        pattern: r"\bxox[bpars]-[A-Za-z0-9-]{10,}",
-        replacement: "[redacted:slack-token]",
-    },
-    Shape { literals: &["aiza"], pattern: r"\bAIza[A-Za-z0-9_-]{35}", replacement: "[redacted:google-key]" },
-    Shape {
-        literals: &["hf_"],
-        pattern: r"\bhf_[A-Za-z0-9]{30,}",
-        replacement: "[redacted:huggingface-token]",
-    },
-    Shape { literals: &["npm_"], pattern: r"\bnpm_[A-Za-z0-9]{36}", replacement: "[redacted:npm-token]" },
-    Shape {
-        literals: &["fl_"],
-        pattern: r"\bfl_[0-9a-f]{8,}_[0-9a-f]{32,}",
-        replacement: "[redacted:fleetlog-key]",
-    },
-    Shape {
-        literals: &["eyj"],
-        pattern: r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}",
-        replacement: "[redacted:jwt]",
-    },
-    Shape {
-        literals: &["bearer "],
-        pattern: r"(?i)\bbearer +[A-Za-z0-9._~+/=-]{16,}",
-        replacement: "[redacted:bearer]",
-    },
-    // A header as a JSON member, also where that JSON is itself inside a JSON string.
-    Shape {
-        literals: &["authorization", "api-key", "api_key", "apikey"],
-        pattern: r#"(?i)(\\*"[a-z0-9_.-]*(?:authorization|api[-_]?key)\\*"\s*:\s*\\*")[^"\\\[][^"\\]*"#,
-        replacement: "${1}[redacted:header]",
-    },
-    // A header as it stands in a command line or a dump of a request.
-    Shape {
-        literals: &["authorization:"],
-        pattern: r"(?i)(\bauthorization: *(?:basic|bearer|token) +)[A-Za-z0-9._~+/=-]{6,}",
-        replacement: "${1}[redacted:header]",
-    },
-    // Command lines hold prompts and keys (Gemini CLI puts its own into a resource attribute).
-    Shape {
-        literals: &["process.command_args", "process.command_line"],
-        pattern: r#"("process\.command_(?:args|line)"\s*:\s*)(?:"(?:[^"\\]|\\.)+"|\[(?:[^\]"]|"(?:[^"\\]|\\.)*")+\])"#,
-        replacement: "${1}\"[redacted:command-line]\"",
-    },
-];
+impl Redactions {
+    fn add(&mut self, rule: usize, count: usize) {
+        if self.0.len() <= rule {
+            self.0.resize(rule + 1, 0);
+        }
+        if let Some(total) = self.0.get_mut(rule) {
+            *total += count as u64;
+        }
+    }
+
+    /// Replacements of all rules.
+    pub fn total(&self) -> u64 {
+        self.0.iter().sum()
+    }
+}
 
 /// The compiled rules.
 pub struct Redactor {
     prefilter: AhoCorasick,
-    /// The rule each literal of the prefilter belongs to.
+    /// The built-in rule each literal of the prefilter belongs to.
     rule_of_literal: Vec<usize>,
-    rules: Vec<(Regex, &'static str)>,
+    built_in: Vec<Regex>,
+    /// Tells which of the operator's rules match at all.
+    own_set: RegexSet,
+    own: Vec<OwnRule>,
+}
+
+struct OwnRule {
+    name: String,
+    pattern: Regex,
+    replacement: String,
 }
 
 impl Redactor {
@@ -127,141 +124,131 @@ impl Redactor {
     /// # Errors
     /// [`RuleError`] when a rule does not compile, which a test excludes.
     pub fn built_in() -> Result<Self, RuleError> {
+        Self::with_rules(&[])
+    }
+
+    /// Compiles the built-in rules and the operator's.
+    ///
+    /// # Errors
+    /// [`RuleError`] naming the rule.
+    pub fn with_rules(rules: &[RedactRule]) -> Result<Self, RuleError> {
         let mut literals = Vec::new();
         let mut rule_of_literal = Vec::new();
-        let mut rules = Vec::new();
+        let mut built_in = Vec::new();
         for (rule, shape) in SHAPES.iter().enumerate() {
             for literal in shape.literals {
                 literals.push(*literal);
                 rule_of_literal.push(rule);
             }
-            rules.push((Regex::new(shape.pattern)?, shape.replacement));
+            built_in.push(Regex::new(shape.pattern)?);
         }
         let prefilter = AhoCorasick::builder().ascii_case_insensitive(true).build(literals)?;
-        Ok(Self { prefilter, rule_of_literal, rules })
+        let own = own_rules(rules)?;
+        let own_set = RegexSetBuilder::new(rules.iter().map(|rule| &rule.pattern))
+            .size_limit(COMPILED_BYTES * (1 + rules.len()))
+            .build()?;
+        Ok(Self { prefilter, rule_of_literal, built_in, own_set, own })
+    }
+
+    /// Replacements by the rules' names.
+    pub fn by_name<'r>(&'r self, redactions: &'r Redactions) -> impl Iterator<Item = (&'r str, u64)> {
+        let built_in = SHAPES.iter().map(|shape| shape.name);
+        let names = built_in.chain(self.own.iter().map(|rule| rule.name.as_str()));
+        names.zip(redactions.0.iter().copied()).filter(|(_, count)| *count > 0)
     }
 
     /// Replaces the secrets of an event and adds their number to its `redactions`.
-    pub fn redact(&self, event: &mut AgentEvent) {
-        let texts = [&mut event.data, &mut event.context, &mut event.error_message, &mut event.name];
-        let found: u32 = texts.into_iter().map(|text| self.redact_text(text)).sum();
+    pub fn redact(&self, event: &mut AgentEvent, counts: &mut Redactions) {
+        let before = counts.total();
+        for json in [&mut event.data, &mut event.context] {
+            self.replace_known(json, counts);
+            if !self.own.is_empty() {
+                values::rewrite(json, |text| self.replaced_own(text, counts));
+            }
+        }
+        for (_, text) in event.texts_mut().filter(|(name, _)| SHOWN.contains(name)) {
+            self.replace_known(text, counts);
+            if let Some(new) = self.replaced_own(text, counts) {
+                *text = new;
+            }
+        }
+        let found = u32::try_from(counts.total() - before).unwrap_or(u32::MAX);
         event.redactions = event.redactions.saturating_add(found);
     }
 
-    /// Replaces the secrets of a text; returns how many.
-    pub fn redact_text(&self, text: &mut String) -> u32 {
-        let mut candidates = 0u64;
+    /// Replaces the well-known secrets of a text, JSON or not.
+    fn replace_known(&self, text: &mut String, counts: &mut Redactions) {
+        let mut candidates = 0_u128;
         for found in self.prefilter.find_overlapping_iter(text.as_str()) {
             if let Some(rule) = self.rule_of_literal.get(found.pattern().as_usize()) {
                 candidates |= 1 << rule;
             }
         }
-        if candidates == 0 {
-            return 0;
-        }
-        let mut replaced = 0;
-        for (index, (pattern, replacement)) in self.rules.iter().enumerate() {
-            if candidates & (1 << index) == 0 {
-                continue;
-            }
+        while candidates != 0 {
+            let rule = candidates.trailing_zeros() as usize;
+            candidates &= candidates - 1;
+            let (Some(pattern), Some(shape)) = (self.built_in.get(rule), SHAPES.get(rule)) else { return };
             let found = pattern.find_iter(text).count();
             if found > 0 {
-                replaced += u32::try_from(found).unwrap_or(u32::MAX);
-                *text = pattern.replace_all(text, *replacement).into_owned();
+                counts.add(rule, found);
+                *text = pattern.replace_all(text, shape.replacement).into_owned();
             }
         }
-        replaced
     }
+
+    /// A text after the operator's rules, in their order; `None` when none of them matches.
+    fn replaced_own(&self, text: &str, counts: &mut Redactions) -> Option<String> {
+        if self.own.is_empty() {
+            return None;
+        }
+        let mut new = None;
+        for index in &self.own_set.matches(text) {
+            let rule = self.own.get(index)?;
+            let now = new.as_deref().unwrap_or(text);
+            // An earlier rule may have taken what this one matched.
+            let found = rule.pattern.find_iter(now).count();
+            if found > 0 {
+                counts.add(SHAPES.len() + index, found);
+                new = Some(rule.pattern.replace_all(now, rule.replacement.as_str()).into_owned());
+            }
+        }
+        new
+    }
+}
+
+fn own_rules(rules: &[RedactRule]) -> Result<Vec<OwnRule>, RuleError> {
+    let mut own: Vec<OwnRule> = Vec::new();
+    for (index, rule) in rules.iter().enumerate() {
+        let wrong = |problem: String| RuleError::Own { number: index + 1, name: rule.name.clone(), problem };
+        let word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '_');
+        if rule.name.is_empty() || rule.name.len() > LONGEST_NAME || !rule.name.chars().all(word) {
+            return Err(wrong(format!("its name must be 1 to {LONGEST_NAME} small letters, digits, - or _")));
+        }
+        let known = SHAPES.iter().any(|shape| shape.name == rule.name);
+        if known || own.iter().any(|earlier| earlier.name == rule.name) {
+            return Err(wrong("its name is taken".to_owned()));
+        }
+        if index == MOST_RULES {
+            return Err(wrong(format!("more than {MOST_RULES} rules")));
+        }
+        if rule.pattern.len() > LONGEST_PATTERN || rule.replacement.len() > LONGEST_REPLACEMENT {
+            return Err(wrong(format!(
+                "a pattern has at most {LONGEST_PATTERN} bytes, a replacement {LONGEST_REPLACEMENT}"
+            )));
+        }
+        let pattern = RegexBuilder::new(&rule.pattern).size_limit(COMPILED_BYTES).build();
+        let pattern = pattern.map_err(|e| wrong(e.to_string()))?;
+        if pattern.is_match("") {
+            return Err(wrong("its pattern matches nothing at all, everywhere".to_owned()));
+        }
+        let replacement = match rule.replacement.as_str() {
+            "" => format!("[redacted:{}]", rule.name),
+            given => given.to_owned(),
+        };
+        own.push(OwnRule { name: rule.name.clone(), pattern, replacement });
+    }
+    Ok(own)
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-    use serde_json::Value;
-
-    use super::*;
-
-    // Pieced together, so that no scanner of this repository takes them for real ones.
-    fn secrets() -> Vec<(String, &'static str)> {
-        let filler = "a1B2c3D4e5F6g7H8i9J0a1B2c3D4e5F6g7H8i9J0";
-        vec![
-            (format!("sk-{}{}", "ant-api03-", filler), "anthropic-key"),
-            (format!("sk-{}{}", "proj-", filler), "openai-key"),
-            (format!("gh{}_{}", "p", &filler[..36]), "github-token"),
-            (format!("AK{}{}", "IA", "ABCDEFGHIJKLMNOP"), "aws-key-id"),
-            (format!("xox{}-{}", "b", "1234567890-abcdef"), "slack-token"),
-            (format!("AI{}{}", "za", &filler[..35]), "google-key"),
-            (format!("ey{}.{}.{}", "Jhbhello123", "Jhbhello123", "abcdefghijk"), "jwt"),
-            (format!("Bearer {filler}"), "bearer"),
-            (format!("fl_{}_{}", "0123456789abcdef", "0123456789abcdef".repeat(4)), "fleetlog-key"),
-            (format!("-----BEGIN {} KEY-----\\nMIIabc\\n-----END X-----", "RSA PRIVATE"), "private-key"),
-        ]
-    }
-
-    #[test]
-    fn every_shape_is_replaced_and_named_and_the_text_stays_json() {
-        let redactor = Redactor::built_in().unwrap();
-        for (secret, name) in secrets() {
-            let mut text = format!(r#"{{"env":"KEY is {secret}","n":1}}"#);
-            assert_eq!(redactor.redact_text(&mut text), 1, "{name}: {text}");
-            assert!(text.contains(&format!("[redacted:{name}]")), "{text}");
-            assert_eq!(serde_json::from_str::<Value>(&text).unwrap()["n"], 1, "{text}");
-        }
-    }
-
-    #[test]
-    fn headers_and_command_lines_are_replaced_whatever_they_hold() {
-        let redactor = Redactor::built_in().unwrap();
-        let mut text = r#"{"http.request.header.authorization":"Basic abc","x-api-key":"k","process.command_args":["gemini","-p","my \"secret\" [plan]"],"inner":"{\"api_key\":\"v\"}"}"#.to_owned();
-        assert_eq!(redactor.redact_text(&mut text), 4);
-        let value: Value = serde_json::from_str(&text).unwrap();
-        assert_eq!(value["process.command_args"], "[redacted:command-line]");
-        assert_eq!(value["x-api-key"], "[redacted:header]");
-        assert_eq!(value["inner"], r#"{"api_key":"[redacted:header]"}"#);
-    }
-
-    #[test]
-    fn secrets_inside_json_inside_json_are_replaced_whole() {
-        let redactor = Redactor::built_in().unwrap();
-        let pem = format!("-----BEGIN {}-----\nMIIabc\nMIIdef\n-----END {0}-----\n", "RSA PRIVATE KEY");
-        let mut value = Value::String(pem);
-        for depth in 0..4 {
-            value = serde_json::json!({"content": value, "authorization": "Basic c2VjcmV0", "n": depth});
-            let mut text = value.to_string();
-            redactor.redact_text(&mut text);
-            assert!(!text.contains("MII") && !text.contains("c2VjcmV0"), "{depth}: {text}");
-            assert!(serde_json::from_str::<Value>(&text).is_ok(), "{depth}: {text}");
-            value = Value::String(value.to_string());
-        }
-        let mut command = r#"{"command":"curl -H 'Authorization: Basic dXNlcjpwYXNz' https://x"}"#.to_owned();
-        assert_eq!(redactor.redact_text(&mut command), 1);
-        assert!(!command.contains("dXNl") && command.contains("https://x"), "{command}");
-    }
-
-    #[test]
-    fn ordinary_text_is_left_alone_and_a_second_pass_finds_nothing() {
-        let redactor = Redactor::built_in().unwrap();
-        let ordinary =
-            r#"{"text":"the task-list of asia shows bearer bonds; sk-learn and hf_ are names","api_keys":3}"#;
-        let mut text = ordinary.to_owned();
-        assert_eq!((redactor.redact_text(&mut text), text.as_str()), (0, ordinary));
-        let mut event =
-            AgentEvent { data: format!(r#"{{"k":"{}"}}"#, secrets()[0].0), ..AgentEvent::default() };
-        redactor.redact(&mut event);
-        assert_eq!(event.redactions, 1);
-        redactor.redact(&mut event);
-        assert_eq!(event.redactions, 1);
-    }
-
-    proptest! {
-        #[test]
-        fn json_stays_json(noise in ".{0,40}", which in 0usize..10, key in "[a-z_.-]{0,12}(authorization|api_key|process.command_args)?") {
-            let redactor = Redactor::built_in().unwrap();
-            let secret = secrets()[which].0.replace("\\n", "\n");
-            let object = serde_json::json!({key: format!("{noise}{secret}{noise}"), "list": [noise, secret]});
-            let mut text = object.to_string();
-            redactor.redact_text(&mut text);
-            prop_assert!(serde_json::from_str::<Value>(&text).is_ok(), "{}", text);
-        }
-    }
-}
+mod tests;

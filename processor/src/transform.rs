@@ -16,7 +16,7 @@ use fleetlog_schemas::record::{DeadLetter, DeadReason, EventBatch, PieceCount, R
 use fleetlog_schemas::topic;
 
 use crate::pricing::{PriceTable, Unpriced};
-use crate::redact::Redactor;
+use crate::redact::{Redactions, Redactor};
 
 /// This stage's name in a dead letter.
 const STAGE: &str = "processor";
@@ -45,7 +45,7 @@ pub struct Transformed {
     /// What could not be used.
     pub dead: Vec<DeadLetter>,
     /// Secrets that were replaced.
-    pub redactions: u64,
+    pub redactions: Redactions,
     /// Calls that have no computed cost, by why.
     pub unpriced: BTreeMap<Unpriced, u64>,
 }
@@ -114,8 +114,7 @@ impl Transform {
                     *done.unpriced.entry(why).or_default() += 1;
                 }
                 if redact {
-                    self.redactor.redact(event);
-                    done.redactions += u64::from(event.redactions);
+                    self.redactor.redact(event, &mut done.redactions);
                 }
             }
             // They travel in one message, so together they must fit into it.
@@ -372,7 +371,7 @@ mod tests {
         let with = |redacts: bool| {
             let done = transform().apply(Position::default(), &bytes, |_| redacts, 1);
             let event = done.events.into_values().next().unwrap().remove(0);
-            (event.data.contains(&secret), done.redactions, event.dedup_key)
+            (event.data.contains(&secret), done.redactions.total(), event.dedup_key)
         };
         let (kept, shown) = (with(true), with(false));
         assert_eq!(((kept.0, kept.1), (shown.0, shown.1)), ((false, 1), (true, 0)));
