@@ -16,7 +16,8 @@ const SESSION: &str = "claude-code-2.1/transcripts/session.jsonl";
 const SUBAGENT: &str = "claude-code-2.1/transcripts/subagent.jsonl";
 const SHORT: &str = "claude-code-2.1-short/transcript.jsonl";
 const HOOKS: &str = "claude-code-2.1-hooks/hooks.jsonl";
-const PRINTED: &str = include_str!("fixtures/claude-code-stream/run.jsonl");
+const PRINTED: &str = "claude-code-2.1-stream/two-turns.jsonl";
+const RESUMED: &str = "claude-code-2.1-stream/resumed.jsonl";
 
 fn raw<'a>(body: &'a [u8], stream: Option<&'a StreamContext>) -> Input<'a> {
     Input { content_type: "application/x-ndjson", stream, ..input(Route::Raw, "", body) }
@@ -67,7 +68,7 @@ fn hooks() {
 
 #[test]
 fn printed_stream() {
-    insta::assert_json_snapshot!(view(&events(PRINTED.as_bytes())));
+    insta::assert_json_snapshot!(view(&events(&fixture(PRINTED))));
 }
 
 #[test]
@@ -128,7 +129,7 @@ fn a_file_cut_at_any_line_gives_the_same_events() {
     let places = |events: Vec<AgentEvent>| -> Vec<AgentEvent> {
         events.into_iter().map(|event| AgentEvent { raw_index: 0, ..event }).collect()
     };
-    for text in [fixture(SESSION), fixture(SUBAGENT), fixture(SHORT), PRINTED.into()] {
+    for text in [fixture(SESSION), fixture(SUBAGENT), fixture(SHORT), fixture(PRINTED), fixture(RESUMED)] {
         let fresh = StreamContext { stream_id: "f".into(), ..StreamContext::default() };
         let whole = places(decode(&raw(&text, Some(&fresh))).unwrap().events);
         let lines: Vec<&[u8]> = text.split_inclusive(|byte| *byte == b'\n').collect();
@@ -150,7 +151,7 @@ fn a_file_cut_at_any_line_gives_the_same_events() {
 
 #[test]
 fn gateway_and_processor_count_the_same_records() {
-    for text in [fixture(SESSION), fixture(HOOKS), PRINTED.into()] {
+    for text in [fixture(SESSION), fixture(HOOKS), fixture(PRINTED)] {
         let body = Body {
             route: Route::Raw,
             content_type: "application/x-ndjson",
@@ -184,23 +185,29 @@ fn a_tools_hook_told_twice_is_one_event_and_anything_else_is_its_arrival() {
     assert!(events.iter().all(|event| event.usage_role == UsageRole::None && event.channel == Channel::Hook));
 }
 
-/// The rows of one answer state what was known when it began; the run's end states what it was.
+/// The rows of an answer state what was known when it began, and a sub-agent's are missing; the totals state it all.
 #[test]
 fn a_printed_stream_counts_by_its_totals_and_never_by_its_rows() {
-    let events = events(PRINTED.as_bytes());
-    assert!(events.iter().all(|event| event.usage_role != UsageRole::Call));
-    let totals: Vec<_> = events.iter().filter(|event| event.usage_role == UsageRole::Cumulative).collect();
-    let end = events.iter().find(|event| event.event_type == EventType::SessionEnd).unwrap();
-    assert_eq!(end.usage_role, UsageRole::Rollup);
-    let sum = |bucket: fn(&AgentEvent) -> u64| totals.iter().map(|total| bucket(total)).sum::<u64>();
-    assert_eq!(sum(AgentEvent::in_total), end.in_total());
-    assert_eq!(sum(AgentEvent::out_total), end.out_total());
-    assert_eq!(
-        totals.iter().filter_map(|total| total.cost_reported).map(|cost| cost.0).sum::<i64>(),
-        end.cost_reported.unwrap().0
-    );
-    let contents = events.iter().filter(|event| event.event_type == EventType::LlmResponse);
-    assert!(contents.clone().count() > 1 && contents.clone().all(|event| event.llm_call_key.is_empty()));
+    let (turns, resumed) = (events(&fixture(PRINTED)), events(&fixture(RESUMED)));
+    let totals = |events: &[AgentEvent]| -> Vec<(String, [u64; 4], i64)> {
+        assert!(events.iter().all(|event| event.usage_role != UsageRole::Call));
+        let totals = events.iter().filter(|event| event.usage_role == UsageRole::Cumulative);
+        let buckets = |e: &AgentEvent| [e.in_uncached, e.out_visible, e.cache_read, e.cache_write_5m];
+        totals.map(|e| (e.llm_call_key.clone(), buckets(e), e.cost_reported.unwrap().0)).collect()
+    };
+    let process = "8d509b9e-";
+    let [first, second] = &totals(&turns)[..] else { panic!("a total for each turn") };
+    assert!(first.0.starts_with(process) && first.0 == second.0, "one series: {first:?} {second:?}");
+    assert_eq!((first.1, first.2), ([105, 85, 20_000, 1_500], 15_465_000));
+    assert_eq!((second.1, second.2), ([126, 102, 24_000, 1_800], 18_558_000));
+    let [other] = &totals(&resumed)[..] else { panic!("one total") };
+    assert!(other.0 != first.0 && other.1 == [21, 17, 4_000, 300], "a process of its own: {other:?}");
+    assert_eq!(turns[0].session_id, resumed[0].session_id);
+
+    let ends: Vec<_> = turns.iter().filter(|event| event.event_type == EventType::SessionEnd).collect();
+    assert!(ends.len() == 2 && ends.iter().all(|end| end.usage_role == UsageRole::Rollup));
+    let mut contents = turns.iter().filter(|event| event.event_type == EventType::LlmResponse);
+    assert!(contents.all(|event| event.llm_call_key.is_empty() && event.request_id.starts_with("req_")));
 }
 
 fn one(line: &str) -> Vec<AgentEvent> {

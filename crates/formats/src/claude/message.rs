@@ -155,16 +155,13 @@ pub(super) fn apply_usage(event: &mut AgentEvent, usage: &Object, role: UsageRol
     }
     stated.apply(TokenBasis::AnthropicRaw, event);
     event.usage_role = role;
+    // What the split leaves out went to the usual cache of 5 minutes.
     let split = object(usage, "cache_creation");
     let of = |name| split.and_then(|split| count(split, name)).unwrap_or(0);
-    split_cache_writes(event, of("ephemeral_5m_input_tokens"), of("ephemeral_1h_input_tokens"));
+    event.cache_write_1h = of("ephemeral_1h_input_tokens");
+    let rest = event.cache_write_5m.saturating_sub(event.cache_write_1h);
+    event.cache_write_5m = rest.max(of("ephemeral_5m_input_tokens"));
     true
-}
-
-/// Parts what was written to caches by their lifetimes. What the split leaves out went to the usual one of 5 minutes.
-pub(super) fn split_cache_writes(event: &mut AgentEvent, five_minutes: u64, one_hour: u64) {
-    event.cache_write_5m = five_minutes.max(event.cache_write_5m.saturating_sub(one_hour));
-    event.cache_write_1h = one_hour;
 }
 
 /// A tool call as it is asked for, with its input.

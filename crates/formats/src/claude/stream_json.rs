@@ -1,11 +1,13 @@
-//! What `claude -p --output-format stream-json` prints: one JSON object a line, without times and request ids.
+//! What `claude -p --output-format stream-json` prints: one JSON object a line, few of them with a time.
 //!
-//! The usage of an answer's row is what was known when its first tokens came (`output_tokens` 1), and no id joins a row
-//! to the OTLP channels. So the rows are content and tool calls, and state no usage. The `result` row states the run's
-//! totals by model; they are running totals (several turns of one process add up), one series for each run and model,
-//! which the derivation counts only where nothing else of Claude Code states usage in the session.
+//! The usage of an answer's row is what was known when its first tokens came (`output_tokens` 1), and the answers of
+//! sub-agents are not printed at all. So rows are content and tool calls, and state no usage. The `result` row, which
+//! ends each turn of the process, states in `modelUsage` the process's totals so far, sub-agents included (its own
+//! `usage` is the turn's alone). They are running totals, one series for each process and model, which the derivation
+//! counts only where nothing else of Claude Code states usage in the session.
 //!
-//! A run begins with the first `system/init` row; its id is the turn of all that follows in the stream.
+//! A process begins with the first `system/init` row of a stream; each turn prints another. The first one's id is the
+//! turn of all that follows, and names the series; a resumed session has a stream of its own.
 
 use fleetlog_schemas::event::{AgentEvent, Channel, EventType, Status, TokenBasis, UsageRole};
 use fleetlog_schemas::id::NanoUsd;
@@ -88,6 +90,12 @@ fn decode(records: &mut Records<'_>, record: &Record<'_>) {
             text(row, "model").clone_into(&mut event.model);
         }
         ("system", _) if subtype == "compact_boundary" => event.event_type = EventType::AgentCompaction,
+        ("system", _) if subtype == "task_started" && text(row, "task_type") == "local_agent" => {
+            event.event_type = EventType::AgentStart;
+            text(row, "task_id").clone_into(&mut event.agent_id);
+            text(row, "subagent_type").clone_into(&mut event.agent_name);
+            text(row, "tool_use_id").clone_into(&mut event.parent_id);
+        }
         _ => event.event_type = EventType::Log,
     }
     records.emit(event);
@@ -105,6 +113,7 @@ fn assistant(records: &mut Records<'_>, record: &Record<'_>, mut event: AgentEve
         event.event_type = EventType::LlmResponse;
         event.status = Status::Ok;
         message::answer(&mut event, message);
+        text(row, "request_id").clone_into(&mut event.request_id);
     }
     records.emit(event);
     asked.into_iter().for_each(|tool| records.emit(tool));
@@ -146,28 +155,28 @@ fn result(records: &mut Records<'_>, record: &Record<'_>, mut event: AgentEvent)
     parts.into_iter().for_each(|part| records.emit(part));
 }
 
-/// The run's totals so far: one for each model, else one for the model that the run began with.
+/// The totals of the process so far by model; without them the turn's own, which add to nothing before them.
 fn totals(records: &Records<'_>, record: &Record<'_>, result: &AgentEvent) -> Vec<AgentEvent> {
     let stream = &records.stream;
-    let run = if stream.turn_id.is_empty() { &stream.stream_id } else { &stream.turn_id };
-    let total = |model: &str| AgentEvent {
+    let process = if stream.turn_id.is_empty() { &stream.stream_id } else { &stream.turn_id };
+    let total = |series: &str, model: &str| AgentEvent {
         event_type: EventType::LlmRequest,
         status: Status::Ok,
         provider: "anthropic".to_owned(),
         model: model.to_owned(),
         usage_role: UsageRole::Cumulative,
-        llm_call_key: format!("{run}:{model}"),
+        llm_call_key: format!("{series}:{model}"),
         revision: record.line.saturating_add(1),
         ..message::bare(result)
     };
     let models = object(record.object, "modelUsage").filter(|models| !models.is_empty());
     let Some(models) = models else {
-        // Before there were totals by model.
         let states = result.usage_role == UsageRole::Rollup;
-        let whole = AgentEvent { cost_reported: result.cost_reported, ..total(&stream.model) };
-        return states.then_some(with_buckets(whole, result)).into_iter().collect();
+        return states
+            .then(|| with_buckets(total(&result.event_id, &stream.model), result))
+            .into_iter()
+            .collect();
     };
-    let alone = models.len() == 1;
     let of_model = |(model, usage): (&String, &Value)| {
         let usage = usage.as_object()?;
         let stated = Stated {
@@ -177,13 +186,10 @@ fn totals(records: &Records<'_>, record: &Record<'_>, result: &AgentEvent) -> Ve
             cache_write: count(usage, "cacheCreationInputTokens"),
             reasoning: None,
         };
-        let mut total = total(model);
+        let mut total = total(process, model);
+        // How long what was written to caches lives is not said of totals.
         stated.apply(TokenBasis::AnthropicRaw, &mut total);
         total.cost_reported = number(usage, "costUSD").and_then(NanoUsd::from_usd);
-        if alone && result.cache_write_5m + result.cache_write_1h == total.cache_write_5m {
-            // Only the sum over all models knows how long what was written to caches lives.
-            message::split_cache_writes(&mut total, result.cache_write_5m, result.cache_write_1h);
-        }
         stated.any().then_some(total)
     };
     models.iter().filter_map(of_model).collect()
