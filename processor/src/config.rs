@@ -8,6 +8,7 @@ use fleetlog_runtime::{AdminConfig, KeyDoc, Settings, SettingsError, config_sect
 
 use crate::pricing::PriceTable;
 use crate::redact::{RedactRule, Redactor};
+use crate::span_policy::{SpanPolicy, SpanRule, default_rules};
 
 config_section! {
     /// The processor.
@@ -29,6 +30,10 @@ config_section! {
         /// { name, pattern, replacement }. A pattern (syntax of Rust's regex, linear time) sees one text at a time: each
         /// string value of data and context, and each column that is shown and is no identity.
         pub redact_rules: Vec<RedactRule> = Vec::new(),
+        /// Which spans are dropped as noise: a list of { name, action, scope, service, span, level, kind, module }, of
+        /// which the first that matches decides. A condition is a text, or the beginning of one followed by *; action is
+        /// drop or keep. A span with usage, an error, a tool call or a session is always kept. Replaces the default list.
+        pub span_policy: Vec<SpanRule> = default_rules(),
         /// How long the processor may take to settle and commit when it is told to stop, milliseconds.
         pub shutdown_budget_ms: u64 = 20_000,
     }
@@ -72,6 +77,7 @@ impl Config {
         }
         config.processor.prices()?;
         config.processor.redactor()?;
+        config.processor.spans()?;
         Ok(config)
     }
 
@@ -97,6 +103,14 @@ impl ProcessorConfig {
     pub(crate) fn redactor(&self) -> Result<Redactor, SettingsError> {
         Redactor::with_rules(&self.redact_rules).map_err(|e| SettingsError::Invalid {
             key: "processor.redact_rules".to_owned(),
+            message: e.to_string(),
+        })
+    }
+
+    /// The span policy that is configured.
+    pub(crate) fn spans(&self) -> Result<SpanPolicy, SettingsError> {
+        SpanPolicy::new(self.span_policy.clone()).map_err(|e| SettingsError::Invalid {
+            key: "processor.span_policy".to_owned(),
             message: e.to_string(),
         })
     }
@@ -140,5 +154,17 @@ mod tests {
         );
         let message = problem("[[processor.redact_rules]]\nname = \"a\"\npatern = \"x\"\n");
         assert!(message.contains("patern"), "{message}");
+    }
+
+    #[test]
+    fn a_span_policy_replaces_the_default_one_and_is_checked_at_start() {
+        let message = problem("[[processor.span_policy]]\nname = \"all\"\n");
+        assert!(message.contains("processor.span_policy") && message.contains("rule 1 (all)"), "{message}");
+        let file = "[[processor.span_policy]]\nname = \"fs\"\nspan = \"fs.*\"\naction = \"keep\"\n";
+        let config = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
+        std::fs::write(config.path(), file).unwrap();
+        let settings = Settings::load(Some(config.path()), &[]).unwrap();
+        let rules = Config::from_settings(&settings).unwrap().processor.span_policy;
+        assert_eq!((rules.len(), rules[0].span.as_str()), (1, "fs.*"));
     }
 }

@@ -14,6 +14,7 @@ pub mod pack;
 mod pipeline;
 pub mod pricing;
 pub mod redact;
+pub mod span_policy;
 mod tally;
 pub mod transform;
 

@@ -19,6 +19,11 @@ pub const RECORDS: Metric = Metric::counter(
     "fleetlog_processor_records_total",
     "Records as the gateway counted them, by fate: event, filtered, dead or context.",
 );
+/// Records dropped by policy.
+pub const FILTERED_RECORDS: Metric = Metric::counter(
+    "fleetlog_processor_filtered_records_total",
+    "Records dropped by policy, by rule: those of processor.span_policy, and what a format never stores.",
+);
 /// Dead letters by reason.
 pub const DEAD_LETTERS: Metric =
     Metric::counter("fleetlog_processor_dead_letters_total", "Dead letters written, by reason.");
@@ -47,6 +52,7 @@ pub const ALL: &[Metric] = &[
     EVENTS,
     UNKNOWN_EVENTS,
     RECORDS,
+    FILTERED_RECORDS,
     DEAD_LETTERS,
     REDACTIONS,
     UNPRICED_CALLS,

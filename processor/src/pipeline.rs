@@ -40,6 +40,7 @@ pub(crate) async fn run(config: Config, deps: Deps, shutdown: Shutdown) -> Resul
     let transform = Transform {
         prices,
         redactor,
+        span_policy: config.processor.spans()?,
         partitions: topics.events,
         decoded_max_bytes: config.processor.decoded_max_bytes,
         event_max_bytes: topic::EVENTS_MAX_MESSAGE_BYTES - MESSAGE_OVERHEAD,

@@ -28,6 +28,9 @@ pub(crate) fn tally(transform: &Transform, done: &[Transformed]) {
         for (rule, count) in transform.redactor.by_name(&one.redactions) {
             metrics::REDACTIONS.add_for("rule", rule, count);
         }
+        for (rule, records) in &one.filtered {
+            metrics::FILTERED_RECORDS.add_for("rule", rule, *records);
+        }
         for letter in &one.dead {
             metrics::DEAD_LETTERS.add_for("reason", letter.reason.as_str(), 1);
         }

@@ -17,6 +17,7 @@ use fleetlog_schemas::topic;
 
 use crate::pricing::{PriceTable, Unpriced};
 use crate::redact::{Redactions, Redactor};
+use crate::span_policy::SpanPolicy;
 
 /// This stage's name in a dead letter.
 const STAGE: &str = "processor";
@@ -27,6 +28,8 @@ pub struct Transform {
     pub prices: PriceTable,
     /// Redaction rules.
     pub redactor: Redactor,
+    /// Which spans are noise.
+    pub span_policy: SpanPolicy,
     /// Partitions of the events topic.
     pub partitions: u32,
     /// Largest body after decompression, bytes.
@@ -48,6 +51,8 @@ pub struct Transformed {
     pub redactions: Redactions,
     /// Calls that have no computed cost, by why.
     pub unpriced: BTreeMap<Unpriced, u64>,
+    /// Records dropped by policy, by the rule's name.
+    pub filtered: BTreeMap<String, u64>,
 }
 
 impl Transform {
@@ -99,7 +104,7 @@ impl Transform {
         for eventless in decoded.eventless {
             match eventless.fate {
                 Fate::Context => done.settlement.context += 1,
-                Fate::Filtered(_policy) => done.settlement.filtered += 1,
+                Fate::Filtered(policy) => done.filter(policy),
                 Fate::Dead(dead) => {
                     done.settlement.dead += 1;
                     let index = whole.batch.first_record.saturating_add(eventless.index);
@@ -109,6 +114,10 @@ impl Transform {
         }
         let mut records: BTreeMap<i32, u32> = BTreeMap::new();
         for mut record in by_record(decoded.events) {
+            if let Some(rule) = self.span_policy.drops(&record) {
+                done.filter(rule);
+                continue;
+            }
             for event in &mut record {
                 if let Some(why) = self.prices.enrich(event) {
                     *done.unpriced.entry(why).or_default() += 1;
@@ -134,6 +143,14 @@ impl Transform {
         done.settlement.pieces =
             records.into_iter().map(|(partition, records)| PieceCount { partition, records }).collect();
         done
+    }
+}
+
+impl Transformed {
+    /// A record is dropped by the policy of that name.
+    fn filter(&mut self, policy: &str) {
+        self.settlement.filtered += 1;
+        *self.filtered.entry(policy.to_owned()).or_default() += 1;
     }
 }
 
@@ -274,11 +291,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::span_policy::SpanRule;
 
     fn transform() -> Transform {
         Transform {
             prices: PriceTable::built_in().unwrap(),
             redactor: Redactor::built_in().unwrap(),
+            span_policy: SpanPolicy::new(crate::span_policy::default_rules()).unwrap(),
             partitions: 4,
             decoded_max_bytes: 1_000_000,
             event_max_bytes: 100_000,
@@ -348,6 +367,37 @@ mod tests {
         assert_eq!(done.dead[0].reason, DeadReason::BadEnvelope);
         assert_eq!(done.dead[0].payload.0, b"garbage");
         assert!(done.settlement.balances());
+    }
+
+    #[test]
+    fn noise_is_filtered_and_settled() {
+        let attribute = r#"{"key":"code.module.name","value":{"stringValue":"codex_core::session"}}"#;
+        let span = |id: u8, session: &str| {
+            format!(
+                r#"{{"traceId":"5b0965da0d293e45beb618ce926625a2","spanId":"85c17ca66cc022{id:02x}","name":"auth","kind":1,"attributes":[{attribute},{{"key":"session.id","value":{{"stringValue":"{session}"}}}}]}}"#
+            )
+        };
+        let body = format!(
+            r#"{{"resourceSpans":[{{"scopeSpans":[{{"spans":[{},{}]}}]}}]}}"#,
+            span(1, ""),
+            span(2, "s")
+        );
+        let rule = SpanRule {
+            name: "auth".into(),
+            span: "auth".into(),
+            module: "codex_*".into(),
+            ..SpanRule::default()
+        };
+        let transform = Transform { span_policy: SpanPolicy::new(vec![rule]).unwrap(), ..transform() };
+        let batch = RawBatch {
+            route: Route::OtlpTraces,
+            content_type: "application/json".into(),
+            ..raw(body.as_bytes(), 2)
+        };
+        let done = transform.apply(Position::default(), &to_single_object(&batch).unwrap(), |_| true, 1);
+        assert!(done.settlement.balances(), "{:?}", done.settlement);
+        assert_eq!((done.settlement.filtered, done.settlement.events), (1, 1));
+        assert_eq!(done.filtered, BTreeMap::from([("auth".to_owned(), 1)]));
     }
 
     #[test]
