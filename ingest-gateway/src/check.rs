@@ -5,8 +5,8 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use fleetlog_formats::compression::{Encoding, decompress};
 use fleetlog_formats::inspect::inspect;
-use fleetlog_formats::{Body, Inspection, Rejected};
-use fleetlog_schemas::record::Route;
+use fleetlog_formats::{Body, Inspection, Rejected, follow_body};
+use fleetlog_schemas::record::{Route, StreamContext};
 
 use crate::error::Refusal;
 use crate::split::split;
@@ -25,6 +25,8 @@ pub(crate) struct Unchecked {
     /// How it is compressed, if the sender said so.
     pub(crate) encoding: Option<Encoding>,
     pub(crate) project_id: String,
+    /// Context of the stream it continues, if its sender named one.
+    pub(crate) stream: Option<StreamContext>,
     pub(crate) payload: Bytes,
 }
 
@@ -57,8 +59,8 @@ pub(crate) struct Piece {
     pub(crate) first_record: u32,
     /// Rejected records, by their index within the piece.
     pub(crate) rejected: Vec<u32>,
-    /// Lines of the request before it.
-    pub(crate) lines_before: i64,
+    /// What its records need of those before them.
+    pub(crate) stream: Option<StreamContext>,
 }
 
 /// Decompresses, inspects and, if need be, splits a body.
@@ -92,7 +94,7 @@ pub(crate) fn check(
             records: whole.records,
             first_record: 0,
             rejected,
-            lines_before: 0,
+            stream: body.stream.clone(),
         }]
     } else {
         pieces(body, &decoded, &whole, limits)?
@@ -100,10 +102,21 @@ pub(crate) fn check(
     Ok(Checked { records: whole.records, rejected: whole.rejected, pieces })
 }
 
+impl Unchecked {
+    /// `bytes` as a body of its kind.
+    fn of<'a>(&'a self, bytes: &'a [u8]) -> Body<'a> {
+        Body { route: self.route, content_type: &self.content_type, format_hint: &self.format_hint, bytes }
+    }
+
+    /// What its first piece needs of the lines before it; `None` for doors whose records all stand alone.
+    fn context(&self) -> Option<StreamContext> {
+        let alone = || StreamContext { format: self.format_hint.clone(), ..StreamContext::default() };
+        (self.route == Route::Raw).then(|| self.stream.clone().unwrap_or_else(alone))
+    }
+}
+
 fn look_at(body: &Unchecked, bytes: &[u8]) -> Result<Inspection, Refusal> {
-    let seen =
-        Body { route: body.route, content_type: &body.content_type, format_hint: &body.format_hint, bytes };
-    inspect(&seen, &body.project_id).map_err(Refusal::Malformed)
+    inspect(&body.of(bytes), &body.project_id).map_err(Refusal::Malformed)
 }
 
 fn fits(payload: usize, rejected: usize, limits: Limits) -> bool {
@@ -123,6 +136,7 @@ fn pieces(
     let cut = split(body.route, &body.content_type, decoded, max).ok_or_else(unsplittable)?;
     let mut pieces = Vec::with_capacity(cut.len());
     let mut first_record = 0_u32;
+    let mut context = body.context();
     let mut rejected = whole.rejected.iter().map(|rejected| rejected.index);
     for piece in cut {
         let seen = look_at(body, &piece.bytes).map_err(|_| unsplittable())?;
@@ -132,13 +146,20 @@ fn pieces(
                 return Err(unsplittable());
             }
         }
+        let stream = context.as_ref().map(|context| StreamContext {
+            first_line: context.first_line.saturating_add(piece.lines_before),
+            ..context.clone()
+        });
+        if let Some(context) = &mut context {
+            follow_body(context, &body.of(&piece.bytes));
+        }
         pieces.push(Piece {
             payload: piece.bytes,
             encoding: Encoding::Identity,
             records: seen.records,
             first_record,
             rejected: within,
-            lines_before: piece.lines_before,
+            stream,
         });
         first_record = first_record.saturating_add(seen.records);
     }
@@ -150,6 +171,10 @@ fn pieces(
 
 #[cfg(test)]
 mod tests {
+    use fleetlog_formats::{Input, decode};
+    use fleetlog_schemas::AgentEvent;
+    use fleetlog_schemas::record::RawBatch;
+
     use super::*;
 
     const LIMITS: Limits = Limits { decoded_bytes: 1_000_000, records: 1_000, message_bytes: 5_000 };
@@ -161,6 +186,7 @@ mod tests {
             format_hint: String::new(),
             encoding: None,
             project_id: "p".into(),
+            stream: None,
             payload: body.into(),
         }
     }
@@ -209,6 +235,49 @@ mod tests {
         assert!(check(&events("[]"), LIMITS, |_| Ok(())).unwrap().pieces.is_empty());
         let many = Limits { records: 1, ..LIMITS };
         assert_eq!(check(&events("[{},7]"), many, |_| Ok(())).unwrap_err().status(), 413);
+    }
+
+    /// A line that needs the turn and the agent that the line before it named.
+    fn transcript() -> String {
+        let line = |n: usize| match n % 5 {
+            0 => format!("{{\"type\":\"user\",\"promptId\":\"turn-{n}\",\"message\":{{\"content\":\"do\"}}"),
+            _ => format!("{{\"type\":\"queue-operation\",\"content\":\"{}\"", "x".repeat(300)),
+        };
+        (0..40).map(|n| format!("{},\"sessionId\":\"s\"}}\n", line(n))).collect()
+    }
+
+    fn decoded(piece: &Piece) -> Vec<AgentEvent> {
+        let batch = RawBatch {
+            project_id: "p".into(),
+            request_id: "r".into(),
+            route: Route::Raw,
+            format_hint: "auto".into(),
+            first_record: piece.first_record,
+            stream: piece.stream.clone(),
+            ..RawBatch::default()
+        };
+        decode(&Input::of(&batch, &piece.payload, 0, 0)).unwrap().events
+    }
+
+    #[test]
+    fn the_pieces_of_a_stream_mean_what_the_whole_means() {
+        let named = StreamContext { stream_id: "f".into(), first_line: 7, ..StreamContext::default() };
+        for stream in [None, Some(named)] {
+            let body = Unchecked {
+                route: Route::Raw,
+                format_hint: "auto".into(),
+                content_type: "application/x-ndjson".into(),
+                stream,
+                ..events(transcript())
+            };
+            let whole = check(&body, Limits { message_bytes: 100_000, ..LIMITS }, |_| Ok(())).unwrap();
+            let pieces = check(&body, LIMITS, |_| Ok(())).unwrap().pieces;
+            assert!(whole.pieces.len() == 1 && pieces.len() > 5);
+            let [one] = &whole.pieces[..] else { panic!("one piece") };
+            let parts: Vec<AgentEvent> = pieces.iter().flat_map(decoded).collect();
+            assert_eq!(parts, decoded(one));
+            assert_eq!(parts.last().map(|event| event.turn_id.as_str()), Some("turn-35"));
+        }
     }
 
     mod property {

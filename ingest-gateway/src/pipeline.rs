@@ -101,6 +101,7 @@ impl Gateway {
             format_hint: door.format_hint.clone(),
             encoding,
             project_id: principal.project_id.as_ref().to_owned(),
+            stream: door.stream.clone(),
             payload,
         };
         let (checked, _admitted) = self.check(unchecked, admitted).await?;
@@ -145,7 +146,6 @@ impl Gateway {
             format_hint: door.format_hint,
             content_type,
             user_agent: header(headers, USER_AGENT.as_str()),
-            stream: door.stream,
             ..RawBatch::default()
         }
     }

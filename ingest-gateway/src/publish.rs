@@ -3,7 +3,7 @@
 use fleetlog_log::{LogError, Outgoing, Producer, Target};
 use fleetlog_schemas::avro::{Blob, to_single_object};
 use fleetlog_schemas::id::Position;
-use fleetlog_schemas::record::{RawBatch, StreamContext};
+use fleetlog_schemas::record::RawBatch;
 use fleetlog_schemas::topic;
 
 use crate::check::Piece;
@@ -36,16 +36,12 @@ pub(crate) async fn publish(
 }
 
 fn with_piece(envelope: RawBatch, piece: Piece) -> RawBatch {
-    let stream = envelope.stream.map(|stream| StreamContext {
-        first_line: stream.first_line.saturating_add(piece.lines_before),
-        ..stream
-    });
     RawBatch {
         content_encoding: piece.encoding.as_str().to_owned(),
         record_count: piece.records,
         first_record: piece.first_record,
         rejected: piece.rejected,
-        stream,
+        stream: piece.stream,
         payload: Blob(Vec::from(piece.payload)),
         ..envelope
     }

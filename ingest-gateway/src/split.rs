@@ -24,7 +24,7 @@ pub(crate) fn split(route: Route, content_type: &str, body: &Bytes, max: usize) 
     match route {
         Route::Events if first == b'[' => wrapped(body, b"[", array_elements(body, 0)?, b"]", max),
         Route::Events => lines(body, max),
-        Route::Raw if content_type.to_ascii_lowercase().contains("json") && first == b'[' => {
+        Route::Raw if first == b'[' && !names_lines(content_type) => {
             wrapped(body, b"[", array_elements(body, 0)?, b"]", max)
         }
         Route::Raw => lines(body, max),
@@ -35,6 +35,12 @@ pub(crate) fn split(route: Route, content_type: &str, body: &Bytes, max: usize) 
         }
         Route::OtlpLogs | Route::OtlpTraces | Route::OtlpMetrics => messages(body, max),
     }
+}
+
+/// Whether a content type says that there is a record on each line, be they arrays themselves.
+fn names_lines(content_type: &str) -> bool {
+    let essence = content_type.to_ascii_lowercase();
+    ["ndjson", "jsonl", "json-lines"].iter().any(|word| essence.contains(word))
 }
 
 fn lines(body: &Bytes, max: usize) -> Option<Vec<Piece>> {
@@ -193,6 +199,8 @@ mod tests {
         assert_eq!(pieces, [r#"[{"a":"x,]"} ]"#, r#"[ {"b":[1,2]}]"#, r#"[{"c":"\"],"}]"#]);
         assert_eq!(cut(Route::Events, "", body, 30).unwrap().len(), 2);
         assert_eq!(cut(Route::Events, "", body, 8), None);
+        assert_eq!(cut(Route::Raw, "", body, 30).unwrap().len(), 2);
+        assert_eq!(cut(Route::Raw, "application/x-ndjson", "[1]\n[2]\n", 4).unwrap(), ["[1]\n", "[2]\n"]);
     }
 
     #[test]

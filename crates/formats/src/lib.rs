@@ -30,7 +30,7 @@ mod unknown;
 use detect::Door;
 pub use input::{Dead, Decoded, Eventless, Fate, Input, Undecodable};
 pub use inspect::{BadBody, Body, Inspection, Rejected};
-pub use records::follow;
+pub use records::{follow, follow_body};
 
 /// Decodes the payload of one raw record.
 ///

@@ -57,8 +57,32 @@ fn recognised(object: &Object) -> Option<&'static RecordFormat> {
 ///
 /// The format is found by the first line that bears marks, unless `context.format` names it already.
 pub fn follow(context: &mut StreamContext, line: &[u8]) {
-    if let Ok(Value::Object(object)) = serde_json::from_slice(line) {
-        follow_object(context, &object);
+    // One record has no structure that could be unclear.
+    framing::each_record(line, Layout::Single, &mut Follower(context)).unwrap_or_default();
+}
+
+/// Takes from all records of a body what the records after it need, as decoding the body would.
+pub fn follow_body(context: &mut StreamContext, body: &Body<'_>) {
+    let Some(layout) = layout(body) else { return };
+    let mut followed = context.clone();
+    if framing::each_record(body.bytes, layout, &mut Follower(&mut followed)).is_ok() {
+        *context = followed;
+    }
+}
+
+struct Follower<'c>(&'c mut StreamContext);
+
+impl<'a> RecordReader<'a> for Follower<'_> {
+    fn read(&mut self, cursor: &mut Cursor<'a>) -> Result<(), Fault> {
+        cursor.skip_value().map(|_| ())
+    }
+
+    fn record(&mut self, record: &'a [u8], outcome: Result<(), Fault>) {
+        if outcome.is_ok()
+            && let Ok(Value::Object(object)) = serde_json::from_slice(&mend(record))
+        {
+            follow_object(self.0, &object);
+        }
     }
 }
 
