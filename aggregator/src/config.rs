@@ -21,6 +21,10 @@ config_section! {
         /// Shortest time between two inserts of a partition, milliseconds. Stretched so that all partitions together
         /// make at most about 4 inserts a second.
         pub batch_wait_ms: u64 = 1000,
+        /// An event that is received again within so many hours is a sender's retry: counted, not stored.
+        pub dedup_window_hours: u32 = 24,
+        /// Memory for recognising such events without asking ClickHouse, over all partitions, bytes: about 15 a key.
+        pub dedup_max_bytes: usize = 128 * 1024 * 1024,
         /// Shortest time between two recomputations, milliseconds.
         pub derive_interval_ms: u64 = 500,
         /// Share of the time that recomputing may take while much is being stored, percent; ClickHouse works about

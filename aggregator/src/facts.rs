@@ -11,6 +11,9 @@ use fleetlog_store::{
     Attempt, FactRange, FactTable, GroupKind, Located, PieceRow, Positions, Store, StoreError,
 };
 
+use crate::dedup::{Dedup, duplicates};
+use crate::metrics;
+
 const DAY_SECONDS: i64 = 24 * 3600;
 
 /// The facts of one range of one topic.
@@ -20,6 +23,14 @@ pub(crate) trait Facts: Default + Send + Sync {
 
     /// Takes a record's facts and returns how many rows they are; on an error nothing of the record is taken.
     fn add(&mut self, at: Position, payload: &[u8]) -> Result<usize, DecodeError>;
+
+    /// Takes out what is stored already (INV-5), and returns how much that was. To be repeated after an error.
+    fn judge(
+        &mut self,
+        store: &Store,
+        dedup: &mut Dedup,
+        now: i64,
+    ) -> impl Future<Output = Result<usize, StoreError>> + Send;
 
     /// The tables that its facts go to, in the order in which they are stored.
     const TABLES: &'static [FactTable];
@@ -55,10 +66,25 @@ impl Facts for EventFacts {
     fn add(&mut self, at: Position, payload: &[u8]) -> Result<usize, DecodeError> {
         let EventBatch { events, settlements } = from_single_object(payload)?;
         let rows = events.len() + settlements.len();
-        self.pieces.extend(located(at, pieces(&events)));
         self.events.extend(located(at, events));
         self.settlements.extend(located(at, settlements));
         Ok(rows)
+    }
+
+    async fn judge(&mut self, store: &Store, dedup: &mut Dedup, now: i64) -> Result<usize, StoreError> {
+        let in_doubt = |(place, (_, event)): (usize, &(Located, AgentEvent))| {
+            (!dedup.recent.take(event, now)).then_some(place)
+        };
+        let doubtful: Vec<usize> = self.events.iter().enumerate().filter_map(in_doubt).collect();
+        metrics::LOOKUPS.add(doubtful.len() as u64);
+        let asked: Vec<&AgentEvent> =
+            doubtful.iter().filter_map(|place| self.events.get(*place)).map(|(_, event)| event).collect();
+        let known = store.known_events(&asked).await?;
+        let duplicates = duplicates(&self.events, &doubtful, &known, dedup.window_ns);
+        self.pieces = pieces(&self.events, &duplicates);
+        let mut place = 0..;
+        self.events.retain(|_| place.next().is_none_or(|place| !duplicates.contains(&place)));
+        Ok(duplicates.len())
     }
 
     /// Events first; what says that they are stored comes after they are (INV-6).
@@ -112,6 +138,11 @@ impl Facts for DeadFacts {
         Ok(1)
     }
 
+    async fn judge(&mut self, _: &Store, _: &mut Dedup, _: i64) -> Result<usize, StoreError> {
+        // What the processor's transactions brought is in its topic once.
+        Ok(0)
+    }
+
     const TABLES: &'static [FactTable] = &[FactTable::DeadLetters];
 
     fn positions(&self, table: FactTable) -> Positions {
@@ -153,28 +184,42 @@ fn chosen<'a, T: Sync>(
     facts.iter().filter(move |(at, _)| wanted(at)).map(|(at, fact)| (*at, fact))
 }
 
-/// What became of each raw record's events in one record of the events topic. All are stored: recognising duplicates
-/// before they are stored (INV-5) has its place here.
-fn pieces(events: &[AgentEvent]) -> Vec<PieceRow> {
+/// What became of each raw record's events in one record of the events topic, given the places of those that are
+/// duplicates.
+fn pieces(events: &[(Located, AgentEvent)], duplicates: &HashSet<usize>) -> Vec<(Located, PieceRow)> {
+    let judged: Vec<(usize, &Located, &AgentEvent)> =
+        events.iter().enumerate().map(|(place, (at, event))| (place, at, event)).collect();
+    let mut pieces: Vec<(Located, PieceRow)> = Vec::new();
     // Events come in raw order, so those of one raw record are neighbours, and so are those of one index.
-    events
-        .chunk_by(|a, b| (a.raw_partition, a.raw_offset) == (b.raw_partition, b.raw_offset))
-        .filter_map(|piece| {
-            let (first, last) = (piece.first()?, piece.last()?);
-            let records = piece.chunk_by(|a, b| a.raw_index == b.raw_index).count();
-            Some(PieceRow {
+    for piece in judged.chunk_by(|(_, at, a), (_, other, b)| {
+        (at.offset, a.raw_partition, a.raw_offset) == (other.offset, b.raw_partition, b.raw_offset)
+    }) {
+        let (Some((_, at, first)), Some((_, _, last))) = (piece.first(), piece.last()) else { continue };
+        let is_new = |(place, _, _): &&(usize, &Located, &AgentEvent)| !duplicates.contains(place);
+        let records = piece.chunk_by(|(_, _, a), (_, _, b)| a.raw_index == b.raw_index);
+        let (stored, duplicate): (Vec<_>, Vec<_>) =
+            records.partition(|record| record.iter().any(|one| is_new(&one)));
+        let index = match pieces.last() {
+            Some((before, _)) if before.offset == at.offset => before.index + 1,
+            _ => 0,
+        };
+        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        pieces.push((
+            Located { index, ..**at },
+            PieceRow {
                 project_id: first.project_id.clone(),
                 raw_partition: first.raw_partition,
                 raw_offset: first.raw_offset,
                 received_at: first.received_at,
                 first_index: first.raw_index,
                 last_index: last.raw_index,
-                stored: u32::try_from(records).unwrap_or(u32::MAX),
-                duplicate: 0,
-                events: u32::try_from(piece.len()).unwrap_or(u32::MAX),
-            })
-        })
-        .collect()
+                stored: count(stored.len()),
+                duplicate: count(duplicate.len()),
+                events: count(piece.iter().filter(is_new).count()),
+            },
+        ));
+    }
+    pieces
 }
 
 /// A group and hour that an event touches, borrowed: most events of a range touch the same few.
@@ -252,10 +297,15 @@ mod tests {
     #[test]
     fn a_piece_counts_records_and_not_their_events() {
         let events = [event(1, 4, "s"), event(1, 4, "s"), event(1, 6, "s"), event(2, 4, "s")];
-        let pieces = pieces(&events);
-        let counts: Vec<_> =
-            pieces.iter().map(|p| (p.raw_offset, p.stored, p.events, p.last_index)).collect();
-        assert_eq!(counts, [(1, 2, 3, 6), (2, 1, 1, 4)]);
+        let at = Position { partition: 0, offset: 7 };
+        let events: Vec<_> = located(at, events.to_vec()).collect();
+        let counted = |duplicates: &[usize]| -> Vec<_> {
+            let pieces = pieces(&events, &duplicates.iter().copied().collect());
+            pieces.iter().map(|(at, p)| (at.index, p.raw_offset, p.stored, p.duplicate, p.events)).collect()
+        };
+        assert_eq!(counted(&[]), [(0, 1, 2, 0, 3), (1, 2, 1, 0, 1)]);
+        // A record is a duplicate when all of its events are.
+        assert_eq!(counted(&[0, 2, 3]), [(0, 1, 1, 1, 1), (1, 2, 0, 1, 0)]);
     }
 
     #[test]

@@ -10,6 +10,7 @@
 
 mod batch;
 mod config;
+mod dedup;
 pub mod derive;
 mod deriver;
 mod error;

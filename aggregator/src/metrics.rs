@@ -35,6 +35,26 @@ pub const REPLAYED_RANGES: Metric = Metric::counter(
     "fleetlog_aggregator_replayed_ranges_total",
     "Ranges that an earlier owner had on their way and that were proved on assignment, by topic.",
 );
+/// Duplicates.
+pub const DUPLICATES: Metric = Metric::counter(
+    "fleetlog_aggregator_duplicates_total",
+    "Events that were stored already and came again: counted, not stored.",
+);
+/// Exact lookups.
+pub const LOOKUPS: Metric = Metric::counter(
+    "fleetlog_aggregator_dedup_lookups_total",
+    "Events that memory could not tell to be new and that were looked up among the stored ones.",
+);
+/// How far memory reaches back.
+pub const DEDUP_HORIZON: Metric = Metric::gauge(
+    "fleetlog_aggregator_dedup_horizon_seconds",
+    "Own time of an event, seconds since the epoch, from which on repeats are recognised from memory, by partition.",
+);
+/// Memory for recognising repeats.
+pub const DEDUP_BYTES: Metric = Metric::gauge(
+    "fleetlog_aggregator_dedup_bytes",
+    "Memory in use for recognising repeats, bytes, by partition.",
+);
 /// Time between inserts.
 pub const BATCH_WAIT: Metric = Metric::gauge(
     "fleetlog_aggregator_batch_wait_seconds",
@@ -93,6 +113,10 @@ pub const ALL: &[Metric] = &[
     MISSING_ROWS,
     REPEATED_ROWS,
     REPLAYED_RANGES,
+    DUPLICATES,
+    LOOKUPS,
+    DEDUP_HORIZON,
+    DEDUP_BYTES,
     BATCH_WAIT,
     UNDECODABLE,
     LOST,

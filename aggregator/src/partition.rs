@@ -10,9 +10,10 @@ use fleetlog_runtime::{Classified, Clock, ErrorClass, Readiness, Shutdown};
 use fleetlog_schemas::avro::{Blob, to_single_object};
 use fleetlog_schemas::record::DeadReason;
 use fleetlog_schemas::{DeadLetter, topic};
-use fleetlog_store::{FactRange, Store};
+use fleetlog_store::{FactRange, Store, StoreError};
 
 use crate::batch::{Batcher, Closed, Limits};
+use crate::dedup::{Dedup, Recent};
 use crate::deriver::Deriver;
 use crate::error::AggregatorError;
 use crate::facts::Facts;
@@ -30,6 +31,9 @@ pub(crate) struct Shared {
     pub(crate) producer: Producer,
     pub(crate) deriver: Deriver,
     pub(crate) limits: Limits,
+    /// Memory of one partition for recognising repeats.
+    pub(crate) dedup_bytes: usize,
+    pub(crate) dedup_window_ns: i64,
     pub(crate) clock: Clock,
     pub(crate) ready: Readiness,
     pub(crate) shutdown: Shutdown,
@@ -54,8 +58,9 @@ pub(crate) async fn run_partition<F: Facts>(
         None => None,
     };
     let mut settled = assignment.offset;
+    let Some(mut dedup) = remember::<F>(&shared, &lease).await else { return Ok(()) };
     if let Some(note) = note.filter(|note| note.last >= settled)
-        && !replay::<F>(&shared, &mut partition, &mut settled, note).await?
+        && !replay::<F>(&shared, &mut partition, &mut dedup, &mut settled, note).await?
     {
         shared.deriver.gone::<F>(lease.partition());
         return Ok(());
@@ -78,7 +83,8 @@ pub(crate) async fn run_partition<F: Facts>(
             () = shared.shutdown.triggered() => break,
         }
         if let Some(closed) = batcher.close(Instant::now())
-            && !settle(&shared, &lease, std::mem::take(&mut facts), closed, &mut settled, None).await?
+            && !settle(&shared, &lease, std::mem::take(&mut facts), closed, &mut dedup, &mut settled, None)
+                .await?
         {
             break;
         }
@@ -87,7 +93,7 @@ pub(crate) async fn run_partition<F: Facts>(
     if lease.is_active()
         && let Some(closed) = batcher.close_anyway(Instant::now())
     {
-        settle(&shared, &lease, facts, closed, &mut settled, None).await?;
+        settle(&shared, &lease, facts, closed, &mut dedup, &mut settled, None).await?;
     }
     shared.deriver.gone::<F>(lease.partition());
     Ok(())
@@ -187,14 +193,18 @@ async fn bury(shared: &Shared, mut letter: DeadLetter) -> Result<(), AggregatorE
 async fn settle<F: Facts>(
     shared: &Shared,
     lease: &Lease,
-    facts: F,
+    mut facts: F,
     closed: Closed,
+    dedup: &mut Dedup,
     settled: &mut i64,
     inherited: Option<Note>,
 ) -> Result<bool, AggregatorError> {
     let range =
         FactRange { topic: F::TOPIC, partition: lease.partition(), first: closed.first, last: closed.last };
     let started = Instant::now();
+    if !judge(shared, lease, &mut facts, dedup).await {
+        return Ok(false);
+    }
     match Settling::new(shared, lease, &facts, range, *settled).run(inherited).await {
         Ok(()) => {}
         Err(Unsettled::Abandoned) => return Ok(false),
@@ -220,10 +230,73 @@ async fn settle<F: Facts>(
     }
 }
 
+/// Takes out of a range what is stored already. Returns false when the partition, or the service, is going away.
+async fn judge<F: Facts>(shared: &Shared, lease: &Lease, facts: &mut F, dedup: &mut Dedup) -> bool {
+    let mut backoff = BACKOFF_START;
+    loop {
+        let error = match facts.judge(&shared.store, dedup, shared.clock.now_ns()).await {
+            Ok(duplicates) => {
+                metrics::DUPLICATES.add(duplicates as u64);
+                metrics::DEDUP_HORIZON.set_for(
+                    "partition",
+                    lease.partition().to_string(),
+                    dedup.recent.horizon() as f64 / 1e9,
+                );
+                metrics::DEDUP_BYTES.set_for(
+                    "partition",
+                    lease.partition().to_string(),
+                    dedup.recent.bytes() as f64,
+                );
+                return true;
+            }
+            Err(error) => error,
+        };
+        if !wait_out(shared, lease, &error, &mut backoff).await {
+            return false;
+        }
+    }
+}
+
+/// What a new owner must remember of what is stored: nothing before now, and everything later.
+async fn remember<F: Facts>(shared: &Shared, lease: &Lease) -> Option<Dedup> {
+    let now = shared.clock.now_ns();
+    let mut dedup =
+        Dedup { recent: Recent::since(now, shared.dedup_bytes), window_ns: shared.dedup_window_ns };
+    if F::TOPIC != topic::EVENTS {
+        return Some(dedup);
+    }
+    let mut backoff = BACKOFF_START;
+    loop {
+        match shared.store.later_keys(lease.partition(), now).await {
+            Ok((keys, complete_below)) => {
+                dedup.recent.load(keys, complete_below, now);
+                return Some(dedup);
+            }
+            Err(error) if wait_out(shared, lease, &error, &mut backoff).await => {}
+            Err(_) => return None,
+        }
+    }
+}
+
+/// Waits for the store; false when the partition, or the service, is going away.
+async fn wait_out(shared: &Shared, lease: &Lease, error: &StoreError, backoff: &mut Duration) -> bool {
+    metrics::STORE_RETRIES.add_for("code", error.code(), 1);
+    tracing::warn!(%error, partition = lease.partition(), "waiting for the store");
+    shared.ready.not_ready(error.to_string());
+    tokio::select! {
+        () = tokio::time::sleep(*backoff) => {}
+        () = lease.revoked() => return false,
+        () = shared.shutdown.triggered() => return false,
+    }
+    *backoff = (*backoff * 2).min(BACKOFF_MAX);
+    true
+}
+
 /// Gathers the range that an earlier owner had on its way, and settles it first. Returns false when it was abandoned.
 async fn replay<F: Facts>(
     shared: &Shared,
     partition: &mut AssignedPartition,
+    dedup: &mut Dedup,
     settled: &mut i64,
     note: Note,
 ) -> Result<bool, AggregatorError> {
@@ -255,5 +328,5 @@ async fn replay<F: Facts>(
         }
     }
     let closed = Closed { first: note.first, last: note.last, rows };
-    settle(shared, &lease, facts, closed, settled, Some(note)).await
+    settle(shared, &lease, facts, closed, dedup, settled, Some(note)).await
 }

@@ -1,7 +1,7 @@
 //! The whole way of a fact, on one screen:
 //!
 //! ```text
-//! events topic ───▶ partition: gather a range ─▶ insert events, pieces, settlements ─▶ commit ─▶ touched groups
+//! events topic ───▶ partition: gather a range ─▶ judge ─▶ insert events, pieces, settlements ─▶ commit ─▶ touched groups
 //! dead letters ───▶ partition: gather a range ─▶ insert dead_letters ─▶ commit                        │
 //!                   batch_max_rows, batch_max_bytes, batch_wait_ms                  derive_max_pending ▼
 //!                         deriver: all facts of a group ─▶ calls, tools, session ─▶ one version ─▶ usage ─▶ progress
@@ -51,6 +51,8 @@ pub(crate) async fn run(config: Config, deps: Deps, shutdown: Shutdown) -> Resul
         producer: Producer::new(&config.kafka, topic::EVENTS_MAX_MESSAGE_BYTES)?,
         deriver: deriver.clone(),
         limits: Limits { rows: own.batch_max_rows, bytes: own.batch_max_bytes, wait },
+        dedup_bytes: own.dedup_max_bytes / topics.events.max(1) as usize,
+        dedup_window_ns: i64::from(own.dedup_window_hours) * 3_600_000_000_000,
         clock: deps.clock.clone(),
         ready: stored,
         shutdown: shutdown.clone(),

@@ -205,10 +205,11 @@ async fn facts_are_stored_and_calls_counted_once_however_often_they_are_reported
         ..DeadLetter::default()
     };
     system.publish(topic::DEAD, 0, &letter).await;
-    // The same again: more events, and not one call more.
+    // The same again: counted as duplicates, and not stored (INV-5).
     system.publish(topic::EVENTS, 0, &batch(logs)).await;
     system.publish(topic::EVENTS, 1, &batch(spans)).await;
-    system.becomes("events", 32).await;
+    system.becomes("(SELECT sum(duplicate) AS d FROM piece_settlements) WHERE d = 16", 1).await;
+    system.becomes("events", 16).await;
     system.derived().await;
     let session = "sessions WHERE llm_call_count = 8 AND event_count = 16 AND in_uncached = 168 \
          AND cost_reported = 0.021144 AND models = ['m']";
@@ -223,7 +224,7 @@ async fn facts_are_stored_and_calls_counted_once_however_often_they_are_reported
         .becomes("(SELECT sum(calls) AS c, sum(in_uncached) AS i FROM usage_1h) WHERE c = 8 AND i = 168", 1)
         .await;
     system.becomes("settlements", 4).await;
-    system.becomes("piece_settlements WHERE stored > 0", 4 * 8).await;
+    system.becomes("piece_settlements WHERE stored > 0 AND duplicate = 0", 2 * 8).await;
     system.becomes("dead_letters", 1).await;
     system.stop().await;
 }

@@ -7,13 +7,14 @@ mod support;
 use std::collections::BTreeSet;
 
 use fleetlog_schemas::event::Status;
+use fleetlog_schemas::id::Key128;
 use fleetlog_schemas::record::{DeadReason, PieceCount};
 use fleetlog_schemas::{DeadLetter, Settlement};
 use fleetlog_store::derived::{DerivedGroup, GroupHour, GroupKey, Progress, hour_of, loose_id_of, minute_of};
 use fleetlog_store::row::Row;
 use fleetlog_store::{
-    Attempt, Call, Contribution, FactTable, GroupKind, Located, PieceRow, ReaderLimits, Session, Store,
-    StoreError, Stored, Tool, UsageRow,
+    Attempt, Call, Contribution, FactTable, GroupKind, KnownRow, Located, PieceRow, ReaderLimits, Session,
+    Store, StoreError, Stored, Tool, UsageRow,
 };
 use support::{NOON, at, attempt, engine, full_event, range, store_of};
 
@@ -287,6 +288,15 @@ async fn a_range_sent_again_is_stored_once_and_a_late_one_not_at_all() {
     let stored = store.stored_positions(FactTable::Events, &range(0, 9)).await.unwrap();
     assert_eq!((stored.positions.len(), stored.repeats), (1001, 0));
     assert!(stored.positions.contains(&(9, 0)) && stored.positions.contains(&(0, 999)));
+    // What is stored is known again by its identity, and nothing else is.
+    let mut other = full_event("p", "s", 1);
+    other.dedup_key = Key128::of([&b"other"[..]]);
+    let known = store.known_events(&[&events[7], &other]).await.unwrap();
+    assert_eq!(known.iter().map(KnownRow::position).collect::<Vec<_>>(), [(0, 0, 7)]);
+    assert_eq!(known[0].dedup_key, events[7].dedup_key.as_u128());
+    let (later, complete_below) = store.later_keys(0, events[7].timestamp).await.unwrap();
+    assert!(later.contains(&(events[7].dedup_key.as_u128(), events[7].timestamp)), "{}", later.len());
+    assert_eq!(complete_below, i64::MAX);
     assert!(store.stored_positions(FactTable::Settlements, &range(0, 9)).await.unwrap().positions.is_empty());
     let mut late = attempt(store, 1).await;
     late.insert_before_ms -= 40_000;

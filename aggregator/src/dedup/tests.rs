@@ -1,0 +1,156 @@
+//! Against a model that remembers everything: whatever the filter forgets, whatever crashes and whatever repeats, each
+//! event is stored once within its window.
+
+use proptest::prelude::*;
+
+use super::*;
+
+const MINUTE: i64 = 60 * 1_000_000_000;
+const NOW: i64 = 1_000_000 * MINUTE;
+const WINDOW: i64 = 24 * 60 * MINUTE;
+
+fn event(key: u8, timestamp: i64, received_at: i64) -> AgentEvent {
+    AgentEvent { dedup_key: Key128::of([&[key][..]]), timestamp, received_at, ..AgentEvent::default() }
+}
+
+fn at(offset: i64, index: u32) -> Located {
+    Located { partition: 0, offset, index }
+}
+
+/// What ClickHouse holds.
+#[derive(Default)]
+struct Table(Vec<(Located, AgentEvent)>);
+
+impl Table {
+    fn known(&self, events: &[(Located, AgentEvent)], doubtful: &[usize]) -> Vec<KnownRow> {
+        let asked: HashSet<Key128> = doubtful.iter().map(|place| events[*place].1.dedup_key).collect();
+        let of_key = |(_, event): &&(Located, AgentEvent)| asked.contains(&event.dedup_key);
+        self.0
+            .iter()
+            .filter(of_key)
+            .map(|(at, event)| KnownRow {
+                dedup_key: event.dedup_key.as_u128(),
+                received_at: event.received_at,
+                log_partition: at.partition,
+                log_offset: at.offset,
+                log_index: at.index,
+            })
+            .collect()
+    }
+
+    /// One range, as the aggregator stores it; only the rows at `stored_places` get through before a crash.
+    fn store(&mut self, recent: &mut Recent, range: &[(Located, AgentEvent)], now: i64, through: usize) {
+        let doubtful: Vec<usize> =
+            (0..range.len()).filter(|place| !recent.take(&range[*place].1, now)).collect();
+        let known = self.known(range, &doubtful);
+        let duplicates = duplicates(range, &doubtful, &known, WINDOW);
+        let present: HashSet<(i64, u32)> = self.0.iter().map(|(at, _)| (at.offset, at.index)).collect();
+        let new = range.iter().enumerate().filter(|(place, _)| !duplicates.contains(place));
+        let missing = new.map(|(_, row)| row).filter(|(at, _)| !present.contains(&(at.offset, at.index)));
+        self.0.extend(missing.take(through).cloned());
+    }
+}
+
+#[test]
+fn what_is_not_in_the_filter_is_new_and_what_is_outside_of_it_is_asked_for() {
+    let mut recent = Recent::since(NOW, 1_000_000);
+    assert!(recent.take(&event(1, NOW + 1, NOW), NOW));
+    assert!(!recent.take(&event(1, NOW + 1, NOW), NOW));
+    assert!(!recent.take(&event(2, NOW - 1, NOW), NOW), "older than the filter");
+    assert!(recent.take(&event(2, NOW + 1, NOW), NOW));
+    recent.load([(Key128::of([&[3][..]]).as_u128(), NOW + 5)], NOW + 10, NOW);
+    assert!(!recent.take(&event(3, NOW + 5, NOW), NOW));
+    assert!(!recent.take(&event(4, NOW + 10, NOW), NOW), "beyond what was loaded");
+}
+
+#[test]
+fn a_full_filter_forgets_the_oldest_and_says_so() {
+    let mut recent = Recent::since(NOW, 20_000);
+    for n in 0..200_i64 {
+        for key in 0..=255_u8 {
+            recent.take(&event(key, NOW + n * MINUTE, NOW), NOW + n * MINUTE);
+        }
+        assert!(recent.bytes() <= 20_000);
+    }
+    assert!(recent.horizon() > NOW + 100 * MINUTE && recent.horizon() < NOW + 200 * MINUTE);
+    assert!(!recent.take(&event(0, NOW, NOW), NOW), "forgotten, so looked up");
+}
+
+#[test]
+fn a_wrong_clock_far_ahead_does_not_push_out_the_others() {
+    let mut recent = Recent::since(NOW, 50_000);
+    for n in 0..10_000 {
+        recent.take(&event(7, NOW + (100 + n) * 60 * MINUTE, NOW), NOW);
+    }
+    assert_eq!(recent.horizon(), NOW);
+    assert!(recent.bytes() <= 50_000 / AHEAD_SHARE + 1_000, "{}", recent.bytes());
+    assert!(recent.take(&event(8, NOW + MINUTE, NOW), NOW));
+}
+
+#[test]
+fn a_repeat_beyond_the_window_is_an_event_of_its_own() {
+    let events = [(at(5, 0), event(1, NOW, NOW + WINDOW + 1)), (at(5, 1), event(1, NOW, NOW + WINDOW + 2))];
+    let row = |received_at| KnownRow {
+        dedup_key: events[0].1.dedup_key.as_u128(),
+        received_at,
+        log_partition: 0,
+        log_offset: 1,
+        log_index: 0,
+    };
+    assert_eq!(duplicates(&events, &[0, 1], &[row(NOW)], WINDOW), HashSet::from([1]));
+    assert_eq!(duplicates(&events, &[0, 1], &[row(NOW + 2)], WINDOW), HashSet::from([0, 1]));
+}
+
+#[derive(Clone, Debug)]
+enum Happening {
+    /// A range of events: keys and minutes of their times.
+    Range(Vec<(u8, i64)>),
+    /// The last range is stored up to this many rows, the process dies, and the next owner stores the range again.
+    Crash(Vec<(u8, i64)>, usize),
+}
+
+fn happening() -> impl Strategy<Value = Happening> {
+    let range = prop::collection::vec((0u8..12, -90i64..130), 1..12);
+    prop_oneof![
+        3 => range.clone().prop_map(Happening::Range),
+        1 => (range, 0usize..12).prop_map(|(range, through)| Happening::Crash(range, through)),
+    ]
+}
+
+proptest! {
+    /// An event is its key and time here; within the window each is stored exactly once, whatever happened.
+    #[test]
+    fn each_event_is_stored_once(happenings in prop::collection::vec(happening(), 1..25), budget in 300usize..20_000) {
+        let mut table = Table::default();
+        let mut sent: HashSet<Key128> = HashSet::new();
+        let mut now = NOW;
+        let mut recent = Recent::since(now, budget);
+        for (offset, happening) in (0_i64..).zip(happenings) {
+            now += MINUTE;
+            let (Happening::Range(keys) | Happening::Crash(keys, _)) = &happening;
+            let range: Vec<(Located, AgentEvent)> = (0_u32..)
+                .zip(keys)
+                .map(|(index, (key, minute))| {
+                    // The time is part of the identity, as it is for a sender's retry.
+                    let mut event = event(*key, NOW + minute * MINUTE, now);
+                    event.dedup_key = Key128::of([&[*key][..], &minute.to_le_bytes()]);
+                    (at(offset, index), event)
+                })
+                .collect();
+            sent.extend(range.iter().map(|(_, event)| event.dedup_key));
+            match happening {
+                Happening::Range(_) => table.store(&mut recent, &range, now, usize::MAX),
+                Happening::Crash(_, through) => {
+                    table.store(&mut recent, &range, now, through);
+                    recent = Recent::since(now, budget);
+                    let later = table.0.iter().filter(|(_, event)| event.timestamp >= now);
+                    recent.load(later.map(|(_, e)| (e.dedup_key.as_u128(), e.timestamp)), i64::MAX, now);
+                    table.store(&mut recent, &range, now, usize::MAX);
+                }
+            }
+        }
+        let stored: HashSet<Key128> = table.0.iter().map(|(_, event)| event.dedup_key).collect();
+        prop_assert_eq!(&stored, &sent, "nothing is lost");
+        prop_assert_eq!(stored.len(), table.0.len(), "nothing is stored twice");
+    }
+}
