@@ -1,237 +1,31 @@
 //! The attribute conventions of instrumented programs: many names for one thing (MAPPING §2).
 //!
-//! For each thing the first name present wins; a name that lost, and every attribute that is none of these, stays in
-//! `data` under its own name.
+//! OpenTelemetry's gen_ai of every generation, OpenInference, OpenLLMetry, the Vercel AI SDK, pydantic-ai and Logfire,
+//! Langfuse over OTLP, Copilot and OpenCode. For each thing the first name present wins; a name that lost, and every
+//! attribute that is none of these, stays in `data` under its own name. [`spans`] and [`logs`] say what a record of
+//! each signal becomes.
 
-use std::collections::HashMap;
-use std::sync::OnceLock;
+use std::borrow::Cow;
 
-use fleetlog_schemas::event::{AgentEvent, TokenBasis};
+use fleetlog_schemas::event::{AgentEvent, Status, TokenBasis};
 use fleetlog_schemas::id::NanoUsd;
+use serde_json::Value;
 
-use crate::json::ObjectWriter;
+use crate::json::{Cursor, ObjectWriter, mend};
 use crate::otlp::model::{AnyValue, Attributes};
 use crate::otlp::origin::Origin;
+use crate::records::Object;
 use crate::tokens::Stated;
+use crate::usage_details;
 
-/// A thing that an attribute may say.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Slot {
-    Provider,
-    Model,
-    ModelRequested,
-    Input,
-    Output,
-    CacheRead,
-    CacheWrite,
-    Reasoning,
-    Cost,
-    Session,
-    User,
-    AgentId,
-    AgentName,
-    ToolName,
-    ToolCallId,
-    ResponseId,
-    FinishReason,
-    TtftSeconds,
-    TtftMillis,
-    ErrorType,
-    ErrorMessage,
-    EventName,
-    RecordId,
-}
+mod aliases;
+pub(crate) mod logs;
+mod operation;
+pub(crate) mod spans;
 
-const SLOTS: usize = Slot::RecordId as usize + 1;
-
-/// The names of each thing, the winning one first.
-const ALIASES: [(Slot, &[&str]); SLOTS] = [
-    (
-        Slot::Provider,
-        &[
-            "gen_ai.provider.name",
-            "gen_ai.system",
-            "llm.provider",
-            "llm.system",
-            "ai.model.provider",
-            "model_provider",
-        ],
-    ),
-    (
-        Slot::Model,
-        &[
-            "langfuse.observation.model.name",
-            "gen_ai.response.model",
-            "llm.response.model_name",
-            "llm.model_name",
-            "ai.response.model",
-            "model",
-        ],
-    ),
-    (Slot::ModelRequested, &["gen_ai.request.model", "llm.request.model_name", "ai.model.id", "slug"]),
-    (
-        Slot::Input,
-        &[
-            "gen_ai.usage.input_tokens",
-            "gen_ai.usage.prompt_tokens",
-            "llm.token_count.prompt",
-            "ai.usage.inputTokens",
-            "ai.usage.promptTokens",
-        ],
-    ),
-    (
-        Slot::Output,
-        &[
-            "gen_ai.usage.output_tokens",
-            "gen_ai.usage.completion_tokens",
-            "llm.token_count.completion",
-            "ai.usage.outputTokens",
-            "ai.usage.completionTokens",
-        ],
-    ),
-    (
-        Slot::CacheRead,
-        &[
-            "gen_ai.usage.cache_read.input_tokens",
-            "gen_ai.usage.cache_read_input_tokens",
-            "gen_ai.usage.details.cache_read_tokens",
-            "llm.token_count.prompt_details.cache_read",
-            "ai.usage.cachedInputTokens",
-            "ai.usage.inputTokenDetails.cacheReadTokens",
-        ],
-    ),
-    (
-        Slot::CacheWrite,
-        &[
-            "gen_ai.usage.cache_write.input_tokens",
-            "gen_ai.usage.cache_creation.input_tokens",
-            "gen_ai.usage.cache_creation_input_tokens",
-            "gen_ai.usage.details.cache_write_tokens",
-            "llm.token_count.prompt_details.cache_write",
-        ],
-    ),
-    (
-        Slot::Reasoning,
-        &[
-            "gen_ai.usage.reasoning.output_tokens",
-            "gen_ai.usage.reasoning_tokens",
-            "llm.usage.reasoning_tokens",
-            "llm.token_count.completion_details.reasoning",
-            "ai.usage.reasoningTokens",
-        ],
-    ),
-    (Slot::Cost, &["gen_ai.usage.cost", "llm.cost.total", "operation.cost"]),
-    (
-        Slot::Session,
-        &[
-            "session.id",
-            "gen_ai.conversation.id",
-            "langfuse.session.id",
-            "conversation.id",
-            "traceloop.association.properties.session_id",
-            "ai.telemetry.metadata.sessionId",
-            "langsmith.metadata.session_id",
-            "lmnr.association.properties.session_id",
-        ],
-    ),
-    (
-        Slot::User,
-        &[
-            "user.id",
-            "enduser.id",
-            "langfuse.user.id",
-            "user.email",
-            "traceloop.association.properties.user_id",
-            "ai.telemetry.metadata.userId",
-        ],
-    ),
-    (Slot::AgentId, &["gen_ai.agent.id", "agent_id"]),
-    (Slot::AgentName, &["gen_ai.agent.name", "agent.name", "agent_name"]),
-    (Slot::ToolName, &["gen_ai.tool.name", "tool.name", "ai.toolCall.name", "tool_name"]),
-    (
-        Slot::ToolCallId,
-        &[
-            "gen_ai.tool.call.id",
-            "gen_ai.tool.call_id",
-            "tool.id",
-            "ai.toolCall.id",
-            "tool_use_id",
-            "call_id",
-        ],
-    ),
-    (Slot::ResponseId, &["gen_ai.response.id", "ai.response.id", "request_id"]),
-    (
-        Slot::FinishReason,
-        &["gen_ai.response.finish_reasons", "gen_ai.response.finish_reason", "ai.response.finishReason"],
-    ),
-    (Slot::TtftSeconds, &["gen_ai.response.time_to_first_chunk"]),
-    (Slot::TtftMillis, &["ttft_ms", "ai.response.msToFirstChunk", "time_to_first_token_ms"]),
-    (Slot::ErrorType, &["error.type", "exception.type", "error_type"]),
-    (Slot::ErrorMessage, &["exception.message", "error.message", "langfuse.observation.status_message"]),
-    (Slot::EventName, &["event.name"]),
-    (Slot::RecordId, &["log.record.uid", "event.id"]),
-];
-
-/// What a record describes, by the attribute that names it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Operation {
-    /// One call to a model.
-    ModelCall,
-    /// An agent or workflow; usage on it sums up its calls.
-    Agent,
-    /// A call of a tool.
-    Tool,
-    /// Something else that is named.
-    Other,
-    /// Nothing names it.
-    Unsaid,
-}
-
-/// The attributes that name an operation, the winning one first.
-const OPERATIONS: [&str; 6] = [
-    "langfuse.observation.type",
-    "openinference.span.kind",
-    "gen_ai.operation.name",
-    "ai.operationId",
-    "traceloop.span.kind",
-    "llm.request.type",
-];
-
-impl Operation {
-    fn of(attribute: &str, word: &str) -> Self {
-        match (attribute, word) {
-            (
-                _,
-                "chat" | "generate_content" | "text_completion" | "completion" | "embeddings" | "embedding",
-            ) => Self::ModelCall,
-            ("langfuse.observation.type", "generation") => Self::ModelCall,
-            ("openinference.span.kind", "LLM" | "EMBEDDING") => Self::ModelCall,
-            ("llm.request.type", "rerank") => Self::ModelCall,
-            ("ai.operationId", id) if id.rsplit('.').next().is_some_and(|last| last.starts_with("do")) => {
-                Self::ModelCall
-            }
-            (_, "execute_tool" | "tool" | "TOOL" | "ai.toolCall") => Self::Tool,
-            (_, "invoke_agent" | "create_agent" | "invoke_workflow" | "agent" | "AGENT" | "workflow") => {
-                Self::Agent
-            }
-            // The outer span of the AI SDK repeats the sum of its calls.
-            ("ai.operationId", _) => Self::Agent,
-            _ => Self::Other,
-        }
-    }
-}
-
-type Ranks = HashMap<&'static str, (Slot, usize)>;
-
-fn ranks() -> &'static Ranks {
-    static RANKS: OnceLock<Ranks> = OnceLock::new();
-    RANKS.get_or_init(|| {
-        let ranked = |&(slot, names): &(Slot, &[&'static str])| {
-            names.iter().enumerate().map(move |(rank, name)| (*name, (slot, rank))).collect::<Vec<_>>()
-        };
-        ALIASES.iter().flat_map(ranked).collect()
-    })
-}
+use aliases::SLOTS;
+pub(crate) use aliases::Slot;
+pub(crate) use operation::Operation;
 
 /// A record's attributes, sorted by what they say.
 pub(crate) struct Gathered<'a> {
@@ -241,32 +35,16 @@ pub(crate) struct Gathered<'a> {
 
 struct Winner<'a> {
     rank: usize,
-    name: std::borrow::Cow<'a, str>,
+    name: Cow<'a, str>,
     value: AnyValue<'a>,
-}
-
-impl Slot {
-    /// Whether `value` can be put where the slot goes.
-    fn fits(self, value: &AnyValue<'_>) -> bool {
-        match self {
-            Self::Input | Self::Output | Self::CacheRead | Self::CacheWrite | Self::Reasoning => {
-                value.count().is_some()
-            }
-            Self::Cost => value.number().and_then(NanoUsd::from_usd).is_some(),
-            Self::TtftSeconds | Self::TtftMillis => value.number().is_some(),
-            _ => value.first_text().is_some_and(|text| !text.is_empty()),
-        }
-    }
 }
 
 impl<'a> Gathered<'a> {
     pub(crate) fn of(attributes: Attributes<'a>) -> Self {
         let mut gathered = Self { slots: Default::default(), rest: Vec::new() };
         for (name, value) in attributes {
-            match ranks().get(&*name) {
-                Some((slot, rank)) if slot.fits(&value) => {
-                    gathered.seat(*slot, Winner { rank: *rank, name, value })
-                }
+            match aliases::slot(&name) {
+                Some((slot, rank)) if slot.fits(&value) => gathered.seat(slot, Winner { rank, name, value }),
                 _ => gathered.rest.push((name, value)),
             }
         }
@@ -296,20 +74,51 @@ impl<'a> Gathered<'a> {
         self.take(slot).and_then(|value| value.count())
     }
 
-    /// What the record describes. The attribute stays where it is: it has no column.
-    pub(crate) fn operation(&self) -> Operation {
-        let named = OPERATIONS.iter().find_map(|attribute| {
-            let (_, value) = self.rest.iter().find(|(name, _)| name == attribute)?;
-            value.as_str().map(|word| Operation::of(attribute, word))
-        });
-        named.unwrap_or(Operation::Unsaid)
+    /// An attribute that has no column.
+    fn other(&self, name: &str) -> Option<&AnyValue<'a>> {
+        self.rest.iter().find(|(other, _)| other == name).map(|(_, value)| value)
     }
 
-    /// Session and user, which the resource may also name.
+    fn other_text(&self, name: &str) -> &str {
+        self.other(name).and_then(AnyValue::as_str).unwrap_or_default()
+    }
+
+    /// The JSON object that an attribute holds, as text or as a map.
+    fn other_object(&self, name: &str) -> Option<Object> {
+        match self.other(name)? {
+            AnyValue::Text(text) => serde_json::from_str(text).ok(),
+            map @ AnyValue::Map(_) => match serde_json::to_value(map) {
+                Ok(Value::Object(object)) => Some(object),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// Whether a slot's winner has this name.
+    fn won_by(&self, slot: Slot, name: &str) -> bool {
+        self.slots.get(slot as usize).and_then(Option::as_ref).is_some_and(|winner| winner.name == name)
+    }
+
+    /// What the record describes. The attribute stays where it is: it has no column.
+    pub(crate) fn operation(&self) -> Operation {
+        let named = operation::NAMED_BY.iter().filter_map(|attribute| {
+            let word = self.other(attribute)?.as_str()?;
+            Some(Operation::of(attribute, word))
+        });
+        let named = named.into_iter().find(|operation| *operation != Operation::Unsaid);
+        named.unwrap_or(match self.won_by(Slot::ToolName, "gen_ai.tool.name") {
+            // Older instrumentations name the tool that runs and nothing else.
+            true => Operation::Tool,
+            false => Operation::Unsaid,
+        })
+    }
+
+    /// Session, user and the agent's instance, which the resource may also name.
     pub(crate) fn identity_into(&mut self, event: &mut AgentEvent, origin: &Origin<'_>) {
         let of_resource = |slot: Slot| {
-            let names = ALIASES.iter().find(|(named, _)| *named == slot).map_or(&[][..], |(_, names)| names);
-            names.iter().find_map(|name| origin.resource_text(name)).unwrap_or_default().to_owned()
+            let named = slot.names().iter().find_map(|name| origin.resource_text(name));
+            named.unwrap_or_default().to_owned()
         };
         event.session_id = self.take_text(Slot::Session);
         if event.session_id.is_empty() {
@@ -319,20 +128,25 @@ impl<'a> Gathered<'a> {
         if event.user_id.is_empty() {
             event.user_id = of_resource(Slot::User);
         }
+        event.agent_id = self.take_text(Slot::AgentId);
+        if event.agent_id.is_empty() {
+            event.agent_id = origin.resource_text("service.instance.id").unwrap_or_default().to_owned();
+        }
     }
 
     /// Who did what with which model and tool.
     pub(crate) fn content_into(&mut self, event: &mut AgentEvent) {
-        event.provider = provider(self.take_text(Slot::Provider));
+        event.provider = provider(&self.take_text(Slot::Provider));
         event.model = self.take_text(Slot::Model);
         event.model_requested = self.take_text(Slot::ModelRequested);
         if event.model.is_empty() {
             event.model.clone_from(&event.model_requested);
         }
-        event.agent_id = self.take_text(Slot::AgentId);
         event.agent_name = self.take_text(Slot::AgentName);
         event.tool_name = self.take_text(Slot::ToolName);
         event.tool_call_id = self.take_text(Slot::ToolCallId);
+        event.mcp_server = self.take_text(Slot::McpServer);
+        event.exit_code = self.take(Slot::ExitCode).and_then(|value| aliases::exit_code(&value));
         event.request_id = self.take_text(Slot::ResponseId);
         event.finish_reason = self.take_text(Slot::FinishReason);
         let seconds =
@@ -342,6 +156,20 @@ impl<'a> Gathered<'a> {
 
     /// Tokens and reported cost.
     pub(crate) fn usage_into(&mut self, event: &mut AgentEvent) {
+        let detailed = self
+            .other_object("langfuse.observation.usage_details")
+            .is_some_and(|details| usage_details::apply(&details, event));
+        if !detailed {
+            self.counts_into(event);
+        }
+        let cost = self.other_object("langfuse.observation.cost_details");
+        event.cost_reported = cost
+            .as_ref()
+            .and_then(usage_details::cost)
+            .or_else(|| self.take(Slot::Cost).and_then(|value| value.number()).and_then(NanoUsd::from_usd));
+    }
+
+    fn counts_into(&mut self, event: &mut AgentEvent) {
         let stated = Stated {
             input: self.take_count(Slot::Input),
             output: self.take_count(Slot::Output),
@@ -349,18 +177,81 @@ impl<'a> Gathered<'a> {
             cache_write: self.take_count(Slot::CacheWrite),
             reasoning: self.take_count(Slot::Reasoning),
         };
-        let basis = stated.basis_for(&event.provider);
+        let basis = stated.basis_for(&event.provider, &event.model);
         if basis != TokenBasis::None {
-            stated.apply(basis, event);
+            return stated.apply(basis, event);
         }
-        event.cost_reported =
-            self.take(Slot::Cost).and_then(|value| value.number()).and_then(NanoUsd::from_usd);
+        let totals = [
+            "gen_ai.usage.total_tokens",
+            "llm.usage.total_tokens",
+            "llm.token_count.total",
+            "ai.usage.totalTokens",
+        ];
+        if let Some(total) = totals.iter().find_map(|name| self.other(name)?.count()) {
+            // How it splits between input and output is not said.
+            event.in_uncached = total;
+            event.token_basis = TokenBasis::Guessed;
+        }
     }
 
-    /// Whatever has not been taken, under its own names.
+    /// How it ended, as far as attributes say it.
+    pub(crate) fn outcome_into(&mut self, event: &mut AgentEvent) {
+        event.error_type = self.take_text(Slot::ErrorType);
+        let message = self.take_text(Slot::ErrorMessage);
+        if event.error_message.is_empty() {
+            event.error_message = message;
+        }
+        let success = self.other("success").and_then(AnyValue::truth);
+        let failed = success == Some(false) || self.other_text("langfuse.observation.level") == "ERROR";
+        if failed && event.error_message.is_empty() {
+            event.error_message = self.other_text("error").to_owned();
+        }
+        match (event.status, success) {
+            _ if failed => event.status = Status::Error,
+            (Status::Unset, _) if !event.error_type.is_empty() => event.status = Status::Error,
+            (Status::Unset, Some(true)) => event.status = Status::Ok,
+            _ => {}
+        }
+    }
+
+    /// A refusal by the HTTP server that a call went to.
+    pub(crate) fn http_error_into(&self, event: &mut AgentEvent) {
+        let code = self.other("http.response.status_code").and_then(AnyValue::count);
+        if let Some(code) = code.filter(|code| *code >= 400) {
+            event.status = Status::Error;
+            if event.error_type.is_empty() {
+                event.error_type = code.to_string();
+            }
+        }
+    }
+
+    /// The severity that Langfuse or Logfire gives it.
+    pub(crate) fn level(&self) -> Option<String> {
+        let langfuse = self.other_text("langfuse.observation.level");
+        let number = self.other("logfire.level_num").and_then(AnyValue::count);
+        let word = match (langfuse, number) {
+            ("ERROR", _) => "error",
+            ("WARNING", _) => "warn",
+            ("DEBUG", _) => "debug",
+            ("DEFAULT", _) => "info",
+            (_, Some(1..=4)) => "trace",
+            (_, Some(5..=8)) => "debug",
+            (_, Some(9..=12)) => "info",
+            (_, Some(13..=16)) => "warn",
+            (_, Some(17..=20)) => "error",
+            (_, Some(21..=24)) => "fatal",
+            _ => return None,
+        };
+        Some(word.to_owned())
+    }
+
+    /// Whatever has not been taken, under its own names; JSON in text is unfolded where the convention puts it there.
     pub(crate) fn rest_into(self, data: &mut ObjectWriter) {
         for (name, value) in &self.rest {
-            data.field(name, value);
+            match value.as_str().filter(|_| holds_json(name)).and_then(embedded_json) {
+                Some(json) => data.raw(name, &json),
+                None => data.field(name, value),
+            }
         }
         for winner in self.slots.iter().flatten() {
             data.field(&winner.name, &winner.value);
@@ -368,15 +259,48 @@ impl<'a> Gathered<'a> {
     }
 }
 
-/// The provider's name; the AI SDK appends the kind of API to it (`openai.responses`).
-fn provider(name: String) -> String {
-    match name.rsplit_once('.') {
-        Some((
-            provider,
-            "chat" | "responses" | "messages" | "completion" | "embedding" | "generative-ai",
-        )) => provider.to_owned(),
-        _ => name,
+/// Whether the attribute's text is JSON by its convention: OpenInference's metadata and Langfuse's details.
+fn holds_json(name: &str) -> bool {
+    const NAMES: [&str; 4] = [
+        "metadata",
+        "langfuse.observation.usage_details",
+        "langfuse.observation.cost_details",
+        "langfuse.observation.model.parameters",
+    ];
+    const PREFIXES: [&str; 2] = ["langfuse.observation.metadata", "langfuse.trace.metadata"];
+    NAMES.contains(&name) || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+}
+
+/// The JSON that a text is; only what cannot be meant as plain text.
+fn embedded_json(text: &str) -> Option<Vec<u8>> {
+    let mut cursor = Cursor::new(text.as_bytes());
+    if !matches!(cursor.peek(), Some(b'{' | b'[' | b'"')) {
+        return None;
     }
+    let json = cursor.skip_value().ok()?;
+    cursor.peek().is_none().then(|| mend(json))
+}
+
+/// One name for each provider: OpenTelemetry's well-known one where there is one. The AI SDK appends the kind of API
+/// (`openai.responses`), older conventions had other words, some instrumentations capitalise.
+fn provider(name: &str) -> String {
+    let name = name.trim().to_ascii_lowercase();
+    let bare = match name.rsplit_once('.') {
+        Some((provider, "chat" | "responses" | "messages" | "completion" | "embedding")) => provider,
+        _ => &name,
+    };
+    let known = match bare {
+        "az.ai.openai" | "azure_openai" | "azure-openai" | "azure.openai" => "azure.ai.openai",
+        "az.ai.inference" => "azure.ai.inference",
+        "vertex_ai" | "vertexai" | "google.vertex" | "google-vertex" => "gcp.vertex_ai",
+        "gemini" | "google.generative-ai" | "google-gla" | "google_genai" => "gcp.gemini",
+        "bedrock" | "amazon-bedrock" | "aws_bedrock" => "aws.bedrock",
+        "xai" => "x_ai",
+        "mistral" | "mistralai" => "mistral_ai",
+        "watsonx" => "ibm.watsonx.ai",
+        other => other,
+    };
+    known.to_owned()
 }
 
 #[cfg(test)]
@@ -385,13 +309,6 @@ mod tests {
 
     fn text(value: &str) -> AnyValue<'static> {
         AnyValue::Text(value.to_owned().into())
-    }
-
-    #[test]
-    fn slots_are_listed_in_their_own_order() {
-        for (place, (slot, _)) in ALIASES.iter().enumerate() {
-            assert_eq!(*slot as usize, place);
-        }
     }
 
     #[test]
@@ -411,17 +328,41 @@ mod tests {
     }
 
     #[test]
-    fn operations_of_every_convention_are_told_apart() {
-        let of = |name: &'static str, word: &str| Gathered::of(vec![(name.into(), text(word))]).operation();
-        assert_eq!(of("gen_ai.operation.name", "chat"), Operation::ModelCall);
-        assert_eq!(of("ai.operationId", "ai.streamText.doStream"), Operation::ModelCall);
-        assert_eq!(of("ai.operationId", "ai.streamText"), Operation::Agent);
-        assert_eq!(of("ai.operationId", "ai.toolCall"), Operation::Tool);
-        assert_eq!(of("openinference.span.kind", "LLM"), Operation::ModelCall);
-        assert_eq!(of("openinference.span.kind", "CHAIN"), Operation::Other);
-        assert_eq!(of("traceloop.span.kind", "workflow"), Operation::Agent);
-        assert_eq!(of("http.method", "GET"), Operation::Unsaid);
-        assert_eq!(provider("sink.chat".into()), "sink");
-        assert_eq!(provider("aws.bedrock".into()), "aws.bedrock");
+    fn json_in_text_is_unfolded_only_where_it_is_meant() {
+        let attributes = vec![
+            ("metadata".into(), text(r#"{"a":1}"#)),
+            ("langfuse.trace.metadata.k".into(), text(r#""1""#)),
+            ("langfuse.trace.metadata.n".into(), text("1")),
+            ("langfuse.observation.metadata".into(), text("{broken")),
+            ("other".into(), text("{}")),
+        ];
+        let mut data = ObjectWriter::new();
+        Gathered::of(attributes).rest_into(&mut data);
+        let expected = r#"{"metadata":{"a":1},"langfuse.trace.metadata.k":"1","langfuse.trace.metadata.n":"1","langfuse.observation.metadata":"{broken","other":"{}"}"#;
+        assert_eq!(data.finish(), expected);
+    }
+
+    #[test]
+    fn providers_have_one_name_each() {
+        for (sent, expected) in [
+            ("sink.chat", "sink"),
+            ("openai.responses", "openai"),
+            ("OpenAI", "openai"),
+            ("aws.bedrock", "aws.bedrock"),
+            ("amazon-bedrock", "aws.bedrock"),
+            ("google.generative-ai", "gcp.gemini"),
+            ("google.vertex.chat", "gcp.vertex_ai"),
+            ("az.ai.inference", "azure.ai.inference"),
+        ] {
+            assert_eq!(provider(sent), expected);
+        }
+    }
+
+    #[test]
+    fn a_total_alone_is_kept_and_marked_as_guessed() {
+        let attributes = vec![("llm.usage.total_tokens".into(), AnyValue::Int(7))];
+        let mut event = AgentEvent::default();
+        Gathered::of(attributes).usage_into(&mut event);
+        assert_eq!((event.in_uncached, event.token_basis), (7, TokenBasis::Guessed));
     }
 }

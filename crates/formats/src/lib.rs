@@ -26,6 +26,7 @@ mod tokens;
 mod tools;
 mod universal;
 mod unknown;
+mod usage_details;
 
 use detect::Door;
 pub use input::{Dead, Decoded, Eventless, Fate, Input, Undecodable};

@@ -24,13 +24,23 @@ impl Stated {
     /// Which convention applies where the source's instrumentation does not tell.
     ///
     /// Old Anthropic instrumentations pass on Anthropic's raw counts, newer ones include the cached tokens. More cached
-    /// than input tokens is only possible in the raw convention; without cached tokens the two are the same.
-    pub(crate) fn basis_for(&self, provider: &str) -> TokenBasis {
+    /// than input tokens is only possible in the raw convention; without cached tokens the two are the same. Likewise
+    /// more reasoning than output tokens is only possible where the output excludes them, as Gemini's does.
+    pub(crate) fn basis_for(&self, provider: &str, model: &str) -> TokenBasis {
         if !self.any() {
             return TokenBasis::None;
         }
-        let cached = self.cache_read.unwrap_or(0).saturating_add(self.cache_write.unwrap_or(0));
-        if cached > 0 && provider.contains("anthropic") { TokenBasis::Guessed } else { TokenBasis::Inclusive }
+        let anthropic = provider.contains("anthropic") || model.contains("claude");
+        let excludes_reasoning = self.reasoning.unwrap_or(0) > self.output.unwrap_or(u64::MAX);
+        if self.cached() > 0 && anthropic || excludes_reasoning {
+            TokenBasis::Guessed
+        } else {
+            TokenBasis::Inclusive
+        }
+    }
+
+    fn cached(&self) -> u64 {
+        self.cache_read.unwrap_or(0).saturating_add(self.cache_write.unwrap_or(0))
     }
 
     /// Writes the disjoint buckets into an event. Sums never go below zero, whatever the source claims.
@@ -38,7 +48,7 @@ impl Stated {
         let count = |stated: Option<u64>| stated.unwrap_or(0);
         let (input, output) = (count(self.input), count(self.output));
         let (read, written) = (count(self.cache_read), count(self.cache_write));
-        let cached = read.saturating_add(written);
+        let (cached, reasoning) = (self.cached(), count(self.reasoning));
         let input_includes_cache = match basis {
             TokenBasis::None => return,
             TokenBasis::Inclusive => true,
@@ -46,12 +56,16 @@ impl Stated {
             TokenBasis::AnthropicRaw | TokenBasis::Disjoint => false,
             TokenBasis::Guessed => cached <= input,
         };
-        let output_includes_reasoning = matches!(basis, TokenBasis::Inclusive | TokenBasis::Guessed);
+        let output_includes_reasoning = match basis {
+            TokenBasis::Inclusive => true,
+            TokenBasis::Guessed => reasoning <= output,
+            _ => false,
+        };
         event.token_basis = basis;
         event.in_uncached = if input_includes_cache { input.saturating_sub(cached) } else { input };
         event.cache_read = read;
         event.cache_write_5m = written;
-        event.out_reasoning = count(self.reasoning);
+        event.out_reasoning = reasoning;
         event.out_visible =
             if output_includes_reasoning { output.saturating_sub(event.out_reasoning) } else { output };
     }
@@ -87,12 +101,20 @@ mod tests {
     #[test]
     fn anthropic_of_unknown_convention_is_guessed_by_what_is_possible() {
         let raw = Stated { input: Some(21), cache_read: Some(4000), ..STATED };
-        assert_eq!(raw.basis_for("anthropic"), TokenBasis::Guessed);
+        assert_eq!(raw.basis_for("anthropic", ""), TokenBasis::Guessed);
         assert_eq!(buckets(raw, TokenBasis::Guessed)[0], 21);
         assert_eq!(buckets(STATED, TokenBasis::Guessed)[0], 208);
         let uncached = Stated { input: Some(21), ..Stated::default() };
-        assert_eq!(uncached.basis_for("anthropic"), TokenBasis::Inclusive);
-        assert_eq!(Stated::default().basis_for("anthropic"), TokenBasis::None);
+        assert_eq!(uncached.basis_for("anthropic", ""), TokenBasis::Inclusive);
+        assert_eq!(Stated::default().basis_for("anthropic", ""), TokenBasis::None);
+        assert_eq!(raw.basis_for("aws.bedrock", "anthropic.claude-sonnet-4"), TokenBasis::Guessed);
+    }
+
+    #[test]
+    fn more_reasoning_than_output_means_that_it_is_not_part_of_it() {
+        let thoughts = Stated { output: Some(10), reasoning: Some(60), ..Stated::default() };
+        assert_eq!(thoughts.basis_for("gcp.gemini", "gemini-2.5-pro"), TokenBasis::Guessed);
+        assert_eq!(buckets(thoughts, TokenBasis::Guessed), [0, 0, 0, 10, 60]);
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 use fleetlog_schemas::event::{AgentEvent, EventType};
 
+use crate::records::{Object, text};
+
 /// Sets the type, kind and server of a call of one of Claude Code's tools.
 pub(crate) fn refine_claude(event: &mut AgentEvent) {
     let (event_type, kind) = match event.tool_name.as_str() {
@@ -27,6 +29,57 @@ pub(crate) fn refine_claude(event: &mut AgentEvent) {
     event.tool_kind = kind.to_owned();
 }
 
+/// Sets the type of a call of a tool of any agent by what tools of that name do everywhere, and the kind and server
+/// where the name says them.
+pub(crate) fn refine(event: &mut AgentEvent) {
+    let name = event.tool_name.to_ascii_lowercase().replace('-', "_");
+    if let Some(rest) = name.strip_prefix("mcp__") {
+        if event.mcp_server.is_empty() {
+            event.mcp_server = rest.split("__").next().unwrap_or_default().to_owned();
+        }
+    }
+    event.event_type = match name.as_str() {
+        _ if !event.mcp_server.is_empty() || event.tool_kind == "mcp" => EventType::McpCall,
+        "bash" | "shell" | "terminal" | "powershell" | "execute_command" | "run_command"
+        | "run_terminal_cmd" | "run_shell_command" | "run_in_terminal" | "local_shell" | "exec_command"
+        | "execute_bash" | "run" | "cmd_run" => EventType::CommandRun,
+        "read" | "read_file" | "readfile" | "view" | "view_file" | "open_file" | "file_read" => {
+            EventType::FileRead
+        }
+        "edit" | "edit_file" | "multiedit" | "str_replace" | "str_replace_editor" | "apply_diff"
+        | "apply_patch" | "replace_in_file" | "search_replace" | "patch" | "replace" | "file_editor"
+        | "editedexistingfile" | "applieddiff" => EventType::FileEdit,
+        "write" | "write_file" | "write_to_file" | "create" | "create_file" | "newfilecreated" => {
+            EventType::FileCreate
+        }
+        "delete_file" | "remove_file" | "filedeleted" => EventType::FileDelete,
+        "grep" | "glob" | "search" | "search_files" | "searchfiles" | "grep_search" | "file_search"
+        | "codebase_search" | "codebasesearch" | "list" | "ls" | "list_dir" | "list_files"
+        | "listfilestoplevel" | "listfilesrecursive" => EventType::Search,
+        "webfetch" | "web_fetch" | "websearch" | "web_search" | "fetch" | "fetch_webpage" => {
+            EventType::WebFetch
+        }
+        _ => EventType::ToolCall,
+    };
+    if event.tool_kind.is_empty() {
+        event.tool_kind = match name.as_str() {
+            _ if event.event_type == EventType::McpCall => "mcp",
+            "task" | "agent" | "new_task" | "delegate" => "agent",
+            _ => "",
+        }
+        .to_owned();
+    }
+}
+
+/// Finds the file that a tool's arguments name.
+pub(crate) fn note_arguments(event: &mut AgentEvent, arguments: &Object) {
+    if event.file_path.is_empty() {
+        let names = ["file_path", "filePath", "path", "notebook_path", "filename"];
+        let path = names.iter().map(|name| text(arguments, name)).find(|path| !path.is_empty());
+        event.file_path = path.unwrap_or_default().to_owned();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -42,5 +95,21 @@ mod tests {
         assert_eq!(refined("mcp__github__create_issue"), (EventType::McpCall, "mcp".into(), "github".into()));
         assert_eq!(refined("Agent"), (EventType::ToolCall, "agent".into(), String::new()));
         assert_eq!(refined("TodoWrite"), (EventType::ToolCall, "builtin".into(), String::new()));
+    }
+
+    #[test]
+    fn tools_of_any_agent_are_known_by_what_they_do() {
+        let refined = |name: &str| {
+            let mut event = AgentEvent { tool_name: name.to_owned(), ..AgentEvent::default() };
+            refine(&mut event);
+            (event.event_type, event.tool_kind, event.mcp_server)
+        };
+        let plain = |event_type| (event_type, String::new(), String::new());
+        assert_eq!(refined("Bash"), plain(EventType::CommandRun));
+        assert_eq!(refined("run-shell-command"), plain(EventType::CommandRun));
+        assert_eq!(refined("write_to_file"), plain(EventType::FileCreate));
+        assert_eq!(refined("book_flight"), plain(EventType::ToolCall));
+        assert_eq!(refined("task"), (EventType::ToolCall, "agent".into(), String::new()));
+        assert_eq!(refined("mcp__github__read"), (EventType::McpCall, "mcp".into(), "github".into()));
     }
 }

@@ -1,13 +1,13 @@
 //! OTLP log records.
 
-use fleetlog_schemas::event::{AgentEvent, Channel, EventType, Status, TimestampSource};
+use fleetlog_schemas::event::{AgentEvent, TimestampSource};
 
 use super::frames::Group;
 use super::model::{AnyValue, Log};
 use super::origin::Origin;
 use super::{Decoder, Encoding, json, proto};
 use crate::detect::{self, Emitter};
-use crate::genai::{Gathered, Slot};
+use crate::genai;
 use crate::json::ObjectWriter;
 use crate::moment::Moment;
 
@@ -30,7 +30,7 @@ pub(super) fn decode(decoder: &mut Decoder<'_>, group: &Group<'_>) {
                     Emitter::ClaudeCode => {
                         crate::claude::logs::event(decoder, &origin, index, group, record, log)
                     }
-                    Emitter::Other => generic(decoder, &origin, index, group, record, log),
+                    Emitter::Other => genai::logs::event(decoder, &origin, index, group, record, log),
                 };
                 decoder.out.events.push(event);
             }
@@ -81,51 +81,6 @@ pub(crate) fn level(log: &Log<'_>) -> String {
         _ => return log.severity_text.to_ascii_lowercase(),
     };
     word.to_owned()
-}
-
-fn generic<'a>(
-    decoder: &mut Decoder<'_>,
-    origin: &Origin<'a>,
-    index: u32,
-    group: &Group<'_>,
-    record: &[u8],
-    mut log: Log<'a>,
-) -> AgentEvent {
-    let mut event = origin.event(decoder, index, FORMAT);
-    let mut data = ObjectWriter::new();
-    set_time(&mut event, &mut data, &log);
-    event.channel = Channel::AgentLog;
-    event.event_type = EventType::Log;
-    event.level = level(&log);
-    let mut gathered = Gathered::of(std::mem::take(&mut log.attributes));
-    gathered.identity_into(&mut event, origin);
-    event.name = log.event_name;
-    if event.name.is_empty() {
-        event.name = gathered.take_text(Slot::EventName);
-    }
-    gathered.content_into(&mut event);
-    event.error_type = gathered.take_text(Slot::ErrorType);
-    event.error_message = gathered.take_text(Slot::ErrorMessage);
-    if !event.error_type.is_empty() {
-        event.event_type = EventType::Error;
-        event.status = Status::Error;
-    }
-    event.trace_id = log.trace_id;
-    event.span_id = log.span_id;
-    let stated = gathered.take_text(Slot::RecordId);
-    if stated.is_empty() {
-        identify(decoder, &mut event, index, group, record);
-    } else {
-        event.dedup_key = decoder.identities.stated(FORMAT, &[stated.as_bytes()]);
-        event.event_id = stated;
-    }
-    // Usage in a log repeats what the span of the same call says; it stays in data and is not counted.
-    gathered.rest_into(&mut data);
-    if let Some(body) = &log.body {
-        data.field("body", body);
-    }
-    finish_data(&mut event, data, log.dropped_attributes);
-    event
 }
 
 /// Writes the data of a log record, with the number of attributes that its sender left out.

@@ -1,13 +1,14 @@
 //! OTLP spans.
 
-use fleetlog_schemas::event::{AgentEvent, Channel, EventType, Status, TimestampSource, UsageRole};
+use fleetlog_schemas::event::{AgentEvent, Channel, EventType, Status, TimestampSource};
 
 use super::frames::Group;
 use super::model::Span;
 use super::origin::Origin;
 use super::{Decoder, Encoding, json, proto};
 use crate::detect::{self, Emitter};
-use crate::genai::{Gathered, Operation, Slot};
+use crate::genai;
+use crate::input::Eventless;
 use crate::json::ObjectWriter;
 use crate::moment::Moment;
 
@@ -31,13 +32,16 @@ pub(super) fn decode(decoder: &mut Decoder<'_>, group: &Group<'_>) {
         };
         match span {
             Err(fault) => decoder.misshapen(index, record, &fault),
-            Ok(span) => {
-                let event = match detect::emitter(&origin) {
-                    Emitter::ClaudeCode => crate::claude::spans::event(decoder, &origin, index, span),
-                    Emitter::Other => generic(decoder, &origin, index, span),
-                };
-                decoder.out.events.push(event);
-            }
+            Ok(span) => match detect::emitter(&origin) {
+                Emitter::ClaudeCode => {
+                    let event = crate::claude::spans::event(decoder, &origin, index, span);
+                    decoder.out.events.push(event);
+                }
+                Emitter::Other => match genai::spans::events(decoder, &origin, index, span) {
+                    Ok(events) => decoder.out.events.extend(events),
+                    Err(fate) => decoder.out.eventless.push(Eventless { index, fate }),
+                },
+            },
         }
     }
 }
@@ -103,62 +107,4 @@ pub(crate) fn finish_data(event: &mut AgentEvent, mut data: ObjectWriter, span: 
         data.field("dropped", &span.dropped);
     }
     event.data = data.finish();
-}
-
-fn generic<'a>(decoder: &Decoder<'_>, origin: &Origin<'a>, index: u32, mut span: Span<'a>) -> AgentEvent {
-    let mut data = ObjectWriter::new();
-    let mut event = envelope(decoder, origin, index, FORMAT, &span, &mut data);
-    let mut gathered = Gathered::of(std::mem::take(&mut span.attributes));
-    let operation = gathered.operation();
-    gathered.identity_into(&mut event, origin);
-    gathered.content_into(&mut event);
-    gathered.usage_into(&mut event);
-    let has_usage = event.token_basis != Default::default() || event.cost_reported.is_some();
-    let operation = match operation {
-        // No operation is named, but who counts tokens talks to a model.
-        Operation::Unsaid if has_usage && !event.model.is_empty() => Operation::ModelCall,
-        operation => operation,
-    };
-    event.event_type = match operation {
-        Operation::ModelCall => EventType::LlmRequest,
-        Operation::Agent => EventType::AgentStep,
-        Operation::Tool => EventType::ToolCall,
-        Operation::Other | Operation::Unsaid => EventType::Span,
-    };
-    match operation {
-        Operation::ModelCall => {
-            // A response id need not be unique within its trace, and only the trace as a whole could tell.
-            event.llm_call_key = format!("{}:{}", event.trace_id, event.span_id);
-            event.usage_role = if has_usage { UsageRole::Call } else { UsageRole::None };
-        }
-        _ if has_usage => event.usage_role = UsageRole::Rollup,
-        _ => {}
-    }
-    failure(&mut event, &mut gathered, &span);
-    gathered.rest_into(&mut data);
-    finish_data(&mut event, data, &span);
-    event
-}
-
-/// The error of a span: its attributes, else the exception it recorded.
-fn failure(event: &mut AgentEvent, gathered: &mut Gathered<'_>, span: &Span<'_>) {
-    event.error_type = gathered.take_text(Slot::ErrorType);
-    let message = gathered.take_text(Slot::ErrorMessage);
-    if event.error_message.is_empty() {
-        event.error_message = message;
-    }
-    let exception = span.events.iter().rev().find(|entry| entry.name == "exception");
-    for (name, value) in exception.into_iter().flat_map(|entry| &entry.attributes) {
-        let column = match &**name {
-            "exception.type" => &mut event.error_type,
-            "exception.message" => &mut event.error_message,
-            _ => continue,
-        };
-        if column.is_empty() {
-            *column = value.text().unwrap_or_default();
-        }
-    }
-    if event.status == Status::Unset && !event.error_type.is_empty() {
-        event.status = Status::Error;
-    }
 }
