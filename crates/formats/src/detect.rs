@@ -20,6 +20,8 @@ pub(crate) enum Door {
     Universal,
     /// An OTLP request.
     Otlp(Signal),
+    /// The parts of a form.
+    Form,
     /// Lines or a document; each record's format is decided by itself.
     Records,
 }
@@ -31,6 +33,7 @@ impl Door {
             Route::OtlpLogs => Self::Otlp(Signal::Logs),
             Route::OtlpTraces => Self::Otlp(Signal::Traces),
             Route::OtlpMetrics => Self::Otlp(Signal::Metrics),
+            Route::Raw if is_form(body) => Self::Form,
             Route::Raw => match body.format_hint {
                 "" => otlp_request(body.bytes).map_or(Self::Records, Self::Otlp),
                 "universal" | crate::universal::FORMAT => Self::Universal,
@@ -38,6 +41,15 @@ impl Door {
             },
         }
     }
+}
+
+/// Whether a body is a form in parts: only LangSmith's runs come so. A type that was lost on the way is made up for by
+/// the boundary and the head with which such a body begins.
+fn is_form(body: &Body<'_>) -> bool {
+    let head = body.bytes.get(..body.bytes.len().min(512)).unwrap_or_default();
+    let begun = head.starts_with(b"--") && memchr::memmem::find(head, b"form-data").is_some();
+    let ours = matches!(body.format_hint, "" | "langsmith" | crate::langsmith::multipart::HINT);
+    ours && (crate::multipart::is_form(body.content_type) || begun)
 }
 
 /// The signal of a JSON body whose first member is an OTLP request's.

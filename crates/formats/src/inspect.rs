@@ -10,7 +10,7 @@ use crate::detect::Door;
 use crate::framing::{self, RecordReader};
 use crate::json::{Cursor, Fault, Scalar};
 use crate::media::{Media, media};
-use crate::{otlp, records};
+use crate::{langfuse, langsmith, otlp, records};
 
 /// A body as it stands after decompression, with what the sender said about it.
 #[derive(Clone, Copy, Debug)]
@@ -30,7 +30,7 @@ pub struct Body<'a> {
 #[error("{message}")]
 pub struct BadBody {
     /// Machine-readable: `empty_body`, `malformed_json`, `too_deep`, `invalid_utf8`, `malformed_protobuf`,
-    /// `wrong_signal`, `too_many_records` or `unsupported_content_type`.
+    /// `malformed_multipart`, `wrong_signal`, `too_many_records` or `unsupported_content_type`.
     pub code: &'static str,
     /// A sentence for people; never contains input.
     pub message: String,
@@ -56,7 +56,7 @@ pub struct Rejected {
     /// Index of the record within the body.
     pub index: u32,
     /// Machine-readable: `malformed_json`, `too_deep`, `invalid_utf8`, `not_an_object`, `missing_type`, `bad_type`,
-    /// `project_mismatch` or `bad_ids`.
+    /// `project_mismatch`, `bad_ids`, `missing_id` or `malformed_part`.
     pub code: &'static str,
     /// A sentence for people; never contains input.
     pub message: String,
@@ -96,6 +96,8 @@ pub fn inspect(body: &Body<'_>, project_id: &str) -> Result<Inspection, BadBody>
             Ok(heads.seen)
         }
         Door::Otlp(signal) => otlp::inspect(signal, body),
+        Door::Form => langsmith::multipart::inspect(body),
+        Door::Records if langfuse::is_batch(body.format_hint) => langfuse::inspect(body.bytes),
         Door::Records => Ok(Inspection { records: raw_records(body), rejected: Vec::new() }),
     }
 }

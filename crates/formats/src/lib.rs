@@ -7,6 +7,7 @@
 //! Both sides split a body by the same framing, so a record's index means the same to both. Nothing here reads files,
 //! the network or a clock; whatever a decoder needs to know is in its [`Input`].
 
+mod api;
 pub mod catalogue;
 mod claude;
 pub mod compression;
@@ -18,14 +19,20 @@ mod identity;
 mod input;
 pub mod inspect;
 mod json;
+pub mod langfuse;
+mod langsmith;
 mod media;
 mod moment;
+mod multipart;
+mod openai_agents;
+mod opik;
 mod otlp;
 mod records;
 mod tokens;
 mod tools;
 mod universal;
 mod unknown;
+mod usage;
 mod usage_details;
 
 use detect::Door;
@@ -41,6 +48,7 @@ pub fn decode(input: &Input<'_>) -> Result<Decoded, Undecodable> {
     let mut decoded = match Door::of(&input.as_body()) {
         Door::Universal => universal::decode(input)?,
         Door::Otlp(signal) => otlp::decode(signal, input)?,
+        Door::Form => langsmith::multipart::decode(input)?,
         Door::Records => records::decode(input),
     };
     decoded.events.iter_mut().for_each(confine::confine);

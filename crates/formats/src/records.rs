@@ -11,7 +11,6 @@ use fleetlog_schemas::id::Key128;
 use fleetlog_schemas::record::StreamContext;
 use serde_json::{Map, Value};
 
-use crate::claude;
 use crate::framing::{self, Layout, Place, RecordReader};
 use crate::identity::Identities;
 use crate::input::{Decoded, Eventless, Fate, Input};
@@ -20,6 +19,7 @@ use crate::json::{Cursor, Fault, mend};
 use crate::media::{Media, media};
 use crate::moment::Moment;
 use crate::unknown;
+use crate::{api, claude};
 
 /// A JSON object.
 pub(crate) type Object = Map<String, Value>;
@@ -41,8 +41,19 @@ pub(crate) struct RecordFormat {
 }
 
 /// Every record format, in the order of detection: the more specific marks first.
-pub(crate) const FORMATS: &[&RecordFormat] =
-    &[&claude::hooks::FORMAT, &claude::transcript::FORMAT, &claude::stream_json::FORMAT];
+pub(crate) const FORMATS: &[&RecordFormat] = &[
+    &crate::langfuse::INGESTION,
+    &crate::langfuse::SCORES,
+    &crate::langsmith::RUNS,
+    &crate::langsmith::FEEDBACK,
+    &crate::openai_agents::TRACES,
+    &crate::opik::SPANS,
+    &crate::opik::TRACES,
+    &crate::opik::FEEDBACK,
+    &claude::hooks::FORMAT,
+    &claude::transcript::FORMAT,
+    &claude::stream_json::FORMAT,
+];
 
 /// The format that a hint names.
 pub(crate) fn named(hint: &str) -> Option<&'static RecordFormat> {
@@ -89,6 +100,11 @@ impl<'a> RecordReader<'a> for Follower<'_> {
 /// A record whose marks are those of another format than the stream's begins a stream of its own.
 fn follow_object(context: &mut StreamContext, object: &Object) -> Option<&'static RecordFormat> {
     let current = named(&context.format);
+    // The path of an API says what its records are, however bare they may be.
+    if let Some(format) = current.filter(|format| api::owns(format.name)) {
+        (format.follow)(context, object);
+        return Some(format);
+    }
     let by_marks = || recognised(object).or(current);
     let format = current.filter(|format| (format.recognises)(object)).or_else(by_marks)?;
     if current.is_some_and(|current| current.name != format.name) {
@@ -110,22 +126,36 @@ pub(crate) fn layout(body: &Body<'_>) -> Option<Layout> {
     framing::layout(bytes, lines).ok()
 }
 
-/// The members that hold the records of a document: those of the format named, or of the first whose member it has.
+/// The members that hold the records of a document: those of the format named, else of the first that
+/// recognises the first element of a member that it has.
+/// A document of a format with members that has none of them is a record itself.
 fn members(hint: &str, bytes: &[u8]) -> Option<&'static [&'static str]> {
-    if let Some(format) = named(hint) {
-        return (!format.members.is_empty()).then_some(format.members);
-    }
+    let only = named(hint);
+    let held = |format: &RecordFormat, key: &str, array: &Cursor<'_>| match only {
+        Some(only) => only.name == format.name && format.members.contains(&key),
+        None => {
+            format.members.contains(&key)
+                && first_element(array).is_some_and(|first| (format.recognises)(&first))
+        }
+    };
     let mut found = None;
     let mut cursor = Cursor::new(bytes);
     // A fault in the document is found again, and said, when its records are read.
     let read: Result<(), Fault> = cursor.object(|cursor, key| {
         let key = key.text();
         if found.is_none() && cursor.peek() == Some(b'[') {
-            found = FORMATS.iter().map(|format| format.members).find(|members| members.contains(&&*key));
+            found = FORMATS.iter().find(|format| held(format, &key, cursor)).map(|format| format.members);
         }
         cursor.skip_loosely().map(|_| ()).ok_or_else(|| cursor.fault())
     });
     found.filter(|_| read.is_ok() && cursor.peek().is_none())
+}
+
+/// The first element of the array that comes next, if it is an object.
+fn first_element(array: &Cursor<'_>) -> Option<Object> {
+    let mut cursor = array.clone();
+    cursor.eat(b'[');
+    serde_json::from_slice(&mend(cursor.skip_value().ok()?)).ok()
 }
 
 /// Decodes a body of records.
@@ -136,7 +166,7 @@ pub(crate) fn decode(input: &Input<'_>) -> Decoded {
         reader = Reader::new(input);
         reader.take(input.body, false);
     }
-    reader.records.out
+    reader.records.finish()
 }
 
 /// One record.
@@ -161,6 +191,25 @@ pub(crate) struct Records<'i> {
     /// What the stream has said so far, this record included.
     pub(crate) stream: StreamContext,
     out: Decoded,
+}
+
+impl<'i> Records<'i> {
+    pub(crate) fn new(input: &'i Input<'i>) -> Self {
+        let mut stream = input.stream.cloned().unwrap_or_default();
+        if stream.format.is_empty() || named(&stream.format).is_none() {
+            stream.format = input.format_hint.to_owned();
+        }
+        if named(&stream.format).is_none() {
+            stream.format.clear();
+        }
+        api::introduce(&mut stream, input);
+        Self { input, identities: Identities::new(input), stream, out: Decoded::default() }
+    }
+
+    /// What became of the records.
+    pub(crate) fn finish(self) -> Decoded {
+        self.out
+    }
 }
 
 impl Records<'_> {
@@ -203,7 +252,24 @@ impl Records<'_> {
 
     /// The record only gave context to others.
     pub(crate) fn context(&mut self, record: &Record<'_>) {
-        self.out.eventless.push(Eventless { index: record.index, fate: Fate::Context });
+        self.used(record.index);
+    }
+
+    /// The record of this index only gave context to others.
+    pub(crate) fn used(&mut self, index: u32) {
+        self.out.eventless.push(Eventless { index, fate: Fate::Context });
+    }
+
+    /// Keeps a record of which nothing is known.
+    pub(crate) fn keep_unknown(&mut self, index: u32, text: &[u8], json: bool) {
+        let mut event = self.input.blank_event(index);
+        // Neither an id nor a time is known of it.
+        identify(&mut event, self.identities.arrival(index));
+        event.source_format = self.input.format_hint.to_owned();
+        event.channel = Channel::Other;
+        event.session_id.clone_from(&self.stream.session_id);
+        unknown::keep(&mut event, unknown::UNKNOWN_FORMAT, text, json);
+        self.emit(event);
     }
 
     /// Keeps a record whole that its format cannot use.
@@ -271,15 +337,7 @@ struct Reader<'i> {
 
 impl<'i> Reader<'i> {
     fn new(input: &'i Input<'i>) -> Self {
-        let mut stream = input.stream.cloned().unwrap_or_default();
-        if stream.format.is_empty() || named(&stream.format).is_none() {
-            stream.format = input.format_hint.to_owned();
-        }
-        if named(&stream.format).is_none() {
-            stream.format.clear();
-        }
-        let identities = Identities::new(input);
-        let records = Records { input, identities, stream, out: Decoded::default() };
+        let records = Records::new(input);
         Self { records, index: 0, line: None, member: String::new() }
     }
 
@@ -302,20 +360,7 @@ impl<'i> Reader<'i> {
             self.member = member;
             return;
         }
-        self.keep(index, text, json);
-    }
-
-    /// Keeps a record of which nothing is known.
-    fn keep(&mut self, index: u32, text: &[u8], json: bool) {
-        let input = self.records.input;
-        let mut event = input.blank_event(index);
-        // Neither an id nor a time is known of it.
-        identify(&mut event, self.records.identities.arrival(index));
-        event.source_format = input.format_hint.to_owned();
-        event.channel = Channel::Other;
-        event.session_id.clone_from(&self.records.stream.session_id);
-        unknown::keep(&mut event, unknown::UNKNOWN_FORMAT, text, json);
-        self.records.emit(event);
+        self.records.keep_unknown(index, text, json);
     }
 }
 

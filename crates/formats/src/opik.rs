@@ -1,0 +1,179 @@
+//! Opik's API: traces and spans, sent whole when they begin and again when they end, or patched, and scores of both.
+//!
+//! Batches are `{"traces":[…]}`, `{"spans":[…]}` and `{"scores":[…]}`; single ones come bare. All pieces of a thing carry
+//! its id, a patch in its path; `last_updated_at` orders them where it is given. Usage holds OpenAI's three counts and,
+//! under `original_usage.`, the provider's own, flattened. Made from opik 2.2.122 (`rest_api/types`, `llm_usage`).
+
+use fleetlog_schemas::event::{AgentEvent, Channel, EventType, Status};
+use serde_json::Value;
+
+use crate::api::{self, set_span};
+use crate::records::{Object, Record, RecordFormat, Records, identify, number, object, text};
+use crate::unknown;
+use crate::usage;
+
+/// Traces.
+pub(crate) const TRACES: RecordFormat = RecordFormat {
+    name: "opik.traces",
+    aliases: &["opik.trace.patch"],
+    members: &["traces"],
+    recognises: |object| object.contains_key("project_name") && object.contains_key("start_time"),
+    follow: |_, _| {},
+    decode: trace,
+};
+
+/// Spans.
+pub(crate) const SPANS: RecordFormat = RecordFormat {
+    name: "opik.spans",
+    aliases: &["opik.span.patch"],
+    members: &["spans"],
+    recognises: |object| object.contains_key("project_name") && object.contains_key("trace_id"),
+    follow: |_, _| {},
+    decode: span,
+};
+
+/// Scores of traces, spans and threads.
+pub(crate) const FEEDBACK: RecordFormat = RecordFormat {
+    name: "opik.feedback",
+    aliases: &[SPAN_FEEDBACK, THREAD_FEEDBACK],
+    members: &["scores"],
+    // Too common a shape to be known without its path.
+    recognises: |_| false,
+    follow: |_, _| {},
+    decode: feedback,
+};
+
+/// The hint for scores of spans, whose path alone says that they are.
+const SPAN_FEEDBACK: &str = "opik.span.feedback";
+/// The hint for scores of threads.
+const THREAD_FEEDBACK: &str = "opik.thread.feedback";
+
+/// The id of a piece: its own, or that of its path.
+fn id<'r>(records: &'r Records<'_>, piece: &'r Object) -> &'r str {
+    match text(piece, "id") {
+        "" => &records.stream.stream_id,
+        id => id,
+    }
+}
+
+/// The event of a piece of a trace or span, with what both say; `None` when it names none and was kept as it is.
+fn piece(
+    records: &mut Records<'_>,
+    record: &Record<'_>,
+    format: &RecordFormat,
+) -> Option<(AgentEvent, String)> {
+    let piece = record.object;
+    let id = id(records, piece).to_owned();
+    if id.is_empty() {
+        records.keep(record, format, unknown::BAD_SHAPE);
+        return None;
+    }
+    let patch = records.input.format_hint.ends_with(".patch");
+    let mut event = records.event(record, format, Channel::Api);
+    let updated = text(piece, "last_updated_at");
+    let sighting = if updated.is_empty() { record.text } else { updated.as_bytes() };
+    identify(&mut event, records.identities.stated(format.name, &[id.as_bytes(), sighting]));
+    "opik".clone_into(&mut event.source);
+    let (start, end) = (api::time(piece, "start_time"), api::time(piece, "end_time"));
+    let written = api::time(piece, "last_updated_at").or(if patch { None } else { end.or(start) });
+    event.revision = written.map_or(event.received_at, |written| api::revision(written, patch));
+    set_span(&mut event, start, end, None);
+    event.event_type = EventType::Span;
+    text(piece, "name").clone_into(&mut event.name);
+    event.ttft_ms = number(piece, "ttft");
+    match object(piece, "error_info") {
+        Some(error) => {
+            event.status = Status::Error;
+            text(error, "exception_type").clone_into(&mut event.error_type);
+            text(error, "message").clone_into(&mut event.error_message);
+        }
+        None if end.is_some() => event.status = Status::Ok,
+        None => {}
+    }
+    Some((event, id))
+}
+
+fn trace(records: &mut Records<'_>, record: &Record<'_>) {
+    let Some((mut event, id)) = piece(records, record, &TRACES) else { return };
+    event.trace_id = id;
+    text(record.object, "thread_id").clone_into(&mut event.session_id);
+    records.emit(event);
+}
+
+fn span(records: &mut Records<'_>, record: &Record<'_>) {
+    let Some((mut event, id)) = piece(records, record, &SPANS) else { return };
+    let span = record.object;
+    text(span, "trace_id").clone_into(&mut event.trace_id);
+    text(span, "parent_span_id").clone_into(&mut event.parent_id);
+    let stated = object(span, "usage").map(provider_usage);
+    let kind = match text(span, "type") {
+        // A patch need not repeat the type; who counts tokens talks to a model.
+        "" if stated.as_ref().is_some_and(|usage| usage::stated(usage).is_some()) => "llm",
+        kind => kind,
+    };
+    match kind {
+        "llm" => {
+            event.event_type = EventType::LlmRequest;
+            event.llm_call_key.clone_from(&id);
+            text(span, "model").clone_into(&mut event.model);
+            text(span, "provider").clone_into(&mut event.provider);
+            if let Some(stated) = &stated {
+                usage::apply(stated, &mut event);
+            }
+            event.cost_reported = usage::dollars(span, "total_estimated_cost");
+        }
+        "tool" => {
+            event.event_type = EventType::ToolCall;
+            event.tool_call_id.clone_from(&id);
+            event.tool_name.clone_from(&event.name);
+        }
+        _ => {}
+    }
+    event.span_id = id;
+    records.emit(event);
+}
+
+/// The provider's own usage, unflattened, where it is given; else the three counts.
+fn provider_usage(usage: &Object) -> Object {
+    let mut own = Object::new();
+    for (path, count) in usage {
+        let Some(path) = path.strip_prefix("original_usage.") else { continue };
+        match path.split_once('.') {
+            None => {
+                own.insert(path.to_owned(), count.clone());
+            }
+            Some((group, name)) => {
+                let group = own.entry(group).or_insert_with(|| Value::Object(Object::new()));
+                if let Some(group) = group.as_object_mut() {
+                    group.insert(name.to_owned(), count.clone());
+                }
+            }
+        }
+    }
+    if usage::stated(&own).is_some() { own } else { usage.clone() }
+}
+
+fn feedback(records: &mut Records<'_>, record: &Record<'_>) {
+    let score = record.object;
+    if text(score, "name").is_empty() || !score.contains_key("value") {
+        return records.keep(record, &FEEDBACK, unknown::BAD_SHAPE);
+    }
+    let judged = id(records, score).to_owned();
+    let mut event = records.event(record, &FEEDBACK, Channel::Api);
+    // No time is sent: the same score of the same thing again is a repetition.
+    identify(&mut event, records.identities.stated(FEEDBACK.name, &[judged.as_bytes(), record.text]));
+    "opik".clone_into(&mut event.source);
+    event.event_type = EventType::Score;
+    event.revision = event.received_at;
+    text(score, "name").clone_into(&mut event.name);
+    let column = match records.input.format_hint {
+        SPAN_FEEDBACK => &mut event.span_id,
+        THREAD_FEEDBACK => &mut event.session_id,
+        _ => &mut event.trace_id,
+    };
+    *column = judged;
+    if records.input.format_hint == THREAD_FEEDBACK && event.session_id.is_empty() {
+        text(score, "thread_id").clone_into(&mut event.session_id);
+    }
+    records.emit(event);
+}
