@@ -145,6 +145,13 @@ impl From<BadBody> for Undecodable {
 }
 
 impl Decoded {
+    /// The events of the body are too large together already: the record is kept as it came, for another time.
+    pub(crate) fn beyond_budget(&mut self, index: u32, bytes: &[u8]) {
+        let message = "the events made of this request's records are too large together".to_owned();
+        let dead = Dead { reason: DeadReason::TooLarge, message, bytes: bytes.to_vec() };
+        self.eventless.push(Eventless { index, fate: Fate::Dead(dead) });
+    }
+
     pub(crate) fn dead(&mut self, index: u32, message: impl Into<String>, bytes: &[u8]) {
         let dead = Dead { reason: DeadReason::Undecodable, message: message.into(), bytes: bytes.to_vec() };
         self.eventless.push(Eventless { index, fate: Fate::Dead(dead) });

@@ -4,6 +4,7 @@
 //! then decoded by itself into one shape for both encodings ([`model`]), so a bad record costs only itself. What a
 //! record means is decided by its format ([`crate::detect`]): a known agent's own, else the attribute conventions.
 
+use crate::confine::Budget;
 use crate::identity::Identities;
 use crate::input::{Decoded, Input, Undecodable};
 use crate::inspect::{BadBody, Body, Inspection};
@@ -90,6 +91,7 @@ pub(crate) fn decode(signal: Signal, input: &Input<'_>) -> Result<Decoded, Undec
         identities: Identities::new(input),
         rejected: input.rejected,
         index: 0,
+        budget: Budget::of(input.body.len()),
         out: Decoded::default(),
     };
     for group in &groups {
@@ -109,21 +111,26 @@ pub(crate) struct Decoder<'i> {
     pub(crate) identities: Identities<'i>,
     rejected: &'i [u32],
     index: u32,
+    budget: Budget,
     pub(crate) out: Decoded,
 }
 
 impl Decoder<'_> {
-    /// The index of the next record, or `None` when the gateway has rejected it.
-    pub(crate) fn next_index(&mut self) -> Option<u32> {
+    /// The index of the next record, or `None` when the gateway has rejected it or there is no room for its events.
+    pub(crate) fn next_index(&mut self, record: &[u8]) -> Option<u32> {
         let index = self.index;
         self.index += 1;
-        match self.rejected.split_first() {
-            Some((&next, later)) if next == index => {
-                self.rejected = later;
-                None
-            }
-            _ => Some(index),
+        if let Some((&next, later)) = self.rejected.split_first()
+            && next == index
+        {
+            self.rejected = later;
+            return None;
         }
+        if !self.budget.allows(&mut self.out) {
+            self.out.beyond_budget(index, record);
+            return None;
+        }
+        Some(index)
     }
 
     /// Keeps a record that is not shaped as its signal says.

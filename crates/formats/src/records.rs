@@ -11,6 +11,7 @@ use fleetlog_schemas::id::Key128;
 use fleetlog_schemas::record::StreamContext;
 use serde_json::{Map, Value};
 
+use crate::confine::{Budget, confine_stream};
 use crate::framing::{self, Layout, Place, RecordReader};
 use crate::identity::Identities;
 use crate::input::{Decoded, Eventless, Fate, Input};
@@ -113,6 +114,7 @@ fn follow_object(context: &mut StreamContext, object: &Object) -> Option<&'stati
     }
     format.name.clone_into(&mut context.format);
     (format.follow)(context, object);
+    confine_stream(context);
     Some(format)
 }
 
@@ -190,6 +192,7 @@ pub(crate) struct Records<'i> {
     pub(crate) identities: Identities<'i>,
     /// What the stream has said so far, this record included.
     pub(crate) stream: StreamContext,
+    budget: Budget,
     out: Decoded,
 }
 
@@ -203,7 +206,9 @@ impl<'i> Records<'i> {
             stream.format.clear();
         }
         api::introduce(&mut stream, input);
-        Self { input, identities: Identities::new(input), stream, out: Decoded::default() }
+        confine_stream(&mut stream);
+        let budget = Budget::of(input.body.len());
+        Self { input, identities: Identities::new(input), stream, budget, out: Decoded::default() }
     }
 
     /// What became of the records.
@@ -347,12 +352,17 @@ impl<'i> Reader<'i> {
         if self.records.input.rejected.binary_search(&index).is_ok() {
             return;
         }
+        let Records { budget, out, .. } = &mut self.records;
+        if !budget.allows(out) {
+            return out.beyond_budget(index, text);
+        }
         if json
             && let Ok(Value::Object(object)) = serde_json::from_slice(&mend(text))
             && let Some(format) = follow_object(&mut self.records.stream, &object)
         {
             let first = self.records.input.stream.map_or(0, |stream| stream.first_line);
-            let within = self.line.unwrap_or_else(|| i64::from(self.records.input.first_record + index));
+            let place = || i64::from(self.records.input.first_record).saturating_add(i64::from(index));
+            let within = self.line.unwrap_or_else(place);
             let line = first.saturating_add(within);
             let member = std::mem::take(&mut self.member);
             let record = Record { index, text, object: &object, line, member: &member };

@@ -142,8 +142,7 @@ impl Store {
         let sql = format!(
             "SELECT max(version) FROM (SELECT max(version) AS version FROM {db}.session_groups \
              UNION ALL SELECT max(version) FROM {db}.usage_1m_groups \
-             UNION ALL SELECT max(version) FROM {db}.usage_1h_groups \
-             UNION ALL SELECT max(version) FROM {db}.trace_groups)"
+             UNION ALL SELECT max(version) FROM {db}.usage_1h_groups)"
         );
         self.read_one(&sql, self.read_timeout).await
     }

@@ -18,7 +18,7 @@ pub(crate) const FORMAT: &str = "otlp.logs";
 pub(super) fn decode(decoder: &mut Decoder<'_>, group: &Group<'_>) {
     let origin = Origin::of(decoder.encoding, group);
     for record in &group.records {
-        let Some(index) = decoder.next_index() else { continue };
+        let Some(index) = decoder.next_index(record) else { continue };
         let log = match decoder.encoding {
             Encoding::Json => json::log(record).map_err(|fault| fault.message()),
             Encoding::Protobuf => proto::log(record).map_err(|error| error.to_string()),

@@ -33,7 +33,7 @@ pub(super) fn decode(decoder: &mut Decoder<'_>, group: &Group<'_>) {
     let mut points = points.into_iter().flatten();
     for record in &group.records {
         let read = points.next();
-        let Some(index) = decoder.next_index() else { continue };
+        let Some(index) = decoder.next_index(record) else { continue };
         let metric = match &metric {
             Ok(metric) => metric,
             Err(fault) => {

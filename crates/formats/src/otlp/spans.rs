@@ -19,7 +19,7 @@ pub(crate) const FORMAT: &str = "otlp.spans";
 pub(super) fn decode(decoder: &mut Decoder<'_>, group: &Group<'_>) {
     let origin = Origin::of(decoder.encoding, group);
     for record in &group.records {
-        let Some(index) = decoder.next_index() else { continue };
+        let Some(index) = decoder.next_index(record) else { continue };
         let span = match decoder.encoding {
             Encoding::Json => json::span(record).map_err(|fault| fault.message()),
             Encoding::Protobuf => proto::span(record).map_err(|error| error.to_string()),

@@ -7,4 +7,3 @@ mod node;
 mod outage;
 mod producer;
 mod transaction;
-mod trim;

@@ -1,0 +1,360 @@
+//! Something real, made wrong: in its structure, or in its bytes.
+
+use fleetlog_formats::catalogue::CATALOGUE;
+use fleetlog_schemas::record::{Route, StreamContext};
+use serde_json::{Value, json};
+
+use crate::check::Case;
+use crate::corpus::{Body, Corpus, Seed};
+use crate::random::Random;
+use crate::wire;
+
+const CONTENT_TYPES: &[&str] =
+    &["application/json", "application/x-ndjson", "application/x-protobuf", "", "text/plain"];
+/// Longest body, bytes.
+const LONGEST: usize = 400_000;
+/// Pieces of text that parsers stumble over.
+const STUMBLES: &[&[u8]] = &[
+    b"\"",
+    b"\\",
+    b"{",
+    b"}",
+    b"[",
+    b"]",
+    b",",
+    b":",
+    b"\n",
+    b"\r\n",
+    b"\0",
+    b"\\u0000",
+    b"\\ud800",
+    b"\xff",
+    b"\xef\xbb\xbf",
+    b"null",
+    b"1e999",
+    b"-0",
+    b"{}{}",
+    b"[[[[[[[[",
+    b"{\"a\":{\"a\":",
+    b"/*",
+    b"\xc3",
+    b"\x0a\xff\xff\xff\xff\x0f",
+];
+
+/// The input of one run.
+pub(crate) fn case(corpus: &Corpus, format: &str, random: &mut Random) -> Case {
+    let seed = corpus.seed(format, random);
+    let mut case = Case::of(&seed);
+    case.body = match seed.body {
+        _ if random.once_in(40) => (0..random.below(400)).map(|_| random.next() as u8).collect(),
+        Body::Document(mut value) if random.once_in(200) => {
+            enlarge_text(&mut value, random);
+            lengthen_list(&mut value, random);
+            written(&[value], 0)
+        }
+        Body::Document(mut value) => {
+            mutate_values(std::slice::from_mut(&mut value), corpus, random);
+            written(&[value], 0)
+        }
+        Body::Lines(mut lines) => {
+            mutate_lines(&mut lines, corpus, random);
+            written(&lines, random.below(8))
+        }
+        Body::Bytes(bytes) => mutate_message(&bytes, random),
+        Body::Form { boundary, mut parts } => {
+            mutate_parts(&mut parts, corpus, random);
+            Body::Form { boundary, parts }.written()
+        }
+    };
+    if case.body.len() > LONGEST {
+        // JSON in JSON's strings doubles its backslashes at every depth.
+        case.body.truncate(LONGEST);
+    }
+    if random.once_in(3) {
+        for _ in 0..=random.below(3) {
+            mutate_bytes(&mut case.body, corpus, format, random);
+        }
+    }
+    if random.once_in(12) {
+        case.content_type = (*random.one::<&str>(CONTENT_TYPES)).to_owned();
+    }
+    if random.once_in(12) {
+        case.hint = random.one(CATALOGUE).name.to_owned();
+    }
+    if random.once_in(20) {
+        case.route = *random.one(Route::ALL);
+    }
+    if random.once_in(3) {
+        case.stream = Some(stream(corpus, format, random));
+    }
+    case.first_record = if random.once_in(8) { random.next() as u32 } else { 0 };
+    case
+}
+
+fn stream(corpus: &Corpus, format: &str, random: &mut Random) -> StreamContext {
+    let word = |random: &mut Random| match random.below(3) {
+        0 => String::new(),
+        1 => random.one(&corpus.texts).clone(),
+        _ => "x".to_owned(),
+    };
+    StreamContext {
+        format: if random.once_in(2) { format.to_owned() } else { word(random) },
+        stream_id: word(random),
+        first_line: if random.once_in(4) { random.next() as i64 } else { 7 },
+        session_id: word(random),
+        model: word(random),
+        turn_id: word(random),
+        agent_id: word(random),
+        version: word(random),
+        ..StreamContext::default()
+    }
+}
+
+fn written(values: &[Value], how: usize) -> Vec<u8> {
+    let lines: Vec<String> = values.iter().map(Value::to_string).collect();
+    match how {
+        0 => lines.join("\n"),
+        1 => lines.join("\r\n") + "\r\n",
+        2 => format!("[{}]", lines.join(",")),
+        3 => lines.join("\n\n \n"),
+        _ => lines.join("\n") + "\n",
+    }
+    .into_bytes()
+}
+
+/// Bytes of a text that many records may share.
+const LARGE: usize = 60_000;
+/// Records that may share it.
+const MANY: usize = 300;
+
+fn mutate_lines(lines: &mut Vec<Value>, corpus: &Corpus, random: &mut Random) {
+    if random.once_in(200) {
+        enlarge_text(&mut lines[0], random);
+        let last = lines[lines.len() - 1].clone();
+        lines.extend(std::iter::repeat_n(last, MANY));
+        return;
+    }
+    match random.below(8) {
+        0 => drop(lines.swap_remove(random.below(lines.len()))),
+        1 => {
+            let line = random.one(lines).clone();
+            let copies = random.copies(200);
+            lines.extend(std::iter::repeat_n(line, copies));
+        }
+        2 => {
+            let (a, b) = (random.below(lines.len()), random.below(lines.len()));
+            lines.swap(a, b);
+        }
+        _ => {}
+    }
+    mutate_values(lines, corpus, random);
+}
+
+/// Changes what parts hold, and which there are.
+fn mutate_parts(parts: &mut Vec<Vec<u8>>, corpus: &Corpus, random: &mut Random) {
+    match random.below(6) {
+        _ if parts.is_empty() => return,
+        0 => drop(parts.swap_remove(random.below(parts.len()))),
+        1 => {
+            let part = random.one(parts).clone();
+            let copies = random.copies(200);
+            parts.extend(std::iter::repeat_n(part, copies));
+        }
+        2 => {
+            let (a, b) = (random.below(parts.len()), random.below(parts.len()));
+            parts.swap(a, b);
+        }
+        _ => {}
+    }
+    for part in parts {
+        if !random.once_in(3) {
+            continue;
+        }
+        let Some(at) = part.windows(4).position(|window| window == b"\r\n\r\n") else { continue };
+        let Ok(mut value) = serde_json::from_slice::<Value>(&part[at + 4..]) else { continue };
+        mutate_values(std::slice::from_mut(&mut value), corpus, random);
+        part.truncate(at + 4);
+        part.extend(value.to_string().into_bytes());
+    }
+}
+
+/// Makes a random text of a value large.
+fn enlarge_text(value: &mut Value, random: &mut Random) {
+    for _ in 0..20 {
+        let mut target = random.below(count(value));
+        let mut done = false;
+        visit(value, &mut target, &mut |node| {
+            if let Value::String(text) = node {
+                *text = text.repeat(LARGE / text.len().max(1) + 1);
+                done = true;
+            }
+        });
+        if done {
+            return;
+        }
+    }
+}
+
+/// Makes a random list of a value long.
+fn lengthen_list(value: &mut Value, random: &mut Random) {
+    for _ in 0..20 {
+        let mut target = random.below(count(value));
+        let mut done = false;
+        visit(value, &mut target, &mut |node| {
+            if let Value::Array(items) = node
+                && let Some(last) = items.last().cloned()
+            {
+                items.extend(std::iter::repeat_n(last, MANY));
+                done = true;
+            }
+        });
+        if done {
+            return;
+        }
+    }
+}
+
+fn mutate_values(values: &mut [Value], corpus: &Corpus, random: &mut Random) {
+    if values.is_empty() {
+        return;
+    }
+    for _ in 0..random.below(4) {
+        let at = random.below(values.len());
+        let nodes = count(&values[at]);
+        let mut target = random.below(nodes);
+        visit(&mut values[at], &mut target, &mut |node| change(node, corpus, random));
+    }
+}
+
+fn count(value: &Value) -> usize {
+    1 + match value {
+        Value::Array(items) => items.iter().map(count).sum(),
+        Value::Object(members) => members.values().map(count).sum(),
+        _ => 0,
+    }
+}
+
+/// Calls `change` on the node of number `target`, in the order of writing.
+fn visit(value: &mut Value, target: &mut usize, change: &mut impl FnMut(&mut Value)) -> bool {
+    if *target == 0 {
+        change(value);
+        return true;
+    }
+    *target -= 1;
+    match value {
+        Value::Array(items) => items.iter_mut().any(|item| visit(item, target, change)),
+        Value::Object(members) => members.values_mut().any(|member| visit(member, target, change)),
+        _ => false,
+    }
+}
+
+fn change(node: &mut Value, corpus: &Corpus, random: &mut Random) {
+    match (random.below(7), &mut *node) {
+        (0, Value::Object(members)) if !members.is_empty() => {
+            let name = members.keys().nth(random.below(members.len())).cloned().unwrap_or_default();
+            let value = members.shift_remove(&name).unwrap_or_default();
+            if random.once_in(2) {
+                members.insert(random.one(&corpus.names).clone(), value);
+            }
+        }
+        (1, Value::Object(members)) => {
+            members.insert(random.one(&corpus.names).clone(), strange(corpus, random));
+        }
+        (2, Value::Array(items)) if !items.is_empty() => {
+            let item = random.one(items).clone();
+            let copies = random.copies(100);
+            items.extend(std::iter::repeat_n(item, copies));
+        }
+        (3, Value::Array(items)) if !items.is_empty() => {
+            items.remove(random.below(items.len()));
+        }
+        (4, any) => *any = Value::String(any.to_string()),
+        (5, any) => *any = json!([any.take()]),
+        (_, any) => *any = strange(corpus, random),
+    }
+}
+
+/// A value that may stand anywhere.
+fn strange(corpus: &Corpus, random: &mut Random) -> Value {
+    match random.below(18) {
+        0 => Value::Null,
+        1 => json!(true),
+        2 => json!(0),
+        3 => json!(-1),
+        4 => json!(u64::MAX),
+        5 => json!(i64::MIN),
+        6 => json!(1e308),
+        7 => json!(-0.5),
+        8 => json!(""),
+        9 => json!("\u{0}\u{1F600}\u{FFFD}\u{202E}"),
+        10 => json!({}),
+        11 => json!([]),
+        12 => json!(random.next().to_string()),
+        13 => json!("9".repeat(random.below(400))),
+        14 => json!("2026-13-41T25:61:61.9999999999+99:99"),
+        15 => (0..random.below(150)).fold(Value::Null, |inner, _| json!([inner])),
+        _ => json!(random.one(&corpus.texts)),
+    }
+}
+
+fn mutate_message(bytes: &[u8], random: &mut Random) -> Vec<u8> {
+    let total = bytes.len() / 12 + 2;
+    wire::rebuilt(bytes, 12, &mut |field, whole| {
+        if random.below(total) > 0 {
+            return whole.to_vec();
+        }
+        match random.below(5) {
+            0 => Vec::new(),
+            1 => whole.repeat(random.copies(100)),
+            2 => {
+                // The same payload under another number.
+                let mut other = whole.to_vec();
+                if let Some(first) = other.first_mut() {
+                    *first = (*first & 7) | ((random.next() as u8 & 0x0f) << 3);
+                }
+                other
+            }
+            3 => whole[..random.below(whole.len() + 1)].to_vec(),
+            _ => {
+                let mut other = whole.to_vec();
+                let payload = field
+                    .payload
+                    .map_or(0, |payload| payload - field.start)
+                    .min(other.len().saturating_sub(1));
+                for byte in other.iter_mut().skip(payload) {
+                    *byte = random.next() as u8;
+                }
+                other
+            }
+        }
+    })
+}
+
+fn mutate_bytes(body: &mut Vec<u8>, corpus: &Corpus, format: &str, random: &mut Random) {
+    let at = random.below(body.len() + 1);
+    match random.below(8) {
+        0 => body.truncate(at),
+        1 => body.splice(at..at, random.one(STUMBLES).iter().copied()).for_each(drop),
+        2 => drop(body.drain(..at)),
+        3 => {
+            let end = (at + random.below(40)).min(body.len());
+            body.drain(at..end).for_each(drop);
+        }
+        4 => {
+            let end = (at + random.below(200)).min(body.len());
+            let copy = body[at..end].to_vec();
+            body.splice(at..at, copy).for_each(drop);
+        }
+        5 => {
+            let Seed { body: other, .. } = corpus.seed(format, random);
+            let other = other.written();
+            body.truncate(at);
+            body.extend(&other[random.below(other.len())..]);
+        }
+        _ => {
+            if let Some(byte) = body.get_mut(at) {
+                *byte ^= 1 << random.below(8);
+            }
+        }
+    }
+}
