@@ -174,7 +174,7 @@ pub(crate) fn duplicates(
         let earlier = |row: &&KnownRow| {
             row.log_partition != at.partition || row.position() < (at.partition, at.offset, at.index)
         };
-        let already_stored = rows.iter().any(|row| own(row));
+        let already_stored = rows.iter().any(own);
         let repeats = rows.iter().any(|row| earlier(row) && near(row.received_at))
             || first_new.get(&event.dedup_key).is_some_and(|times| times.iter().any(|time| near(*time)));
         if repeats && !already_stored {

@@ -1,33 +1,31 @@
-//! Recomputes touched groups: reads all facts of each, derives, writes, and records how far it has come.
+//! Has touched groups recomputed, and records how far the recomputation has come.
 //!
 //! One task, one recomputation at a time. It takes at most its share of the time, so that ClickHouse keeps the rest for
 //! inserts and queries; what is touched meanwhile is recomputed together. A recomputation that fails is repeated under
 //! a new version; one that is killed leaves versions that the next one replaces.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use fleetlog_runtime::{Classified, ErrorClass, Shutdown};
 use fleetlog_schemas::topic;
-use fleetlog_store::derived::{DerivedGroup, GroupFilter, GroupHour, GroupKey, Progress, Sighting, Summary};
-use fleetlog_store::{GroupKind, Store, StoreError};
+use fleetlog_store::derived::{GroupHour, Progress};
+use fleetlog_store::{Store, StoreError};
 use tokio::sync::Notify;
 
 use crate::batch::Closed;
 use crate::config::AggregatorConfig;
-use crate::derive::derive;
 use crate::facts::Facts;
 use crate::metrics;
-use crate::touched::{Gap, Pending, Touched};
+use crate::recompute::Recomputer;
+use crate::touched::{Gap, Touched};
 
 const BACKOFF_START: Duration = Duration::from_millis(200);
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
 /// Rows asked for when a gap is filled.
 const GAP_ROWS: usize = 20_000;
-/// Hours known to be recorded. A forgotten one is recorded again, which is harmless.
-const KNOWN_HOURS: usize = 200_000;
 /// From this many rows a second on, storing has the first right to ClickHouse.
 const BUSY_ROWS_PER_SECOND: f64 = 2000.0;
 
@@ -99,7 +97,8 @@ pub(crate) async fn run_deriver(
     config: Arc<AggregatorConfig>,
     shutdown: Shutdown,
 ) -> Result<(), StoreError> {
-    let mut task = Task { deriver, store, config, known_hours: HashSet::new(), recorded: HashMap::new() };
+    let recomputer = Recomputer::new(store.clone(), config.derive_max_sightings);
+    let mut task = Task { deriver, store, config, recomputer, recorded: HashMap::new() };
     let mut backoff = BACKOFF_START;
     loop {
         let (started, rows) = (Instant::now(), task.deriver.rows.load(Ordering::Relaxed));
@@ -138,7 +137,7 @@ struct Task {
     deriver: Deriver,
     store: Store,
     config: Arc<AggregatorConfig>,
-    known_hours: HashSet<GroupHour>,
+    recomputer: Recomputer,
     /// Progress as it is recorded.
     recorded: HashMap<i32, i64>,
 }
@@ -185,8 +184,14 @@ impl Task {
         let version = self.store.next_version().await?;
         if !taken.is_empty() {
             let started = Instant::now();
-            let sizes = self.recompute(&taken).await?;
-            lock(&self.deriver.touched).done(Instant::now(), sizes);
+            let done = self.recomputer.run(&taken).await?;
+            let now = Instant::now();
+            let mut touched = lock(&self.deriver.touched);
+            for (cause, next) in done.next {
+                touched.touch_next(now, &cause, next);
+            }
+            touched.done(now, done.sizes);
+            drop(touched);
             metrics::DERIVE_SECONDS.record(started.elapsed().as_secs_f64());
             metrics::DERIVED_GROUPS.add(taken.len() as u64);
         }
@@ -228,101 +233,6 @@ impl Task {
         Ok(())
     }
 
-    /// Recomputes groups and returns how many events each has.
-    async fn recompute(&mut self, taken: &[(GroupKey, Pending)]) -> Result<Vec<(GroupKey, u64)>, StoreError> {
-        let mut spent = Spent::new();
-        self.remember_hours(taken).await?;
-        spent.on(|spent| &mut spent.hours_ms);
-        let mut sizes = Vec::with_capacity(taken.len());
-        let mut minutes = BTreeSet::new();
-        for kind in [GroupKind::Session, GroupKind::Trace, GroupKind::Loose] {
-            let keys: Vec<GroupKey> =
-                taken.iter().map(|(key, _)| key).filter(|key| key.kind == kind).cloned().collect();
-            if keys.is_empty() {
-                continue;
-            }
-            // The clock is read before the facts are: the highest version has seen the most (design: versions).
-            let version = self.store.next_version().await?;
-            let filter = self.store.group_filter(kind, keys).await?;
-            let mut summaries = self.store.summaries(&filter).await?;
-            // Neighbours in the order of `events` together, so that each portion reads a part of it and not all.
-            summaries
-                .sort_unstable_by(|a, b| (&a.project_id, &a.group_id).cmp(&(&b.project_id, &b.group_id)));
-            spent.on(|spent| &mut spent.summaries_ms);
-            for portion in portions(summaries, self.config.derive_max_sightings) {
-                let groups = self.derive_portion(&filter, portion).await?;
-                spent.on(|spent| &mut spent.sightings_ms);
-                self.store.write_groups(&groups, version).await?;
-                spent.on(|spent| &mut spent.write_ms);
-                for group in groups {
-                    for contribution in &group.contributions {
-                        minutes.insert((group.key.project_id.clone(), contribution.minute));
-                    }
-                    sizes.push((group.key, group.session.event_count));
-                }
-            }
-        }
-        self.store.recompute_usage(&minutes).await?;
-        spent.on(|spent| &mut spent.usage_ms);
-        tracing::debug!(groups = sizes.len(), minutes = minutes.len(), ?spent, "recomputed");
-        Ok(sizes)
-    }
-
-    /// Records the hours in which the groups have events, before anything of them is read.
-    async fn remember_hours(&mut self, taken: &[(GroupKey, Pending)]) -> Result<(), StoreError> {
-        let new: Vec<GroupHour> = taken
-            .iter()
-            .filter(|(key, _)| key.kind != GroupKind::Loose)
-            .flat_map(|(key, pending)| {
-                pending.hours.iter().map(|(hour, received_day)| GroupHour {
-                    key: key.clone(),
-                    hour: *hour,
-                    received_day: *received_day,
-                })
-            })
-            .filter(|hour| !self.known_hours.contains(hour))
-            .collect();
-        self.store.add_group_hours(&new).await?;
-        if self.known_hours.len() + new.len() > KNOWN_HOURS {
-            self.known_hours.clear();
-        }
-        self.known_hours.extend(new);
-        Ok(())
-    }
-
-    async fn derive_portion(
-        &self,
-        filter: &GroupFilter,
-        portion: Vec<Summary>,
-    ) -> Result<Vec<DerivedGroup>, StoreError> {
-        let keys: Vec<GroupKey> = portion
-            .iter()
-            .map(|summary| GroupKey {
-                project_id: summary.project_id.clone(),
-                kind: filter.kind,
-                id: summary.group_id.clone(),
-            })
-            .collect();
-        let filter = GroupFilter { keys, ..filter.clone() };
-        let mut sightings: HashMap<(String, String), Vec<Sighting>> = HashMap::new();
-        let mut rows = self.store.sightings(&filter)?;
-        let mut count = 0;
-        while let Some(mut sighting) = rows.next().await? {
-            count += 1;
-            let group = (std::mem::take(&mut sighting.project_id), std::mem::take(&mut sighting.group_id));
-            sightings.entry(group).or_default().push(sighting);
-        }
-        metrics::DERIVED_SIGHTINGS.add(count);
-        let mut groups = Vec::with_capacity(portion.len());
-        for (key, summary) in filter.keys.into_iter().zip(&portion) {
-            let seen = sightings.remove(&(key.project_id.clone(), key.id.clone())).unwrap_or_default();
-            groups.push(derive(key, summary, &seen));
-            // Deriving is all computation; the inserts of other partitions must not wait for the last group.
-            tokio::task::yield_now().await;
-        }
-        Ok(groups)
-    }
-
     async fn record_progress(&mut self, version: u64) -> Result<(), StoreError> {
         let derived = lock(&self.deriver.touched).derived();
         let news: Vec<Progress> = derived
@@ -334,55 +244,4 @@ impl Task {
         self.recorded.extend(news.iter().map(|news| (news.partition, news.derived_offset)));
         Ok(())
     }
-}
-
-/// Where the time of a recomputation went, milliseconds.
-#[derive(Debug)]
-struct Spent {
-    since: Instant,
-    hours_ms: u128,
-    summaries_ms: u128,
-    sightings_ms: u128,
-    write_ms: u128,
-    usage_ms: u128,
-}
-
-impl Spent {
-    fn new() -> Self {
-        Self {
-            since: Instant::now(),
-            hours_ms: 0,
-            summaries_ms: 0,
-            sightings_ms: 0,
-            write_ms: 0,
-            usage_ms: 0,
-        }
-    }
-
-    /// Books the time since the last call.
-    fn on(&mut self, step: impl FnOnce(&mut Self) -> &mut u128) {
-        let now = Instant::now();
-        let elapsed = now.duration_since(std::mem::replace(&mut self.since, now)).as_millis();
-        *step(self) += elapsed;
-    }
-}
-
-/// Cuts summaries into portions of at most `most` sightings, or of one group that has more.
-fn portions(summaries: Vec<Summary>, most: u64) -> Vec<Vec<Summary>> {
-    let mut portions: Vec<Vec<Summary>> = Vec::new();
-    let mut held = 0;
-    for summary in summaries {
-        let size = summary.sighting_count;
-        match portions.last_mut() {
-            Some(portion) if held + size <= most => {
-                held += size;
-                portion.push(summary);
-            }
-            _ => {
-                held = size;
-                portions.push(vec![summary]);
-            }
-        }
-    }
-    portions
 }

@@ -236,7 +236,7 @@ struct Named<'a> {
 
 /// The group that an event belongs to: its session, else its trace, else its minute.
 ///
-/// The groups it names through its trace (the sessions of the trace's other events) have their place here.
+/// Whom it concerns through its trace beside that is found when the group is recomputed ([`crate::ownership`]).
 fn named(event: &AgentEvent) -> Option<Named<'_>> {
     let received = event.received_at.div_euclid(1_000_000_000);
     let mut group = Named {

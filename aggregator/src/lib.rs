@@ -6,7 +6,8 @@
 //! event says, and no number is ever added up from what was inserted.
 //!
 //! The cores are pure: the batcher (when a range is closed), the touched groups (what is to be recomputed, and how far
-//! the recomputation has come) and [`mod@derive`]. `pipeline` shows how they are joined.
+//! the recomputation has come), ownership (whose the events are that name a trace alone) and [`mod@derive`]. `pipeline`
+//! shows how they are joined.
 
 mod batch;
 mod config;
@@ -17,8 +18,10 @@ mod error;
 mod facts;
 pub mod metrics;
 mod once;
+mod ownership;
 mod partition;
 mod pipeline;
+mod recompute;
 mod settle;
 mod touched;
 

@@ -5,7 +5,9 @@
 
 use std::time::{Duration, Instant};
 
-use fleetlog_log::{AssignedPartition, Lease, LogError, Outgoing, Producer, Read, Record, Start, Target};
+use fleetlog_log::{
+    AssignedPartition, Lease, LogError, Outgoing, Producer, Read, Record, Start, Target, Trimmer,
+};
 use fleetlog_runtime::{Classified, Clock, ErrorClass, Readiness, Shutdown};
 use fleetlog_schemas::avro::{Blob, to_single_object};
 use fleetlog_schemas::record::DeadReason;
@@ -30,6 +32,7 @@ pub(crate) struct Shared {
     pub(crate) store: Store,
     pub(crate) producer: Producer,
     pub(crate) deriver: Deriver,
+    pub(crate) trimmer: Trimmer,
     pub(crate) limits: Limits,
     /// Memory of one partition for recognising repeats.
     pub(crate) dedup_bytes: usize,

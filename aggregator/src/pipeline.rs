@@ -13,7 +13,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use fleetlog_log::{Admin, Consumer, ConsumerOptions, KafkaConfig, Producer};
+use fleetlog_log::{Admin, AssignedPartition, Consumer, ConsumerOptions, KafkaConfig, Producer, Trimmer};
 use fleetlog_runtime::{Classified, Deps, ErrorClass, Readiness, Shutdown, Supervisor, serve_admin};
 use fleetlog_schemas::topic;
 use fleetlog_store::Store;
@@ -42,7 +42,8 @@ pub(crate) async fn run(config: Config, deps: Deps, shutdown: Shutdown) -> Resul
     if !wait_for_store(&store, own.migrate_at_start, &stored, &shutdown).await? {
         return Ok(());
     }
-    let Some(topics) = Admin::new(&config.kafka)?.wait_for_topics(&shutdown).await? else { return Ok(()) };
+    let admin = Admin::new(&config.kafka)?;
+    let Some(topics) = admin.wait_for_topics(&shutdown).await? else { return Ok(()) };
     let wait = own.batch_wait(topics.events);
     metrics::BATCH_WAIT.set(wait.as_secs_f64());
     let deriver = Deriver::new(&own);
@@ -50,6 +51,7 @@ pub(crate) async fn run(config: Config, deps: Deps, shutdown: Shutdown) -> Resul
         store: store.clone(),
         producer: Producer::new(&config.kafka, topic::EVENTS_MAX_MESSAGE_BYTES)?,
         deriver: deriver.clone(),
+        trimmer: Trimmer::new(admin, deps.clock.clone(), config.kafka.events_keep_hours),
         limits: Limits { rows: own.batch_max_rows, bytes: own.batch_max_bytes, wait },
         dedup_bytes: own.dedup_max_bytes / topics.events.max(1) as usize,
         dedup_window_ns: i64::from(own.dedup_window_hours) * 3_600_000_000_000,
@@ -101,6 +103,13 @@ async fn wait_for_store(
     }
 }
 
+/// Runs a partition. The events topic is trimmed behind what is stored; dead letters are kept by their own retention.
+async fn run_trimmed<F: Facts>(shared: Shared, partition: AssignedPartition) -> Result<(), AggregatorError> {
+    let (trimmer, lease) = (shared.trimmer.clone(), partition.lease());
+    let work = run_partition::<F>(shared, partition);
+    if F::TOPIC == topic::EVENTS { trimmer.beside(lease, work).await } else { work.await }
+}
+
 /// Runs every assigned partition of a topic until shutdown, then gives all of them back.
 async fn consume<F: Facts + 'static>(
     kafka: KafkaConfig,
@@ -115,7 +124,7 @@ async fn consume<F: Facts + 'static>(
     while !shared.shutdown.is_triggered() && ended.is_ok() {
         tokio::select! {
             assigned = consumer.next_assignment() => match assigned {
-                Ok(Some(partition)) => partitions.push(run_partition::<F>(shared.clone(), partition)),
+                Ok(Some(partition)) => partitions.push(run_trimmed::<F>(shared.clone(), partition)),
                 Ok(None) => break,
                 Err(error) => ended = Err(error.into()),
             },

@@ -106,6 +106,21 @@ impl Touched {
         pending.lowest.entry(partition).and_modify(|lowest| *lowest = offset.min(*lowest)).or_insert(offset);
     }
 
+    /// A group that is being recomputed makes it necessary to recompute another one. Until that is done the events that
+    /// touched the first are not reflected everywhere, so they count as touching the other one too.
+    pub(crate) fn touch_next(&mut self, now: Instant, cause: &GroupKey, key: GroupKey) {
+        let Some(lowest) = self.running.get(cause).map(|cause| cause.lowest.clone()) else { return };
+        let pending = self.pending.entry(key).or_insert_with(|| Pending {
+            hours: BTreeSet::new(),
+            since: now,
+            lowest: BTreeMap::new(),
+        });
+        for (partition, offset) in lowest {
+            let lowest = pending.lowest.entry(partition).or_insert(offset);
+            *lowest = offset.min(*lowest);
+        }
+    }
+
     /// A partition whose uncovered events have to be found in the store, once there is room for what they touch.
     pub(crate) fn gap(&self) -> Option<Gap> {
         if self.pending.len() > self.limit / 2 {
@@ -244,6 +259,21 @@ mod tests {
         assert_eq!(touched.take(now, 10).len(), 1);
         touched.done(now, []);
         assert_eq!((touched.derived()[&0], touched.has_work()), (9, false));
+    }
+
+    #[test]
+    fn progress_waits_for_what_a_recomputation_makes_necessary() {
+        let now = Instant::now();
+        let mut touched = Touched::new(10);
+        touched.assigned(0, -1, -1);
+        touched.stored(now, 0, (0, 4), vec![touch(1)]);
+        touched.take(now, 10);
+        touched.touch_next(now, &touch(1).key, touch(2).key);
+        touched.done(now, []);
+        assert_eq!((touched.derived()[&0], touched.has_work()), (-1, true));
+        assert_eq!(touched.take(now, 10)[0].0, touch(2).key);
+        touched.done(now, []);
+        assert_eq!(touched.derived()[&0], 4);
     }
 
     #[test]

@@ -229,6 +229,72 @@ async fn facts_are_stored_and_calls_counted_once_however_often_they_are_reported
     system.stop().await;
 }
 
+/// A span's event: of a trace, and perhaps of a session.
+fn span(trace: &str, session: &str, number: u32, second: i64) -> AgentEvent {
+    AgentEvent {
+        dedup_key: Key128::of([trace.as_bytes(), session.as_bytes(), &number.to_be_bytes()]),
+        trace_id: trace.to_owned(),
+        span_id: format!("{number:016x}"),
+        name: format!("step {number}"),
+        llm_call_key: format!("{trace}:{number}"),
+        timestamp: call("", 0, Channel::Span, 0).timestamp / 60_000_000_000 * 60_000_000_000
+            + second * 1_000_000_000,
+        ..call(session, number, Channel::Span, 7)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_spans_session_is_found_through_its_trace_whichever_arrives_first() {
+    let Some(mut system) = system().await else { return };
+    for (trace, session, spans_first) in [("t1", "s1", true), ("t2", "s2", false)] {
+        let unnamed: Vec<_> = (10..14).map(|n| span(trace, "", n, 2)).collect();
+        let naming = vec![span(trace, session, 5, 1)];
+        let (first, then) = if spans_first { (unnamed, naming) } else { (naming, unnamed) };
+        let alone = first.len() as u64;
+        system.publish(topic::EVENTS, 0, &batch(first)).await;
+        system.becomes(&format!("llm_calls WHERE trace_id = '{trace}'"), alone).await;
+        system.publish(topic::EVENTS, 1, &batch(then)).await;
+        system.becomes(&format!("llm_calls WHERE session_id = '{session}'"), 5).await;
+        system.derived().await;
+        let calls = format!("llm_calls WHERE trace_id = '{trace}' AND group_kind = 'session'");
+        system.becomes(&calls, 5).await;
+        system.becomes(&format!("llm_calls WHERE trace_id = '{trace}'"), 5).await;
+        let traces = format!(
+            "traces WHERE trace_id = '{trace}' AND session_id = '{session}' AND llm_call_count = 5 \
+             AND observation_count = 5 AND in_uncached = 35 AND event_count = 5 AND name = 'step 5'"
+        );
+        system.becomes(&traces, 1).await;
+        system.becomes(&format!("sessions WHERE session_id = '{session}' AND event_count = 5"), 1).await;
+    }
+    system.becomes("sessions", 2).await;
+    system.becomes("traces", 2).await;
+    let sums = "(SELECT sum(calls) AS c, sum(in_uncached) AS i FROM usage_1m) WHERE c = 10 AND i = 70";
+    system.becomes(sums, 1).await;
+
+    // An earlier event names another session: the trace's events are that one's.
+    let mut earlier = span("t1", "s0", 1, 0);
+    earlier.timestamp -= 1_000_000_000;
+    system.publish(topic::EVENTS, 0, &batch(vec![earlier])).await;
+    system.becomes("sessions WHERE session_id = 's0' AND llm_call_count = 5", 1).await;
+    system.becomes("sessions WHERE session_id = 's1' AND llm_call_count = 1", 1).await;
+    let trace =
+        "traces WHERE trace_id = 't1' AND session_id = 's0' AND llm_call_count = 6 AND event_count = 6";
+    system.becomes(trace, 1).await;
+    system.becomes("llm_calls", 11).await;
+    system.becomes("(SELECT sum(calls) AS c FROM usage_1h) WHERE c = 11", 1).await;
+
+    // Nothing of it is kept in memory alone: a new process comes to the same.
+    system.running.abort_all();
+    while system.running.join_next().await.is_some() {}
+    system.publish(topic::EVENTS, 1, &batch(vec![span("t1", "", 20, 3)])).await;
+    system.start();
+    system.becomes("sessions WHERE session_id = 's0' AND llm_call_count = 6", 1).await;
+    system.becomes("llm_calls WHERE group_kind = 'session'", 12).await;
+    system.derived().await;
+    system.becomes("llm_calls", 12).await;
+    system.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_outage_of_the_store_delays_and_loses_nothing() {
     let Some(mut system) = system().await else { return };

@@ -6,7 +6,9 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use fleetlog_log::{AssignedPartition, ControlView, Lease, LogError, Read, Record, Transactor, Unit, Write};
+use fleetlog_log::{
+    AssignedPartition, ControlView, Lease, LogError, Read, Record, Transactor, Trimmer, Unit, Write,
+};
 use fleetlog_runtime::{Clock, Shutdown};
 use futures::FutureExt;
 
@@ -24,6 +26,7 @@ pub(crate) struct Shared {
     pub(crate) transform: Arc<Transform>,
     pub(crate) partitions: Partitions,
     pub(crate) transactor: Transactor,
+    pub(crate) trimmer: Trimmer,
     pub(crate) control: ControlView,
     pub(crate) clock: Clock,
     pub(crate) shutdown: Shutdown,

@@ -10,7 +10,7 @@
 
 use std::sync::Arc;
 
-use fleetlog_log::{Admin, Consumer, ConsumerOptions, ControlView, TransactionLog};
+use fleetlog_log::{Admin, Consumer, ConsumerOptions, ControlView, TransactionLog, Trimmer};
 use fleetlog_runtime::{Deps, Readiness, Shutdown, Supervisor, serve_admin};
 use fleetlog_schemas::topic;
 use futures::StreamExt;
@@ -33,7 +33,8 @@ pub(crate) async fn run(config: Config, deps: Deps, shutdown: Shutdown) -> Resul
     let ready = deps.health.component("processor");
     let prices = config.processor.prices()?;
     let redactor = config.processor.redactor()?;
-    let Some(topics) = Admin::new(&config.kafka)?.wait_for_topics(&shutdown).await? else { return Ok(()) };
+    let admin = Admin::new(&config.kafka)?;
+    let Some(topics) = admin.wait_for_topics(&shutdown).await? else { return Ok(()) };
     let (transactor, transactions) =
         TransactionLog::new(&config.kafka, &config.processor.group, topic::EVENTS_MAX_MESSAGE_BYTES);
     let (control, follower) = ControlView::open(&config.kafka)?;
@@ -51,6 +52,7 @@ pub(crate) async fn run(config: Config, deps: Deps, shutdown: Shutdown) -> Resul
         transform: Arc::new(transform),
         partitions: Partitions { events: topics.events, dead: topics.dead },
         transactor,
+        trimmer: Trimmer::new(admin, deps.clock.clone(), config.kafka.raw_keep_hours),
         control,
         clock: deps.clock.clone(),
         shutdown: shutdown.clone(),
@@ -81,7 +83,12 @@ async fn run_partitions(
     while !shared.shutdown.is_triggered() && ended.is_ok() {
         tokio::select! {
             assigned = consumer.next_assignment() => match assigned {
-                Ok(Some(partition)) => partitions.push(run_partition(shared.clone(), partition)),
+                Ok(Some(partition)) => {
+                    let (shared, lease) = (shared.clone(), partition.lease());
+                    partitions.push(async move {
+                        shared.trimmer.clone().beside(lease, run_partition(shared, partition)).await
+                    });
+                },
                 Ok(None) => break,
                 Err(e) => ended = Err(e.into()),
             },

@@ -128,8 +128,7 @@ pub const LEDGER: Migration = Migration {
 
 /// All migrations, in order.
 ///
-/// Their places are taken for what later versions add: the projection of `events` for the exact duplicate lookup, and
-/// the groups and views of observations and traces.
+/// Its place is taken for what a later version adds: the projection of `events` for the exact duplicate lookup.
 pub const MIGRATIONS: &[Migration] = migrations![
     1 "0001_events",
     2 "0002_dead_letters",
@@ -150,6 +149,11 @@ pub const MIGRATIONS: &[Migration] = migrations![
     17 "0017_session_groups",
     18 "0018_llm_calls",
     19 "0019_tool_calls",
+    20 "0020_trace_sessions",
+    21 "0021_trace_groups",
+    22 "0022_traces",
+    23 "0023_observations",
+    24 "0024_scores",
 ];
 
 /// Who may read a base table's rows.
@@ -184,6 +188,8 @@ pub const TABLES: &[(&str, Readers)] = &[
     ("usage_1m_groups", Readers::Project),
     ("usage_1h_groups", Readers::Project),
     ("derivation_progress", Readers::Operators),
+    ("trace_sessions", Readers::Project),
+    ("trace_groups", Readers::Project),
 ];
 
 /// Name of the row policy on each table of a server.

@@ -217,7 +217,7 @@ fn summary() -> Summary {
 /// All that is derived.
 fn derived(sightings: &[Sighting]) -> (Vec<Call>, Vec<Tool>, Vec<fleetlog_store::Contribution>) {
     let key = GroupKey { project_id: "p".to_owned(), kind: GroupKind::Session, id: "s".to_owned() };
-    let group = derive(key, &summary(), sightings);
+    let group = derive(key, &summary(), sightings, &[]);
     (group.calls, group.tools, group.contributions)
 }
 

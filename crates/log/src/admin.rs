@@ -37,7 +37,7 @@ pub struct Topics {
 /// Creates topics and looks up what the cluster says of them.
 #[derive(Clone)]
 pub struct Admin {
-    client: Arc<AdminClient<Logging>>,
+    pub(crate) client: Arc<AdminClient<Logging>>,
     config: KafkaConfig,
 }
 

@@ -35,6 +35,10 @@ config_section! {
         pub raw_partitions: u32 = 4,
         /// Partitions of the events and dead-letter topics when they are created; a later change is a migration.
         pub events_partitions: u32 = 4,
+        /// Hours that the raw topic keeps what the processors have settled; younger or unsettled records always stay.
+        pub raw_keep_hours: u32 = 7 * 24,
+        /// Hours that the events topic keeps what the aggregators have stored.
+        pub events_keep_hours: u32 = 3 * 24,
         /// Copies of each partition when a topic is created; 3 in production.
         pub replication_factor: u32 = 1,
         /// How long the producer gathers records for one request to a broker, milliseconds; every request waits it.

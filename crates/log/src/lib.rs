@@ -56,6 +56,7 @@ mod producer;
 mod record;
 mod tail;
 mod transaction;
+mod trim;
 
 pub use admin::{Admin, Topics};
 pub use config::{Compression, KafkaConfig, Security};
@@ -66,3 +67,4 @@ pub use producer::{Delivery, Outgoing, Producer, Target};
 pub use record::{Isolation, Record};
 pub use tail::{From, Tail, TailRead};
 pub use transaction::{TransactionLog, Transactor, Unit, Write};
+pub use trim::Trimmer;

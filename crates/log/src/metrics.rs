@@ -43,6 +43,17 @@ pub const ABORTED_TRANSACTIONS: Metric = Metric::counter(
     "Kafka transactions aborted; what they held is tried again or left to the partition's next owner.",
 );
 
+/// Offsets trimmed.
+pub const TRIMMED: Metric = Metric::counter(
+    "fleetlog_log_trimmed_offsets_total",
+    "Offsets deleted behind the consumers: settled, and older than what is to be kept.",
+);
+/// Failed trims.
+pub const TRIM_FAILURES: Metric = Metric::counter(
+    "fleetlog_log_trim_failures_total",
+    "Times a partition could not be trimmed; the next look repeats it.",
+);
+
 /// Every metric, for the generated table.
 pub const ALL: &[Metric] = &[
     QUEUE_FULL,
@@ -54,4 +65,6 @@ pub const ALL: &[Metric] = &[
     COMMIT_SECONDS,
     TRANSACTIONS,
     ABORTED_TRANSACTIONS,
+    TRIMMED,
+    TRIM_FAILURES,
 ];

@@ -3,18 +3,23 @@
 //! A group is recomputed in this order, and each step can be repeated (design: versions):
 //!
 //! 1. [`Store::add_group_hours`]: in which hours the group has events, a set that only grows;
-//! 2. [`Store::next_version`]: the clock, before anything is read;
-//! 3. [`Store::group_hours`], [`Store::summaries`] and [`Store::sightings`]: all facts of the groups;
-//! 4. [`Store::write_groups`]: contributions to usage first, then the groups;
-//! 5. [`Store::recompute_usage`]: the minutes and hours touched, each from a clock read of its own;
-//! 6. [`Store::record_progress`].
+//! 2. [`Store::session_traces`] and [`Store::add_trace_sessions`]: which traces name the sessions, a set too;
+//! 3. [`Store::next_version`]: the clock, before anything that decides is read;
+//! 4. [`Store::trace_namings`] and [`Store::trace_hours`]: whose the events are that name a trace and no session;
+//! 5. [`Store::group_hours`], [`Store::summaries`], [`Store::trace_shares`] and [`Store::sightings`]: all facts of the
+//!    groups;
+//! 6. [`Store::write_groups`]: contributions to usage first, then shares in traces, then the groups;
+//! 7. [`Store::recompute_usage`]: the minutes and hours touched, each from a clock read of its own;
+//! 8. [`Store::record_progress`].
 
 mod facts;
 mod progress;
+mod traces;
 mod write;
 
-pub use facts::{GroupFilter, Sighting, Sightings, Summary};
+pub use facts::{Adopted, GroupFilter, Sighting, Sightings, Summary};
 pub use progress::{Progress, UnderivedGroup};
+pub use traces::{Naming, SessionTrace, TraceHour, TraceShare};
 pub use write::DerivedGroup;
 
 use std::collections::BTreeSet;

@@ -29,7 +29,7 @@ pub use facts::{Attempt, FactRange, FactTable, Located, Positions, Stored};
 pub use known::KnownRow;
 pub use migrate::Migrated;
 pub use reader::{ProjectReader, Query, Reader, ReaderLimits};
-pub use rows::{Call, Contribution, GroupKind, PieceRow, Session, Tool, UsageRow};
+pub use rows::{Call, Contribution, GroupKind, PieceRow, Session, Tool, Trace, UsageRow};
 pub use store::Store;
 
 /// The client's row traits, so that the query API can derive them without depending on the client:

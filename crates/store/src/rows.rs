@@ -7,6 +7,7 @@ mod event;
 mod group;
 mod ledger;
 mod nested;
+mod trace;
 mod usage;
 
 pub(crate) use event::EventRow;
@@ -14,5 +15,7 @@ pub(crate) use group::GroupRow;
 pub use group::{Call, GroupKind, Session, Tool};
 pub use ledger::PieceRow;
 pub(crate) use ledger::{DeadLetterRow, PieceFact, SettlementRow};
+pub use trace::Trace;
+pub(crate) use trace::TraceRow;
 pub(crate) use usage::ContributionRow;
 pub use usage::{Contribution, UsageRow};

@@ -142,7 +142,8 @@ impl Store {
         let sql = format!(
             "SELECT max(version) FROM (SELECT max(version) AS version FROM {db}.session_groups \
              UNION ALL SELECT max(version) FROM {db}.usage_1m_groups \
-             UNION ALL SELECT max(version) FROM {db}.usage_1h_groups)"
+             UNION ALL SELECT max(version) FROM {db}.usage_1h_groups \
+             UNION ALL SELECT max(version) FROM {db}.trace_groups)"
         );
         self.read_one(&sql, self.read_timeout).await
     }

@@ -6,15 +6,17 @@ mod support;
 
 use std::collections::BTreeSet;
 
-use fleetlog_schemas::event::Status;
-use fleetlog_schemas::id::Key128;
+use fleetlog_schemas::event::{Channel, Status, UsageRole};
+use fleetlog_schemas::id::{Key128, NanoUsd};
 use fleetlog_schemas::record::{DeadReason, PieceCount};
-use fleetlog_schemas::{DeadLetter, Settlement};
-use fleetlog_store::derived::{DerivedGroup, GroupHour, GroupKey, Progress, hour_of, loose_id_of, minute_of};
+use fleetlog_schemas::{AgentEvent, DeadLetter, EventType, Settlement};
+use fleetlog_store::derived::{
+    Adopted, DerivedGroup, GroupFilter, GroupHour, GroupKey, Progress, hour_of, loose_id_of, minute_of,
+};
 use fleetlog_store::row::Row;
 use fleetlog_store::{
     Attempt, Call, Contribution, FactTable, GroupKind, KnownRow, Located, PieceRow, ReaderLimits, Session,
-    Store, StoreError, Stored, Tool, UsageRow,
+    Store, StoreError, Stored, Tool, Trace, UsageRow,
 };
 use support::{NOON, at, attempt, engine, full_event, range, store_of};
 
@@ -127,6 +129,17 @@ fn group(id: &str, calls: &[(&str, u64)], tools: usize) -> DerivedGroup {
             minute,
             usage: if calls.is_empty() { Vec::new() } else { vec![sums] },
         }],
+        traces: vec![Trace {
+            trace_id: "trace".to_owned(),
+            name: "answer".to_owned(),
+            started_at: NOON,
+            ended_at: NOON + 1_500_000_000,
+            last_received_at: NOON,
+            event_count: calls.len() as u64,
+            llm_call_count: calls.len() as u64,
+            in_uncached: calls.iter().map(|(_, tokens)| tokens).sum(),
+            ..Trace::default()
+        }],
     }
 }
 
@@ -167,11 +180,134 @@ async fn views_show_a_groups_highest_version_and_nothing_of_the_others() {
     store.write_groups(&[group("t", &[("a", 100)], 0)], third).await.unwrap();
     store.recompute_usage(&minutes).await.unwrap();
     assert_eq!(count(&store, "p", "usage_1h WHERE calls = 3 AND in_uncached = 142").await, 1);
+    let trace = "traces WHERE llm_call_count = 3 AND in_uncached = 142 AND name = 'answer' AND session_id = 's' \
+         AND duration_ms = 1500";
+    assert_eq!(count(&store, "p", trace).await, 1);
     let fourth = store.next_version().await.unwrap();
     store.write_groups(&[group("s", &[], 0), group("t", &[], 0)], fourth).await.unwrap();
     store.recompute_usage(&minutes).await.unwrap();
     assert_eq!(count(&store, "p", "usage_1m").await + count(&store, "p", "usage_1h").await, 0);
-    assert_eq!(count(&store, "p", "llm_calls").await, 0);
+    assert_eq!(count(&store, "p", "llm_calls").await + count(&store, "p", "traces").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn observations_and_scores_are_merged_from_their_pieces() {
+    let Some(engine) = engine().await else { return };
+    engine.store.migrate().await.unwrap();
+    let store = &engine.store;
+    let piece = |number: u32, revision: i64| AgentEvent {
+        channel: Channel::Api,
+        trace_id: "t".to_owned(),
+        span_id: "o".to_owned(),
+        revision,
+        timestamp: NOON + i64::from(number),
+        end_timestamp: None,
+        duration_ms: None,
+        usage_role: UsageRole::None,
+        ..full_event("p", "", number)
+    };
+    let created = AgentEvent { name: "draft".to_owned(), model: "gpt-5".to_owned(), ..piece(1, 1) };
+    let ended = AgentEvent {
+        name: "answer".to_owned(),
+        status: Status::Ok,
+        usage_role: UsageRole::Call,
+        in_uncached: 7,
+        end_timestamp: Some(NOON + 2_000_000_001),
+        ..piece(9, 3)
+    };
+    let between = AgentEvent { name: "name".to_owned(), cost_reported: Some(NanoUsd(5)), ..piece(5, 2) };
+    let score = |number: u32, revision: i64, data: &str| AgentEvent {
+        event_type: EventType::Score,
+        name: "quality".to_owned(),
+        event_id: "score".to_owned(),
+        dedup_key: Key128::of([format!("score{number}").as_bytes()]),
+        data: data.to_owned(),
+        ..piece(number, revision)
+    };
+    let root = AgentEvent { span_id: "root".to_owned(), event_type: EventType::Span, ..piece(20, 0) };
+    let events = [
+        ended,
+        created,
+        score(30, 2, r#"{"value":0.75,"dataType":"NUMERIC","comment":"good"}"#),
+        score(31, 1, r#"{"value":true}"#),
+        between,
+        root,
+    ];
+    for offset in [3, 4] {
+        let attempt = attempt(store, 1).await;
+        store.insert_events(&range(offset, offset), &attempt, at(offset, &events)).await.unwrap();
+    }
+    assert_eq!(count(store, "p", "observations").await, 2);
+    let merged = "observations WHERE trace_id = 't' AND observation_id = 'o' AND name = 'answer' AND model = 'gpt-5' \
+         AND in_uncached = 7 AND status = 'ok' AND pieces = 3 AND score_count = 2 AND duration_ms = 2000 \
+         AND cost_reported = 0.002643 AND usage_role = 'call' AND event_id = 'p--9'";
+    assert_eq!(count(store, "p", merged).await, 1);
+    let score = "scores WHERE trace_id = 't' AND name = 'quality' AND value = 0.75 AND data_type = 'NUMERIC' \
+         AND comment = 'good' AND text = '0.75'";
+    assert_eq!((count(store, "p", "scores").await, count(store, "p", score).await), (1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_traces_events_without_a_session_are_found_with_the_session_that_owns_it() {
+    let Some(engine) = engine().await else { return };
+    engine.store.migrate().await.unwrap();
+    let store = engine.store.clone().validating_rows();
+    let of = |session: &str, number: u32, span: &str| AgentEvent {
+        trace_id: "t'\\".to_owned(),
+        span_id: span.to_owned(),
+        channel: Channel::Span,
+        name: format!("{session}/{span}"),
+        ..full_event("p", session, number)
+    };
+    // The earliest naming owns: `late` names it later, the same span is reported with and without a session.
+    let events = [of("late", 9, "c"), of("s", 3, "a"), of("", 1, "root"), of("", 4, "a"), of("", 5, "b")];
+    store.insert_events(&range(7, 7), &attempt(&store, 1).await, at(7, &events)).await.unwrap();
+    let hours: Vec<GroupHour> = store
+        .underived(0, -1, 100)
+        .await
+        .unwrap()
+        .iter()
+        .map(|group| GroupHour { key: group.key(), hour: group.hour, received_day: group.received_day })
+        .collect();
+    store.add_group_hours(&hours).await.unwrap();
+    let filter = store.group_filter(GroupKind::Session, vec![key("s"), key("late")]).await.unwrap();
+    let named = store.session_traces(&filter).await.unwrap();
+    assert_eq!(named.len(), 2);
+    // Any number of times and in any order.
+    for trace in named.iter().chain(named.iter().rev()) {
+        store.add_trace_sessions(std::slice::from_ref(trace)).await.unwrap();
+    }
+    let traces = [("p", "t'\\"), ("p", "unknown")];
+    let namings = store.trace_namings(&traces).await.unwrap();
+    assert_eq!(namings.len(), 1);
+    assert_eq!(namings[0].sessions, ["s", "late"]);
+    let hours = store.trace_hours(&traces).await.unwrap();
+    assert_eq!(hours.len(), 1);
+    let adopted = Adopted {
+        project_id: "p".to_owned(),
+        trace_id: traces[0].1.to_owned(),
+        session_id: "s".to_owned(),
+        hours: vec![hours[0].hour],
+    };
+    let filter = GroupFilter { adopted: vec![adopted], ..filter };
+    let mut summaries = store.summaries(&filter).await.unwrap();
+    summaries.sort_by(|a, b| b.group_id.cmp(&a.group_id));
+    let counts: Vec<_> = summaries.iter().map(|s| (s.group_id.as_str(), s.event_count)).collect();
+    assert_eq!(counts, [("s", 4), ("late", 1)]);
+    let mut shares = store.trace_shares(&filter).await.unwrap();
+    shares.sort_by(|a, b| b.group_id.cmp(&a.group_id));
+    let counts: Vec<_> = shares
+        .iter()
+        .map(|s| (s.group_id.as_str(), s.event_count, s.observation_count, s.root_name.as_str()))
+        .collect();
+    assert_eq!(counts, [("s", 4, 3, "/root"), ("late", 1, 1, "late/c")]);
+    let mut sightings = store.sightings(&filter).unwrap();
+    let mut groups = Vec::new();
+    while let Some(sighting) = sightings.next().await.unwrap() {
+        groups.push(sighting.group_id);
+    }
+    groups.sort();
+    assert_eq!(groups, ["late", "s", "s", "s", "s"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

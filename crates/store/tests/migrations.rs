@@ -29,6 +29,8 @@ async fn a_changed_retention_is_applied_to_the_tables_it_concerns() {
     let config = StoreConfig { retention_days: 30, ..config_of(&engine.url, "fleetlog") };
     let shorter = Store::new(&config).unwrap();
     let changed = shorter.migrate().await.unwrap().retention_changed;
-    assert_eq!(changed, ["events", "dead_letters", "settlements", "piece_settlements", "group_hours"]);
+    let facts =
+        ["events", "dead_letters", "settlements", "piece_settlements", "group_hours", "trace_sessions"];
+    assert_eq!(changed, facts);
     assert!(shorter.migrate().await.unwrap().retention_changed.is_empty());
 }

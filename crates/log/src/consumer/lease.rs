@@ -153,6 +153,23 @@ impl Lease {
         .await
     }
 
+    /// The offset below which the group has settled everything, as Kafka holds it; `None` before its first commit.
+    ///
+    /// # Errors
+    /// [`LogError::Unavailable`] when the group's coordinator does not answer.
+    pub async fn settled(&self) -> Result<Option<i64>, LogError> {
+        self.query(|lease, client| {
+            let mut partition = TopicPartitionList::new();
+            partition.add_partition(&lease.0.topic, lease.0.partition);
+            let committed = client.committed_offsets(partition, QUERY_TIMEOUT)?;
+            Ok(committed.elements().first().and_then(|element| match element.offset() {
+                Offset::Offset(offset) => Some(offset),
+                _ => None,
+            }))
+        })
+        .await
+    }
+
     /// The offset of the first record written at or after a time (milliseconds UTC); `None` when there is none.
     ///
     /// # Errors

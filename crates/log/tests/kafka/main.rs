@@ -7,3 +7,4 @@ mod node;
 mod outage;
 mod producer;
 mod transaction;
+mod trim;

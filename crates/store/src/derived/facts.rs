@@ -1,5 +1,7 @@
 //! Reading all facts of some groups of one kind.
 
+use std::collections::BTreeSet;
+
 use clickhouse::query::RowCursor;
 use fleetlog_schemas::event::Channel;
 
@@ -16,6 +18,77 @@ pub struct GroupFilter {
     pub keys: Vec<GroupKey>,
     /// Hours. An hour too many costs time, one too few loses facts.
     pub hours: Vec<i32>,
+    /// Of sessions: the traces whose events without a session are theirs too.
+    pub adopted: Vec<Adopted>,
+}
+
+/// A trace whose events without a session belong to a session.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Adopted {
+    /// Project.
+    pub project_id: String,
+    /// Trace.
+    pub trace_id: String,
+    /// Session that owns it.
+    pub session_id: String,
+    /// Hours in which the trace has such events.
+    pub hours: Vec<i32>,
+}
+
+impl GroupFilter {
+    /// The groups as the facts' expression names them.
+    pub(super) fn group(&self) -> &'static str {
+        match self.kind {
+            GroupKind::Session if self.adopted.is_empty() => "session_id",
+            // A project's id has no line break, so project and trace together name one trace.
+            GroupKind::Session => {
+                "if(session_id != '', session_id, \
+                   transform(concat(toString(project_id), '\\n', trace_id), {traces:Array(String)}, {owners:Array(String)}, ''))"
+            }
+            GroupKind::Trace => "trace_id",
+            GroupKind::Loose => "toString(intDiv(toUnixTimestamp64Nano(timestamp), 60000000000) * 60)",
+        }
+    }
+
+    /// The facts of the groups.
+    pub(super) fn facts(&self) -> String {
+        let own = facts_of(self.kind);
+        if self.adopted.is_empty() {
+            return own.to_owned();
+        }
+        let adopted = "(project_id, trace_id) IN {adopted:Array(Tuple(String, String))} \
+             AND intDiv(toUnixTimestamp64Nano(timestamp), 3600000000000) IN {adopted_hours:Array(Int64)} \
+             AND session_id = '' AND trace_id != ''";
+        format!("(({own}) OR ({adopted}))")
+    }
+
+    /// Binds what [`Self::group`] and [`Self::facts`] name.
+    pub(super) fn bind(&self, query: clickhouse::query::Query) -> clickhouse::query::Query {
+        let groups: Vec<(&str, &str)> =
+            self.keys.iter().map(|key| (key.project_id.as_str(), key.id.as_str())).collect();
+        let query = query.param("groups", &groups).param("hours", &self.hours);
+        if self.adopted.is_empty() {
+            return query;
+        }
+        let traces: Vec<String> = self
+            .adopted
+            .iter()
+            .map(|adopted| format!("{}\n{}", adopted.project_id, adopted.trace_id))
+            .collect();
+        let owners: Vec<&str> = self.adopted.iter().map(|adopted| adopted.session_id.as_str()).collect();
+        let named: Vec<(&str, &str)> = self
+            .adopted
+            .iter()
+            .map(|adopted| (adopted.project_id.as_str(), adopted.trace_id.as_str()))
+            .collect();
+        let hours: BTreeSet<i32> =
+            self.adopted.iter().flat_map(|adopted| adopted.hours.iter().copied()).collect();
+        query
+            .param("traces", &traces)
+            .param("owners", &owners)
+            .param("adopted", &named)
+            .param("adopted_hours", hours.into_iter().collect::<Vec<_>>())
+    }
 }
 
 /// What a group's events say together. Every column that is derived from is a minimum, a maximum, a set or a count of
@@ -232,13 +305,12 @@ impl Store {
                arraySort(arrayFilter(x -> x != '', groupUniqArray(100)(host))) AS hosts, \
                arraySort(arrayFilter(x -> x != '', groupUniqArray(100)(source))) AS sources \
              FROM {db}.events WHERE {facts} GROUP BY project_id, group_id",
-            group = group_expression(filter.kind),
+            group = filter.group(),
             starts = channel_starts(),
             db = self.database(),
-            facts = facts_of(filter.kind),
+            facts = filter.facts(),
         );
-        let groups = named(filter);
-        self.read_with(&sql, |query| query.param("groups", &groups).param("hours", &filter.hours)).await
+        self.read_with(&sql, |query| filter.bind(query)).await
     }
 
     /// All events of the groups that may report a call, in no order.
@@ -248,32 +320,28 @@ impl Store {
     pub fn sightings(&self, filter: &GroupFilter) -> Result<Sightings, StoreError> {
         let sql = format!(
             "SELECT {group} AS group_id, {columns} FROM {db}.events WHERE {facts} AND ({SIGHTING})",
-            group = group_expression(filter.kind),
+            group = filter.group(),
             columns = SIGHTING_COLUMNS.join(", "),
             db = self.database(),
-            facts = facts_of(filter.kind),
+            facts = filter.facts(),
         );
-        let groups = named(filter);
         // Without names and types in front, the answer can be streamed however large it is, and no value is checked
         // twice: the contract tests prove that the columns fit.
-        let cursor = self
+        let query = self
             .client
             .clone()
             .with_validation(self.validates_rows)
             .query_raw(&sql)
             .with_setting("max_execution_time", self.read_timeout.as_secs().to_string())
-            .with_setting("log_comment", "")
-            .param("groups", &groups)
-            .param("hours", &filter.hours)
-            .fetch::<Sighting>()
-            .map_err(StoreError::from_client)?;
+            .with_setting("log_comment", "");
+        let cursor = filter.bind(query).fetch::<Sighting>().map_err(StoreError::from_client)?;
         Ok(Sightings { cursor, within: self.read_timeout })
     }
 }
 
 /// Events that may report a call to a model or a tool ([`fleetlog_schemas::EventType::is_llm`] and `is_tool`), and
 /// decisions about tools.
-const SIGHTING: &str = "type IN ('llm.request', 'llm.response', 'tool.decision', 'tool.call', 'command.run', \
+pub(super) const SIGHTING: &str = "type IN ('llm.request', 'llm.response', 'tool.decision', 'tool.call', 'command.run', \
      'file.read', 'file.edit', 'file.create', 'file.delete', 'search', 'web.fetch', 'mcp.call')";
 
 /// The first time of each channel.
@@ -282,14 +350,6 @@ fn channel_starts() -> String {
         .iter()
         .map(|channel| format!("toUnixTimestamp64Nano(minIf(timestamp, channel = '{channel}'))"));
     starts.collect::<Vec<_>>().join(", ")
-}
-
-const fn group_expression(kind: GroupKind) -> &'static str {
-    match kind {
-        GroupKind::Session => "session_id",
-        GroupKind::Trace => "trace_id",
-        GroupKind::Loose => "toString(intDiv(toUnixTimestamp64Nano(timestamp), 60000000000) * 60)",
-    }
 }
 
 /// The facts of groups of a kind; each comparison is one that the order of `events` can use.
@@ -309,10 +369,6 @@ const fn facts_of(kind: GroupKind) -> &'static str {
              AND intDiv(toUnixTimestamp64Nano(timestamp), 3600000000000) IN {hours:Array(Int64)} AND session_id = '' AND trace_id = ''"
         }
     }
-}
-
-fn named(filter: &GroupFilter) -> Vec<(&str, &str)> {
-    filter.keys.iter().map(|key| (key.project_id.as_str(), key.id.as_str())).collect()
 }
 
 #[cfg(test)]

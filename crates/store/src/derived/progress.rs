@@ -159,6 +159,6 @@ impl Store {
                 hours
             }
         };
-        Ok(GroupFilter { kind, keys, hours })
+        Ok(GroupFilter { kind, keys, hours, adopted: Vec::new() })
     }
 }

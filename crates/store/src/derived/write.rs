@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::GroupKey;
-use crate::rows::{ContributionRow, GroupRow};
-use crate::{Call, Contribution, Session, Store, StoreError, Tool};
+use crate::rows::{ContributionRow, GroupRow, TraceRow};
+use crate::{Call, Contribution, Session, Store, StoreError, Tool, Trace};
 
 /// A recomputed group.
 #[derive(Clone, Debug)]
@@ -19,10 +19,13 @@ pub struct DerivedGroup {
     pub tools: Vec<Tool>,
     /// What it contributes to usage: one entry for each minute with a sighting, empty ones included.
     pub contributions: Vec<Contribution>,
+    /// What it shares in traces: one entry for each trace of its events, empty ones included.
+    pub traces: Vec<Trace>,
 }
 
 impl Store {
-    /// Writes new versions of groups: what they contribute to usage first, then the groups themselves.
+    /// Writes new versions of groups: what they contribute to usage and share in traces first, then the groups
+    /// themselves.
     ///
     /// # Errors
     /// After an error, recompute them under a new version.
@@ -43,6 +46,7 @@ impl Store {
             }
             insert.end().await.map_err(StoreError::from_client)?;
         }
+        self.write_traces(groups, version).await?;
         if groups.is_empty() {
             return Ok(());
         }
@@ -58,6 +62,20 @@ impl Store {
                 tools: &group.tools,
             };
             insert.write(&row).await.map_err(StoreError::from_client)?;
+        }
+        insert.end().await.map_err(StoreError::from_client)
+    }
+
+    async fn write_traces(&self, groups: &[DerivedGroup], version: u64) -> Result<(), StoreError> {
+        if groups.iter().all(|group| group.traces.is_empty()) {
+            return Ok(());
+        }
+        let mut insert = self.insert::<TraceRow<'static>>("trace_groups", None).await?;
+        for DerivedGroup { key, traces, .. } in groups {
+            for trace in traces {
+                let row = TraceRow::new((&key.project_id, key.kind, &key.id), version, trace);
+                insert.write(&row).await.map_err(StoreError::from_client)?;
+            }
         }
         insert.end().await.map_err(StoreError::from_client)
     }

@@ -1,0 +1,45 @@
+-- Judgements of traces, observations and sessions. A score that is sent again under its id replaces the one before. The
+-- value stands in the event's data, as a number, a word or a truth value.
+CREATE VIEW IF NOT EXISTS {database}.scores
+(
+    project_id      LowCardinality(String)  COMMENT 'Project.',
+    score_id        String                  COMMENT 'Id of the event that gave it.',
+    timestamp       DateTime64(9, 'UTC')    COMMENT 'When it was given.',
+    trace_id        String                  COMMENT 'Trace that is judged; empty when a session is.',
+    observation_id  String                  COMMENT 'Observation that is judged; empty when the whole trace or session is.',
+    session_id      String                  COMMENT 'Session that is judged, or that was named beside the trace.',
+    name            String                  COMMENT 'Name.',
+    source          String                  COMMENT 'Program that gave it.',
+    value           Nullable(Float64)       COMMENT 'As a number; true is 1 and false is 0. NULL for a word.',
+    text            String                  COMMENT 'As it was written.',
+    data_type       String                  COMMENT 'NUMERIC, CATEGORICAL, BOOLEAN or TEXT, in the sender''s words; empty when not said.',
+    comment         String                  COMMENT 'Comment.'
+)
+AS SELECT
+    s.project_id AS project_id,
+    s.event_id AS score_id,
+    s.latest.1 AS timestamp,
+    s.trace_id AS trace_id,
+    s.span_id AS observation_id,
+    s.session_id AS session_id,
+    s.latest.2 AS name,
+    s.latest.3 AS source,
+    multiIf(raw = 'true', 1, raw = 'false', 0, toFloat64OrNull(text)) AS value,
+    if(startsWith(raw, '"'), JSONExtractString(s.latest.4, 'value'), raw) AS text,
+    JSONExtractString(s.latest.4, 'dataType') AS data_type,
+    JSONExtractString(s.latest.4, 'comment') AS comment
+FROM
+(
+    SELECT
+        e.project_id AS project_id,
+        e.event_id AS event_id,
+        e.trace_id AS trace_id,
+        e.span_id AS span_id,
+        e.session_id AS session_id,
+        argMax((e.timestamp, e.name, e.source, e.data), (e.revision, e.timestamp, e.dedup_key)) AS latest,
+        JSONExtractRaw(latest.4, 'value') AS raw
+    FROM {database}.events AS e
+    WHERE e.type = 'score'
+    GROUP BY e.project_id, e.event_id, e.trace_id, e.span_id, e.session_id
+) AS s
+COMMENT 'Derived: scores, each once, with their values taken out of the event''s data.'
