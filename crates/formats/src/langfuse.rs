@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::api::{self, first_text, set_span};
 use crate::json::{Cursor, Fault};
 use crate::records::{Object, Record, RecordFormat, Records, identify, object, text};
-use crate::unknown;
+use crate::{tools, unknown};
 
 mod batch;
 mod usage;
@@ -161,6 +161,7 @@ fn observe(event: &mut AgentEvent, kind: EventType, body: &Object) {
         EventType::ToolCall => {
             id.clone_into(&mut event.tool_call_id);
             event.tool_name.clone_from(&event.name);
+            tools::refine(event);
         }
         EventType::AgentStep => event.agent_name.clone_from(&event.name),
         _ => {}

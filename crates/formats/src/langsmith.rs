@@ -10,8 +10,7 @@ use serde_json::Value;
 
 use crate::api::{self, first_text, set_span};
 use crate::records::{Object, Record, RecordFormat, Records, identify, object, text};
-use crate::unknown;
-use crate::usage;
+use crate::{tools, unknown, usage};
 
 pub(crate) mod multipart;
 
@@ -28,10 +27,13 @@ pub(crate) const RUNS: RecordFormat = RecordFormat {
     decode: run,
 };
 
+/// The hint for changed feedback, whose id is in the path.
+const FEEDBACK_PATCH: &str = "langsmith.feedback.patch";
+
 /// Feedback, one judgement a request.
 pub(crate) const FEEDBACK: RecordFormat = RecordFormat {
     name: "langsmith.feedback",
-    aliases: &[],
+    aliases: &[FEEDBACK_PATCH],
     members: &[],
     recognises: |object| {
         object.contains_key("run_id") && object.contains_key("key") && object.contains_key("score")
@@ -88,6 +90,7 @@ fn run(records: &mut Records<'_>, record: &Record<'_>) {
             event.event_type = EventType::ToolCall;
             event.tool_call_id.clone_from(&event.span_id);
             event.tool_name.clone_from(&event.name);
+            tools::refine(&mut event);
         }
         _ => event.event_type = EventType::Span,
     }
@@ -171,18 +174,19 @@ fn stated_usage<'r>(run: &'r Object, metadata: &'r Object) -> Option<&'r Object>
 
 fn feedback(records: &mut Records<'_>, record: &Record<'_>) {
     let judgement = record.object;
-    if text(judgement, "key").is_empty() {
+    let patch = records.input.format_hint == FEEDBACK_PATCH;
+    if text(judgement, "key").is_empty() && !patch {
         return records.keep(record, &FEEDBACK, unknown::BAD_SHAPE);
     }
     let mut event = records.event(record, &FEEDBACK, Channel::Api);
-    let id = text(judgement, "id");
-    if !id.is_empty() {
+    let id = [text(judgement, "id"), &records.stream.stream_id].into_iter().find(|id| !id.is_empty());
+    if let Some(id) = id {
         // The same id with another score is a correction.
         identify(&mut event, records.identities.stated(FEEDBACK.name, &[id.as_bytes(), record.text]));
     }
     let created = api::time(judgement, "created_at");
     let written = api::time(judgement, "modified_at").or(created);
-    event.revision = written.map_or(event.received_at, |written| api::revision(written, false));
+    event.revision = written.map_or(event.received_at, |written| api::revision(written, patch));
     set_span(&mut event, created, None, None);
     event.event_type = EventType::Score;
     text(judgement, "key").clone_into(&mut event.name);

@@ -8,8 +8,7 @@ use fleetlog_schemas::event::{AgentEvent, Channel, EventType, Status, UsageRole}
 
 use crate::api::{self, set_span};
 use crate::records::{Object, Record, RecordFormat, Records, identify, object, text};
-use crate::unknown;
-use crate::usage;
+use crate::{tools, unknown, usage};
 
 /// Traces and spans.
 pub(crate) const TRACES: RecordFormat = RecordFormat {
@@ -72,14 +71,13 @@ fn describe(event: &mut AgentEvent, data: &Object) {
     match kind {
         "response" | "generation" | "transcription" | "speech" => model_call(event, data),
         "function" => {
-            event.event_type = EventType::ToolCall;
             event.tool_call_id.clone_from(&event.span_id);
             event.tool_name.clone_from(&event.name);
             if let Some(server) = object(data, "mcp_data").map(|mcp| text(mcp, "server")) {
-                event.event_type = EventType::McpCall;
                 "mcp".clone_into(&mut event.tool_kind);
                 server.clone_into(&mut event.mcp_server);
             }
+            tools::refine(event);
         }
         "agent" => {
             event.event_type = EventType::AgentStep;

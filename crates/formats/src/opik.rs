@@ -9,8 +9,7 @@ use serde_json::Value;
 
 use crate::api::{self, set_span};
 use crate::records::{Object, Record, RecordFormat, Records, identify, number, object, text};
-use crate::unknown;
-use crate::usage;
+use crate::{tools, unknown, usage};
 
 /// Traces.
 pub(crate) const TRACES: RecordFormat = RecordFormat {
@@ -19,7 +18,7 @@ pub(crate) const TRACES: RecordFormat = RecordFormat {
     members: &["traces"],
     recognises: |object| object.contains_key("project_name") && object.contains_key("start_time"),
     follow: |_, _| {},
-    decode: trace,
+    decode: |records, record| decode(records, record, &TRACES, trace),
 };
 
 /// Spans.
@@ -29,13 +28,13 @@ pub(crate) const SPANS: RecordFormat = RecordFormat {
     members: &["spans"],
     recognises: |object| object.contains_key("project_name") && object.contains_key("trace_id"),
     follow: |_, _| {},
-    decode: span,
+    decode: |records, record| decode(records, record, &SPANS, span),
 };
 
-/// Scores of traces, spans and threads.
+/// Scores of traces, spans and threads; the path alone says of which.
 pub(crate) const FEEDBACK: RecordFormat = RecordFormat {
     name: "opik.feedback",
-    aliases: &[SPAN_FEEDBACK, THREAD_FEEDBACK],
+    aliases: &["opik.trace.scores", SPAN_SCORES, THREAD_SCORES],
     members: &["scores"],
     // Too common a shape to be known without its path.
     recognises: |_| false,
@@ -43,10 +42,10 @@ pub(crate) const FEEDBACK: RecordFormat = RecordFormat {
     decode: feedback,
 };
 
-/// The hint for scores of spans, whose path alone says that they are.
-const SPAN_FEEDBACK: &str = "opik.span.feedback";
+/// The hint for scores of spans.
+const SPAN_SCORES: &str = "opik.span.scores";
 /// The hint for scores of threads.
-const THREAD_FEEDBACK: &str = "opik.thread.feedback";
+const THREAD_SCORES: &str = "opik.thread.scores";
 
 /// The id of a piece: its own, or that of its path.
 fn id<'r>(records: &'r Records<'_>, piece: &'r Object) -> &'r str {
@@ -56,18 +55,45 @@ fn id<'r>(records: &'r Records<'_>, piece: &'r Object) -> &'r str {
     }
 }
 
-/// The event of a piece of a trace or span, with what both say; `None` when it names none and was kept as it is.
-fn piece(
+/// The ids and the piece of a record: `{"ids":[…],"update":{…}}` is one change of many things.
+fn pieces<'r>(records: &Records<'_>, record: &Record<'r>) -> (Vec<String>, &'r Object) {
+    match (record.object.get("ids").and_then(Value::as_array), object(record.object, "update")) {
+        (Some(ids), Some(update)) => {
+            (ids.iter().filter_map(Value::as_str).map(str::to_owned).collect(), update)
+        }
+        _ => {
+            let id = id(records, record.object);
+            ((!id.is_empty()).then(|| id.to_owned()).into_iter().collect(), record.object)
+        }
+    }
+}
+
+/// Decodes a record of a format whose single pieces `describe` completes.
+fn decode(
     records: &mut Records<'_>,
     record: &Record<'_>,
     format: &RecordFormat,
-) -> Option<(AgentEvent, String)> {
-    let piece = record.object;
-    let id = id(records, piece).to_owned();
-    if id.is_empty() {
-        records.keep(record, format, unknown::BAD_SHAPE);
-        return None;
+    describe: fn(&mut AgentEvent, String, &Object),
+) {
+    let (ids, piece) = pieces(records, record);
+    if ids.is_empty() {
+        return records.keep(record, format, unknown::BAD_SHAPE);
     }
+    for id in ids {
+        let mut event = envelope(records, record, format, &id, piece);
+        describe(&mut event, id, piece);
+        records.emit(event);
+    }
+}
+
+/// The event of a piece of a trace or span, with what both say.
+fn envelope(
+    records: &Records<'_>,
+    record: &Record<'_>,
+    format: &RecordFormat,
+    id: &str,
+    piece: &Object,
+) -> AgentEvent {
     let patch = records.input.format_hint.ends_with(".patch");
     let mut event = records.event(record, format, Channel::Api);
     let updated = text(piece, "last_updated_at");
@@ -90,19 +116,15 @@ fn piece(
         None if end.is_some() => event.status = Status::Ok,
         None => {}
     }
-    Some((event, id))
+    event
 }
 
-fn trace(records: &mut Records<'_>, record: &Record<'_>) {
-    let Some((mut event, id)) = piece(records, record, &TRACES) else { return };
+fn trace(event: &mut AgentEvent, id: String, trace: &Object) {
     event.trace_id = id;
-    text(record.object, "thread_id").clone_into(&mut event.session_id);
-    records.emit(event);
+    text(trace, "thread_id").clone_into(&mut event.session_id);
 }
 
-fn span(records: &mut Records<'_>, record: &Record<'_>) {
-    let Some((mut event, id)) = piece(records, record, &SPANS) else { return };
-    let span = record.object;
+fn span(event: &mut AgentEvent, id: String, span: &Object) {
     text(span, "trace_id").clone_into(&mut event.trace_id);
     text(span, "parent_span_id").clone_into(&mut event.parent_id);
     let stated = object(span, "usage").map(provider_usage);
@@ -118,7 +140,7 @@ fn span(records: &mut Records<'_>, record: &Record<'_>) {
             text(span, "model").clone_into(&mut event.model);
             text(span, "provider").clone_into(&mut event.provider);
             if let Some(stated) = &stated {
-                usage::apply(stated, &mut event);
+                usage::apply(stated, event);
             }
             event.cost_reported = usage::dollars(span, "total_estimated_cost");
         }
@@ -126,11 +148,11 @@ fn span(records: &mut Records<'_>, record: &Record<'_>) {
             event.event_type = EventType::ToolCall;
             event.tool_call_id.clone_from(&id);
             event.tool_name.clone_from(&event.name);
+            tools::refine(event);
         }
         _ => {}
     }
     event.span_id = id;
-    records.emit(event);
 }
 
 /// The provider's own usage, unflattened, where it is given; else the three counts.
@@ -166,14 +188,10 @@ fn feedback(records: &mut Records<'_>, record: &Record<'_>) {
     event.event_type = EventType::Score;
     event.revision = event.received_at;
     text(score, "name").clone_into(&mut event.name);
-    let column = match records.input.format_hint {
-        SPAN_FEEDBACK => &mut event.span_id,
-        THREAD_FEEDBACK => &mut event.session_id,
-        _ => &mut event.trace_id,
-    };
-    *column = judged;
-    if records.input.format_hint == THREAD_FEEDBACK && event.session_id.is_empty() {
-        text(score, "thread_id").clone_into(&mut event.session_id);
+    match records.input.format_hint {
+        SPAN_SCORES => event.span_id = judged,
+        THREAD_SCORES => text(score, "thread_id").clone_into(&mut event.session_id),
+        _ => event.trace_id = judged,
     }
     records.emit(event);
 }

@@ -3,6 +3,10 @@
 #![cfg(test)]
 
 mod langfuse;
+mod langsmith;
+mod openai_agents;
+mod opik;
+mod pieces;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -28,6 +32,20 @@ impl<'a> Request<'a> {
 
     /// The events, after the gateway's and the processor's counts have been compared.
     fn events(self) -> Vec<AgentEvent> {
+        let (decoded, settled, records) = self.run();
+        assert_eq!(settled, (0..records).collect::<Vec<_>>(), "every record has one event or another fate");
+        decoded
+    }
+
+    /// The same where a record may have several events.
+    fn decoded(self) -> Vec<AgentEvent> {
+        let (decoded, mut settled, records) = self.run();
+        settled.dedup();
+        assert_eq!(settled, (0..records).collect::<Vec<_>>(), "every record has events or another fate");
+        decoded
+    }
+
+    fn run(self) -> (Vec<AgentEvent>, Vec<u32>, u32) {
         let Self { hint, content_type, body, id } = self;
         let bytes = Body { route: Route::Raw, content_type, format_hint: hint, bytes: body };
         let found = inspect::inspect(&bytes, "p1").unwrap();
@@ -45,7 +63,6 @@ impl<'a> Request<'a> {
         settled.extend(decoded.eventless.iter().map(|entry| entry.index));
         settled.extend(&rejected);
         settled.sort_unstable();
-        assert_eq!(settled, (0..found.records).collect::<Vec<_>>(), "every record has one fate");
-        decoded.events
+        (decoded.events, settled, found.records)
     }
 }
