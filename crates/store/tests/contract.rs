@@ -228,8 +228,9 @@ async fn observations_and_scores_are_merged_from_their_pieces() {
     let events = [
         ended,
         created,
-        score(30, 2, r#"{"value":0.75,"dataType":"NUMERIC","comment":"good"}"#),
-        score(31, 1, r#"{"value":true}"#),
+        score(30, 2, r#"{"id":"e2","body":{"id":"j","value":0.75,"dataType":"NUMERIC","comment":"good"}}"#),
+        score(31, 1, r#"{"id":"j","value":true}"#),
+        score(32, 1, r#"{"key":"tone","score":"kind \"x\""}"#),
         between,
         root,
     ];
@@ -239,12 +240,16 @@ async fn observations_and_scores_are_merged_from_their_pieces() {
     }
     assert_eq!(count(store, "p", "observations").await, 2);
     let merged = "observations WHERE trace_id = 't' AND observation_id = 'o' AND name = 'answer' AND model = 'gpt-5' \
-         AND in_uncached = 7 AND status = 'ok' AND pieces = 3 AND score_count = 2 AND duration_ms = 2000 \
+         AND in_uncached = 7 AND status = 'ok' AND pieces = 3 AND score_count = 3 AND duration_ms = 2000 \
          AND cost_reported = 0.002643 AND usage_role = 'call' AND event_id = 'p--9'";
     assert_eq!(count(store, "p", merged).await, 1);
     let score = "scores WHERE trace_id = 't' AND name = 'quality' AND value = 0.75 AND data_type = 'NUMERIC' \
-         AND comment = 'good' AND text = '0.75'";
-    assert_eq!((count(store, "p", "scores").await, count(store, "p", score).await), (1, 1));
+         AND comment = 'good' AND text = '0.75' AND score_id = 'j'";
+    assert_eq!((count(store, "p", "scores").await, count(store, "p", score).await), (2, 1));
+    assert_eq!(
+        count(store, "p", "scores WHERE score_id = 'score' AND text = 'kind \"x\"' AND value IS NULL").await,
+        1
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

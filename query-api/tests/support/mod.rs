@@ -278,6 +278,7 @@ pub fn session(project: &str, id: &str, started_at: i64, calls: &[Call], tools: 
         calls: calls.to_vec(),
         tools: tools.to_vec(),
         contributions,
+        traces: Vec::new(),
     }
 }
 
