@@ -61,6 +61,7 @@ struct StreamQuery {
     source: String,
     version: String,
     agent: String,
+    noted: String,
 }
 
 async fn raw(
@@ -101,6 +102,7 @@ fn raw_door(format: String, query: StreamQuery) -> Result<Door, Refusal> {
         source: query.source,
         version: query.version,
         agent_id: query.agent,
+        noted: query.noted,
     });
     Ok(Door { route: Route::Raw, format_hint: format, stream })
 }

@@ -48,6 +48,8 @@ avro_record! {
         pub version: String,
         /// Agent whose stream it is, where the file is that of a sub-agent.
         pub agent_id: String,
+        /// What the format remembers of earlier lines beside these facts; only the format itself understands it.
+        pub noted: String,
     }
 }
 

@@ -77,7 +77,12 @@ pub(crate) fn confine_stream(context: &mut StreamContext) {
         source,
         version,
         agent_id,
+        noted,
     } = context;
+    // What only a format understands is of no use in part.
+    if noted.len() > LONGEST {
+        noted.clear();
+    }
     for text in [format, stream_id, session_id, model, cwd, turn_id, provider, source, version, agent_id] {
         if let Some(short) = brief(text) {
             *text = short;

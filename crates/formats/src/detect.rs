@@ -69,23 +69,36 @@ fn otlp_request(body: &[u8]) -> Option<Signal> {
 pub(crate) enum Emitter {
     /// Claude Code, in a terminal or on the desktop.
     ClaudeCode,
+    /// Codex, in a terminal, an editor or a script.
+    Codex,
+    /// Gemini CLI.
+    Gemini,
     /// Anything else: the attribute conventions apply.
     Other,
 }
 
-/// The emitter of a group, by its scope or service.
+/// The emitter of a group, by its scope; by its service where it has no scope.
 pub(crate) fn emitter(origin: &Origin<'_>) -> Emitter {
-    let scope = origin.scope.name.as_str();
-    let service =
-        || matches!(origin.resource_text("service.name"), Some("claude-code" | "claude-code-desktop"));
-    if scope.starts_with("com.anthropic.claude_code") || scope.is_empty() && service() {
-        Emitter::ClaudeCode
-    } else {
-        Emitter::Other
+    let name = match origin.scope.name.as_str() {
+        "" => origin.resource_text("service.name").unwrap_or_default(),
+        scope => scope,
+    };
+    match name {
+        "claude-code" | "claude-code-desktop" if origin.scope.name.is_empty() => Emitter::ClaudeCode,
+        name if name.starts_with("com.anthropic.claude_code") => Emitter::ClaudeCode,
+        // The name of the service is also that of the scope of its spans.
+        name if name == "codex" || name.starts_with("codex_") => Emitter::Codex,
+        "gemini-cli" => Emitter::Gemini,
+        _ => Emitter::Other,
     }
 }
 
 /// The emitter of a log record, which may also name itself.
 pub(crate) fn emitter_of_log(origin: &Origin<'_>, log: &Log<'_>) -> Emitter {
-    if event_name(log).starts_with("claude_code.") { Emitter::ClaudeCode } else { emitter(origin) }
+    match event_name(log).split_once('.') {
+        Some(("claude_code", _)) => Emitter::ClaudeCode,
+        Some(("codex", _)) => Emitter::Codex,
+        Some(("gemini_cli", _)) => Emitter::Gemini,
+        _ => emitter(origin),
+    }
 }

@@ -10,10 +10,12 @@
 mod api;
 pub mod catalogue;
 mod claude;
+mod codex;
 pub mod compression;
 mod confine;
 mod detect;
 mod framing;
+mod gemini;
 mod genai;
 mod identity;
 mod input;

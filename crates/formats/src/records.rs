@@ -19,8 +19,7 @@ use crate::inspect::Body;
 use crate::json::{Cursor, Fault, mend};
 use crate::media::{Media, media};
 use crate::moment::Moment;
-use crate::unknown;
-use crate::{api, claude};
+use crate::{api, claude, codex, gemini, unknown};
 
 /// A JSON object.
 pub(crate) type Object = Map<String, Value>;
@@ -52,8 +51,11 @@ pub(crate) const FORMATS: &[&RecordFormat] = &[
     &crate::opik::TRACES,
     &crate::opik::FEEDBACK,
     &claude::hooks::FORMAT,
+    &codex::rollout::FORMAT,
     &claude::transcript::FORMAT,
     &claude::stream_json::FORMAT,
+    &codex::exec::FORMAT,
+    &gemini::chat::FORMAT,
 ];
 
 /// The format that a hint names.
@@ -163,7 +165,12 @@ fn first_element(array: &Cursor<'_>) -> Option<Object> {
 /// Decodes a body of records.
 pub(crate) fn decode(input: &Input<'_>) -> Decoded {
     let mut reader = Reader::new(input);
-    let split = layout(&input.as_body()).map(|layout| framing::each_record(input.body, layout, &mut reader));
+    let layout = layout(&input.as_body());
+    if layout == Some(Layout::Single) && input.stream.is_some() {
+        // One line of a stream looks like a document; its number is the stream's.
+        reader.line = Some(0);
+    }
+    let split = layout.map(|layout| framing::each_record(input.body, layout, &mut reader));
     if !matches!(split, Some(Ok(()))) {
         reader = Reader::new(input);
         reader.take(input.body, false);
@@ -311,7 +318,9 @@ pub(crate) fn object<'o>(object: &'o Object, name: &str) -> Option<&'o Object> {
 
 /// The count of a member, be it a number or the text of one.
 pub(crate) fn count(object: &Object, name: &str) -> Option<u64> {
-    match object.get(name)? {
+    /// Beyond it a sum of a few columns could leave 64 bits, and no count is that large.
+    const LARGEST: u64 = 1 << 53;
+    let count = match object.get(name)? {
         Value::Number(number) => number.as_u64().or_else(|| {
             // Some writers have only floating-point numbers.
             let number = number.as_f64().filter(|number| number.fract() == 0.0 && *number >= 0.0)?;
@@ -319,7 +328,8 @@ pub(crate) fn count(object: &Object, name: &str) -> Option<u64> {
         }),
         Value::String(text) => text.trim().parse().ok(),
         _ => None,
-    }
+    };
+    count.filter(|count| *count <= LARGEST)
 }
 
 /// The number of a member, be it a number or the text of one.

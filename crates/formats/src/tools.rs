@@ -33,10 +33,10 @@ pub(crate) fn refine_claude(event: &mut AgentEvent) {
 /// where the name says them.
 pub(crate) fn refine(event: &mut AgentEvent) {
     let name = event.tool_name.to_ascii_lowercase().replace('-', "_");
-    if let Some(rest) = name.strip_prefix("mcp__") {
-        if event.mcp_server.is_empty() {
-            event.mcp_server = rest.split("__").next().unwrap_or_default().to_owned();
-        }
+    if let Some(rest) = name.strip_prefix("mcp__")
+        && event.mcp_server.is_empty()
+    {
+        event.mcp_server = rest.split("__").next().unwrap_or_default().to_owned();
     }
     event.event_type = match name.as_str() {
         _ if !event.mcp_server.is_empty() || event.tool_kind == "mcp" => EventType::McpCall,
@@ -80,6 +80,58 @@ pub(crate) fn note_arguments(event: &mut AgentEvent, arguments: &Object) {
     }
 }
 
+/// Sets the type, kind and server of a call of one of Codex's tools; the server may be known already.
+pub(crate) fn refine_codex(event: &mut AgentEvent) {
+    let (event_type, kind) = match event.tool_name.as_str() {
+        _ if !event.mcp_server.is_empty() => (EventType::McpCall, "mcp"),
+        "" => (EventType::ToolCall, ""),
+        "shell" | "shell_command" | "local_shell" | "exec_command" | "unified_exec" | "container.exec" => {
+            (EventType::CommandRun, "builtin")
+        }
+        "apply_patch" => (EventType::FileEdit, "builtin"),
+        "read_file" | "view_image" => (EventType::FileRead, "builtin"),
+        "grep_files" | "list_dir" => (EventType::Search, "builtin"),
+        "web_search" => (EventType::WebFetch, "builtin"),
+        "spawn_agent" | "send_input" | "wait_agent" | "resume_agent" | "close_agent" => {
+            (EventType::ToolCall, "agent")
+        }
+        name => match name.strip_prefix("mcp__").unwrap_or(name).split_once("__") {
+            Some((server, _)) => {
+                event.mcp_server = server.to_owned();
+                (EventType::McpCall, "mcp")
+            }
+            None => (EventType::ToolCall, "builtin"),
+        },
+    };
+    event.event_type = event_type;
+    event.tool_kind = kind.to_owned();
+}
+
+/// Sets the type, kind and server of a call of one of Gemini CLI's tools; the server may be known already.
+pub(crate) fn refine_gemini(event: &mut AgentEvent) {
+    let (event_type, kind) = match event.tool_name.as_str() {
+        _ if !event.mcp_server.is_empty() => (EventType::McpCall, "mcp"),
+        "" => (EventType::ToolCall, ""),
+        "run_shell_command" => (EventType::CommandRun, "builtin"),
+        "read_file" | "read_many_files" => (EventType::FileRead, "builtin"),
+        "write_file" => (EventType::FileCreate, "builtin"),
+        "replace" | "edit" => (EventType::FileEdit, "builtin"),
+        "glob" | "grep_search" | "search_file_content" | "list_directory" => (EventType::Search, "builtin"),
+        "web_fetch" | "google_web_search" => (EventType::WebFetch, "builtin"),
+        "delegate_to_agent" | "invoke_agent" | "codebase_investigator" => (EventType::ToolCall, "agent"),
+        name => match name.strip_prefix("mcp_") {
+            Some(rest) => {
+                event.mcp_server =
+                    rest.split('_').find(|part| !part.is_empty()).unwrap_or_default().to_owned();
+                (EventType::McpCall, "mcp")
+            }
+            None => (EventType::ToolCall, "builtin"),
+        },
+    };
+    event.event_type = event_type;
+    event.tool_kind = kind.to_owned();
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -111,5 +163,28 @@ mod tests {
         assert_eq!(refined("book_flight"), plain(EventType::ToolCall));
         assert_eq!(refined("task"), (EventType::ToolCall, "agent".into(), String::new()));
         assert_eq!(refined("mcp__github__read"), (EventType::McpCall, "mcp".into(), "github".into()));
+    }
+
+    #[test]
+    fn a_server_makes_any_tool_a_call_of_it() {
+        let refined = |refine: fn(&mut AgentEvent), name: &str, server: &str| {
+            let mut event = AgentEvent {
+                tool_name: name.to_owned(),
+                mcp_server: server.to_owned(),
+                ..AgentEvent::default()
+            };
+            refine(&mut event);
+            (event.event_type, event.tool_kind, event.mcp_server)
+        };
+        let mcp = (EventType::McpCall, "mcp".to_owned(), "github".to_owned());
+        for name in ["mcp__github__create_issue", "github__create_issue"] {
+            assert_eq!(refined(refine_codex, name, ""), mcp);
+        }
+        assert_eq!(refined(refine_codex, "shell", "github"), mcp);
+        assert_eq!(refined(refine_gemini, "mcp_github_create_issue", ""), mcp);
+        assert_eq!(refined(refine_gemini, "create_issue", "github"), mcp);
+        let command = (EventType::CommandRun, "builtin".to_owned(), String::new());
+        assert_eq!(refined(refine_codex, "exec_command", ""), command);
+        assert_eq!(refined(refine_gemini, "run_shell_command", ""), command);
     }
 }

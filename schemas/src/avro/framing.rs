@@ -51,7 +51,7 @@ macro_rules! published {
     )+};
 }
 published! {
-    RawBatch, "raw_batch.avsc", ["raw_batch.v1.avsc"];
+    RawBatch, "raw_batch.avsc", ["raw_batch.v1.avsc", "raw_batch.v2.avsc"];
     AgentEvent, "agent_event.avsc", ["agent_event.v1.avsc"];
     EventBatch, "event_batch.avsc", ["event_batch.v1.avsc"];
     Settlement, "settlement.avsc", [];

@@ -424,6 +424,8 @@ fn measured<'a>(cursor: &mut Cursor<'a>) -> Result<AnyValue<'a>, Fault> {
         Some(b'[') => {
             let mut list = Vec::new();
             cursor.array(|cursor| measured(cursor).map(|value| list.push(value)))?;
+            // A list within a list, two bytes of text, would else take room for four values.
+            list.shrink_to_fit();
             Ok(AnyValue::List(list))
         }
         Some(b'{') => {

@@ -30,6 +30,10 @@ pub(super) fn decode(decoder: &mut Decoder<'_>, group: &Group<'_>) {
                     Emitter::ClaudeCode => {
                         crate::claude::logs::event(decoder, &origin, index, group, record, log)
                     }
+                    Emitter::Codex => crate::codex::logs::event(decoder, &origin, index, group, record, log),
+                    Emitter::Gemini => {
+                        crate::gemini::logs::event(decoder, &origin, index, group, record, log)
+                    }
                     Emitter::Other => genai::logs::event(decoder, &origin, index, group, record, log),
                 };
                 decoder.out.events.push(event);
@@ -91,12 +95,14 @@ pub(crate) fn finish_data(event: &mut AgentEvent, mut data: ObjectWriter, droppe
     event.data = data.finish();
 }
 
-/// The name of the event that a log record is: its field, else its attribute, else its body up to a known prefix.
+/// The name of the event that a log record is: its attribute, else its field, else its body up to a known prefix.
+///
+/// The attribute comes first because some loggers put a place in their source code into the field.
 pub(crate) fn event_name<'l>(log: &'l Log<'_>) -> &'l str {
-    let attribute =
-        || log.attributes.iter().find(|(key, _)| key == "event.name").and_then(|(_, value)| value.as_str());
-    match log.event_name.as_str() {
-        "" => attribute().or_else(|| log.body.as_ref().and_then(AnyValue::as_str)).unwrap_or_default(),
-        name => name,
+    let attribute = log.attributes.iter().find(|(key, _)| key == "event.name");
+    match (attribute.and_then(|(_, value)| value.as_str()), log.event_name.as_str()) {
+        (Some(name), _) => name,
+        (None, "") => log.body.as_ref().and_then(AnyValue::as_str).unwrap_or_default(),
+        (None, name) => name,
     }
 }

@@ -43,6 +43,15 @@ impl AnyValue<'_> {
         }
     }
 
+    /// Puts the value into a column that is still empty; false when it would be lost unless kept elsewhere.
+    pub(crate) fn fill(&self, column: &mut String) -> bool {
+        let Some(text) = self.text() else { return false };
+        if column.is_empty() {
+            column.clone_from(&text);
+        }
+        *column == text
+    }
+
     /// The text, when the value is text.
     pub(crate) fn as_str(&self) -> Option<&str> {
         match self {

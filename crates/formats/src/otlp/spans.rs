@@ -37,6 +37,14 @@ pub(super) fn decode(decoder: &mut Decoder<'_>, group: &Group<'_>) {
                     let event = crate::claude::spans::event(decoder, &origin, index, span);
                     decoder.out.events.push(event);
                 }
+                Emitter::Codex => {
+                    let event = crate::codex::spans::event(decoder, &origin, index, span);
+                    decoder.out.events.push(event);
+                }
+                Emitter::Gemini => {
+                    let event = crate::gemini::spans::event(decoder, &origin, index, span);
+                    decoder.out.events.push(event);
+                }
                 Emitter::Other => match genai::spans::events(decoder, &origin, index, span) {
                     Ok(events) => decoder.out.events.extend(events),
                     Err(fate) => decoder.out.eventless.push(Eventless { index, fate }),
