@@ -1,11 +1,14 @@
-//! `fleetlog send`: ships files to a gateway, with a progress bar, and continues where an earlier run stopped.
+//! `fleetlog send`: ships files to a gateway, with a progress bar, and continues where an earlier run stopped; with
+//! `--follow` it goes on with them as they grow.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
-use fleetlog_collector::{CheckpointStore, Limits, Options, Outcome, Progress, Target, ship_file};
+use fleetlog_collector::{
+    CheckpointStore, Limits, Options, Outcome, Progress, Target, files_in, follow, ship_file,
+};
 use fleetlog_runtime::Shutdown;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
@@ -14,31 +17,36 @@ use crate::output::{complain, note, say};
 /// Sends files of events.
 ///
 /// Recognised by their bytes: universal events (JSON, arrays, `{"events": […]}`, NDJSON), OTLP logs, traces and
-/// metrics in JSON (one body, or one a line), and with --format also OTLP in protobuf. Anything else is sent line
-/// by line and kept as it is.
+/// metrics in JSON (one body, or one a line), with --format also OTLP in protobuf, and the transcripts, rollouts and
+/// logs of coding agents. Anything else is sent line by line and kept as it is. Of a folder, all files within that
+/// end in jsonl, ndjson, json or traj are sent.
 ///
 /// Every acknowledged chunk is remembered: the same command continues after Ctrl-C or a crash, and sends only what
 /// was added when a file has grown.
 #[derive(Debug, Args)]
 pub(crate) struct Send {
-    /// Files to send
+    /// Files to send, or folders of them
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
+    /// Go on with the files as they grow, are replaced or come to be, until Ctrl-C
+    #[arg(long, short = 'F')]
+    follow: bool,
     /// The gateway's base URL
     #[arg(long, env = "FLEETLOG_URL", default_value = "http://127.0.0.1:4318")]
     url: String,
     /// An API key with the role ingest or admin
     #[arg(long, env = "FLEETLOG_KEY", hide_env_values = true)]
     key: String,
-    /// What the files hold, when their bytes should not decide
-    #[arg(long, value_parser = Target::WORDS.to_vec())]
-    format: Option<String>,
+    /// What the files hold, when their bytes should not decide: events, otlp-logs, otlp-traces, otlp-metrics, raw, or
+    /// a format's name such as claude.transcript
+    #[arg(long, value_parser = Format::parse)]
+    format: Option<Format>,
     /// Most lines in one request
     #[arg(long, default_value_t = Limits::default().lines)]
     chunk_lines: usize,
-    /// Longest line, and largest file that cannot be cut, in bytes
-    #[arg(long, default_value_t = Limits::default().max_bytes)]
-    max_bytes: usize,
+    /// Longest line, and largest file that cannot be cut, in bytes [default: what the gateway takes by default]
+    #[arg(long)]
+    max_bytes: Option<usize>,
     /// Send from the beginning, whatever was acknowledged before
     #[arg(long)]
     restart: bool,
@@ -50,25 +58,75 @@ pub(crate) struct Send {
     state: Option<PathBuf>,
 }
 
+/// What a file holds, as the user says.
+#[derive(Clone, Debug)]
+struct Format {
+    target: Target,
+    name: Option<String>,
+}
+
+impl Format {
+    fn parse(word: &str) -> Result<Self, String> {
+        if let Some(target) = Target::parse(word) {
+            return Ok(Self { target, name: None });
+        }
+        let known: Vec<&str> = fleetlog_formats::record_formats().collect();
+        if known.contains(&word) {
+            return Ok(Self { target: Target::Raw, name: Some(word.to_owned()) });
+        }
+        Err(format!("known are {}, {}", Target::WORDS.join(", "), known.join(", ")))
+    }
+}
+
 impl Send {
     pub(crate) async fn run(self) -> anyhow::Result<()> {
-        let checkpoints =
-            if self.no_checkpoint { None } else { Some(CheckpointStore::new(self.state_folder()?)) };
-        let options = Options {
-            url: self.url.clone(),
-            key: self.key.clone(),
-            target: self.format.as_deref().and_then(Target::parse),
-            limits: Limits { lines: self.chunk_lines.max(1), max_bytes: self.max_bytes, ..Limits::default() },
-            checkpoints,
-            restart: self.restart,
-        };
+        let options = self.options()?;
         let shutdown = Shutdown::new();
         let signals = tokio::task::JoinSet::from_iter([shutdown.clone().watch_signals()]);
+        let done = match self.follow {
+            true => self.go_on(&options, &shutdown).await,
+            false => self.send(&options, &shutdown).await,
+        };
+        drop(signals);
+        done
+    }
+
+    fn options(&self) -> anyhow::Result<Options> {
+        let checkpoints =
+            if self.no_checkpoint { None } else { Some(CheckpointStore::new(self.state_folder()?)) };
+        let mut limits = Limits { lines: self.chunk_lines.max(1), ..Limits::default() };
+        if let Some(bytes) = self.max_bytes {
+            (limits.line_bytes, limits.body_bytes) = (bytes, bytes);
+        }
+        Ok(Options {
+            url: self.url.clone(),
+            key: self.key.clone(),
+            target: self.format.as_ref().map(|format| format.target),
+            format: self.format.as_ref().and_then(|format| format.name.clone()),
+            limits,
+            checkpoints,
+            restart: self.restart,
+        })
+    }
+
+    /// Sends every file to its end.
+    async fn send(&self, options: &Options, shutdown: &Shutdown) -> anyhow::Result<()> {
         let bars = MultiProgress::new();
         let (mut failed, mut rejected) = (0, 0);
-        for file in &self.files {
+        let mut files = Vec::new();
+        for path in &self.files {
+            match files_in(path) {
+                Ok(found) => files.extend(found),
+                Err(e) => {
+                    failed += 1;
+                    complain(&e.to_string());
+                }
+            }
+        }
+        let all = files.len() + failed;
+        for file in &files {
             let bar = bars.add(bar_of(file));
-            let shipped = ship_file(file, &options, &shutdown, |progress| show(&bar, progress)).await;
+            let shipped = ship_file(file, options, shutdown, |progress| show(&bar, progress)).await;
             bar.finish_and_clear();
             match shipped {
                 Ok(outcome) => {
@@ -84,12 +142,39 @@ impl Send {
                 }
             }
         }
-        drop(signals);
         if failed > 0 {
-            bail!("{failed} of {} files were not sent completely", self.files.len());
+            bail!("{failed} of {all} files were not sent completely");
         }
         if rejected > 0 {
             bail!("{rejected} records were refused; the rest is stored");
+        }
+        Ok(())
+    }
+
+    /// Sends what is there and what is added, until it is interrupted; then says what became of each file.
+    async fn go_on(&self, options: &Options, shutdown: &Shutdown) -> anyhow::Result<()> {
+        note("following; Ctrl-C stops, and the same command goes on from there");
+        let mut waiting = false;
+        let tell = |path: &Path, progress: Progress| match progress {
+            Progress::Started { size, offset } => {
+                note(&format!("{}: {} bytes to send", path.display(), size.saturating_sub(offset)));
+            }
+            Progress::Acknowledged { .. } => waiting = false,
+            Progress::Refused { records } => note(&format!("{}: {records} refused", path.display())),
+            // Once for each time that it is away.
+            Progress::Waiting { .. } if waiting => {}
+            Progress::Waiting { .. } => {
+                waiting = true;
+                note("the gateway is busy or away; trying on");
+            }
+        };
+        let followed = follow(&self.files, options, shutdown, tell).await?;
+        let told = followed.iter().filter(|(_, followed)| followed.outcome != Outcome::default());
+        told.for_each(|(path, followed)| report(path, &followed.outcome));
+        for (path, followed) in &followed {
+            if let Some(fault) = &followed.fault {
+                complain(&format!("{}: {fault}", path.display()));
+            }
         }
         Ok(())
     }
@@ -124,6 +209,8 @@ fn show(bar: &ProgressBar, progress: Progress) {
             bar.set_position(offset);
             bar.set_message("");
         }
+        // Said with the reasons when the file is through.
+        Progress::Refused { .. } => {}
         Progress::Waiting { pause } => {
             let pause = pause.max(Duration::from_millis(100));
             let message = format!("the gateway is busy or away; trying again in {pause:.1?}");
@@ -149,10 +236,8 @@ fn report(file: &Path, outcome: &Outcome) {
             outcome.refused_before
         ));
     }
-    if !outcome.recognised {
-        note(
-            "  not recognised by its first line: kept line by line as it is; --format says what a file holds",
-        );
+    if !outcome.recognised && outcome.accepted > 0 {
+        note("  not recognised by its lines: kept line by line as it is; --format says what a file holds");
     }
     for reason in &outcome.reasons {
         note(&format!("  {reason}"));

@@ -3,6 +3,7 @@
 use std::io::{self, BufRead, Read};
 
 use bytes::Bytes;
+use fleetlog_schemas::topic::RAW_MAX_MESSAGE_BYTES;
 
 use crate::sniff::Framing;
 
@@ -13,34 +14,64 @@ pub struct Limits {
     pub lines: usize,
     /// A chunk is closed when it has reached this many bytes.
     pub target_bytes: usize,
-    /// Longest line, and largest file that is one body.
-    pub max_bytes: usize,
+    /// Longest line: the gateway cannot cut one to fit into a message.
+    pub line_bytes: usize,
+    /// Largest file that is one body.
+    pub body_bytes: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { lines: 1_000, target_bytes: 1024 * 1024, max_bytes: 20 * 1024 * 1024 }
+        Self {
+            lines: 1_000,
+            target_bytes: 1024 * 1024,
+            line_bytes: RAW_MAX_MESSAGE_BYTES - 64 * 1024,
+            body_bytes: 20 * 1024 * 1024,
+        }
     }
+}
+
+/// What a file holds next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Portion {
+    /// A body that can be sent.
+    Chunk(Chunk),
+    /// A line that is too long to be sent.
+    TooLong {
+        /// Number of the line, from 0.
+        line: u64,
+        /// Offset behind it.
+        end: u64,
+    },
+}
+
+/// What becomes of a last line without its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LastLine {
+    /// It is a line like the others.
+    Take,
+    /// It is still being written, and left for later.
+    Await,
 }
 
 /// One body, and where it lies in the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Chunk {
+pub(crate) struct Chunk {
     /// The bytes to send.
-    pub body: Bytes,
+    pub(crate) body: Bytes,
     /// Offset of its first byte.
-    pub start: u64,
+    pub(crate) start: u64,
     /// Offset behind its last byte.
-    pub end: u64,
+    pub(crate) end: u64,
     /// Number of its first line, from 0.
-    pub first_line: u64,
+    pub(crate) first_line: u64,
     /// Lines in it, empty ones included.
-    pub lines: u64,
+    pub(crate) lines: u64,
 }
 
 impl Chunk {
     /// The chunk in two parts of about as many lines; itself when it has only one.
-    pub fn halves(&self) -> Vec<Self> {
+    pub(crate) fn halves(&self) -> Vec<Self> {
         let middle = (self.lines / 2) as usize;
         let ends = self.body.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at + 1);
         let Some(cut) = middle.checked_sub(1).and_then(|last| ends.clone().nth(last)) else {
@@ -62,27 +93,38 @@ impl Chunk {
 
 /// Reads chunk after chunk.
 #[derive(Debug)]
-pub struct ChunkReader<R> {
+pub(crate) struct ChunkReader<R> {
     reader: R,
     framing: Framing,
+    last_line: LastLine,
     limits: Limits,
     offset: u64,
     line: u64,
     /// A line that was read and did not fit into the chunk before.
     held: Vec<u8>,
+    /// Length of a line that was read over and comes next.
+    too_long: Option<u64>,
+    ended: bool,
 }
 
 impl<R: BufRead> ChunkReader<R> {
     /// Reads on from `offset`, where line `line` begins; `reader` must stand there.
-    pub fn new(reader: R, framing: Framing, limits: Limits, offset: u64, line: u64) -> Self {
-        Self { reader, framing, limits, offset, line, held: Vec::new() }
+    pub(crate) fn new(
+        reader: R,
+        framing: Framing,
+        last_line: LastLine,
+        limits: Limits,
+        (offset, line): (u64, u64),
+    ) -> Self {
+        let (held, too_long, ended) = (Vec::new(), None, false);
+        Self { reader, framing, last_line, limits, offset, line, held, too_long, ended }
     }
 
-    /// The next chunk, or `None` at the end of the file.
+    /// The next portion, or `None` at the end of the file.
     ///
     /// # Errors
-    /// The reader's error; [`io::ErrorKind::FileTooLarge`] for a line, or a whole body, above the limit.
-    pub fn next_chunk(&mut self) -> io::Result<Option<Chunk>> {
+    /// The reader's error; [`io::ErrorKind::FileTooLarge`] for a whole body above the limit.
+    pub(crate) fn next_portion(&mut self) -> io::Result<Option<Portion>> {
         let (start, first_line) = (self.offset, self.line);
         let body = match self.framing {
             Framing::Whole | Framing::Protobuf => self.rest()?,
@@ -90,54 +132,80 @@ impl<R: BufRead> ChunkReader<R> {
             Framing::BodyPerLine => self.lines(1)?,
         };
         if body.is_empty() {
-            return Ok(None);
+            let Some(length) = self.too_long.take() else { return Ok(None) };
+            self.offset += length;
+            self.line += 1;
+            return Ok(Some(Portion::TooLong { line: first_line, end: self.offset }));
         }
         self.offset += body.len() as u64;
-        Ok(Some(Chunk {
+        Ok(Some(Portion::Chunk(Chunk {
             body: body.into(),
             start,
             end: self.offset,
             first_line,
             lines: self.line - first_line,
-        }))
+        })))
     }
 
     fn rest(&mut self) -> io::Result<Vec<u8>> {
         let mut body = Vec::new();
-        let bound = self.limits.max_bytes as u64 + 1;
+        let bound = self.limits.body_bytes as u64 + 1;
         self.reader.by_ref().take(bound).read_to_end(&mut body)?;
-        self.check(body.len())?;
+        if body.len() > self.limits.body_bytes {
+            return Err(io::Error::from(io::ErrorKind::FileTooLarge));
+        }
         self.line += body.iter().filter(|byte| **byte == b'\n').count() as u64;
         Ok(body)
     }
 
     fn lines(&mut self, most: usize) -> io::Result<Vec<u8>> {
         let mut body = std::mem::take(&mut self.held);
-        let mut count = u64::from(!body.is_empty());
-        while (count as usize) < most && body.len() < self.limits.target_bytes {
+        let mut count = usize::from(!body.is_empty());
+        let room = self.limits.line_bytes;
+        while count < most && body.len() < self.limits.target_bytes && self.too_long.is_none() && !self.ended
+        {
             let before = body.len();
-            let bound = self.limits.max_bytes as u64 + 1;
-            self.reader.by_ref().take(bound).read_until(b'\n', &mut body)?;
+            self.reader.by_ref().take(room as u64 + 1).read_until(b'\n', &mut body)?;
             let length = body.len() - before;
-            if length == 0 {
-                break;
-            }
-            self.check(length)?;
-            if before > 0 && body.len() > self.limits.max_bytes {
+            let mut whole = body.last() == Some(&b'\n');
+            if length > room {
+                body.truncate(before);
+                let mut skipped = length as u64;
+                if !whole {
+                    let (rest, found) = skip_line(&mut self.reader)?;
+                    skipped += rest;
+                    whole = found;
+                }
+                self.too_long = (whole || self.last_line == LastLine::Take).then_some(skipped);
+                self.ended = !whole;
+            } else if length == 0 || !whole && self.last_line == LastLine::Await {
+                // What is appended from now on is read from here on the next time.
+                body.truncate(before);
+                self.ended = true;
+            } else if before > 0 && body.len() > room {
                 self.held = body.split_off(before);
                 break;
+            } else {
+                count += 1;
             }
-            count += 1;
         }
-        self.line += count;
+        self.line += count as u64;
         Ok(body)
     }
+}
 
-    fn check(&self, length: usize) -> io::Result<()> {
-        if length > self.limits.max_bytes {
-            return Err(io::Error::from(io::ErrorKind::FileTooLarge));
+/// Reads over the rest of a line, of any length; returns its bytes and whether its end was there.
+fn skip_line(reader: &mut impl BufRead) -> io::Result<(u64, bool)> {
+    let mut skipped = 0;
+    loop {
+        let buffer = reader.fill_buf()?;
+        let end = buffer.iter().position(|byte| *byte == b'\n');
+        let length = end.map_or(buffer.len(), |at| at + 1);
+        skipped += length as u64;
+        reader.consume(length);
+        if end.is_some() || length == 0 {
+            return Ok((skipped, end.is_some()));
         }
-        Ok(())
     }
 }
 
@@ -145,17 +213,25 @@ impl<R: BufRead> ChunkReader<R> {
 mod tests {
     use super::*;
 
+    fn portions(text: &str, framing: Framing, last_line: LastLine, limits: Limits) -> Vec<Portion> {
+        let mut reader = ChunkReader::new(text.as_bytes(), framing, last_line, limits, (0, 0));
+        std::iter::from_fn(|| reader.next_portion().unwrap()).collect()
+    }
+
     fn chunks(text: &str, framing: Framing, limits: Limits) -> Vec<Chunk> {
-        let mut reader = ChunkReader::new(text.as_bytes(), framing, limits, 0, 0);
-        std::iter::from_fn(|| reader.next_chunk().unwrap()).collect()
+        let chunk = |portion| match portion {
+            Portion::Chunk(chunk) => chunk,
+            Portion::TooLong { .. } => panic!("too long"),
+        };
+        portions(text, framing, LastLine::Take, limits).into_iter().map(chunk).collect()
     }
 
     #[test]
     fn chunks_lie_end_to_end_and_never_cut_a_line() {
         let text = "one\ntwo\nthree\n\nfive";
         for lines in 1..6 {
-            for max in 6..20 {
-                let limits = Limits { lines, target_bytes: 4, max_bytes: max };
+            for line_bytes in 6..20 {
+                let limits = Limits { lines, target_bytes: 4, line_bytes, ..Limits::default() };
                 let chunks = chunks(text, Framing::Lines, limits);
                 let joined: Vec<u8> = chunks.iter().flat_map(|chunk| chunk.body.to_vec()).collect();
                 assert_eq!(joined, text.as_bytes());
@@ -169,10 +245,29 @@ mod tests {
     }
 
     #[test]
-    fn a_line_above_the_limit_is_an_error_and_not_a_cut() {
-        let limits = Limits { lines: 9, target_bytes: 4, max_bytes: 4 };
-        let mut reader = ChunkReader::new("ok\ntoo long\n".as_bytes(), Framing::Lines, limits, 0, 0);
-        assert_eq!(reader.next_chunk().unwrap_err().kind(), io::ErrorKind::FileTooLarge);
+    fn a_line_above_the_limit_costs_only_itself() {
+        let limits = Limits { lines: 9, target_bytes: 100, line_bytes: 4, ..Limits::default() };
+        let text = "ok\nfar too long\n1\n2\nwithout an end";
+        let seen: Vec<String> = portions(text, Framing::Lines, LastLine::Take, limits)
+            .into_iter()
+            .map(|portion| match portion {
+                Portion::Chunk(chunk) => {
+                    format!("{}@{}", String::from_utf8_lossy(&chunk.body), chunk.first_line)
+                }
+                Portion::TooLong { line, end } => format!("long@{line}..{end}"),
+            })
+            .collect();
+        assert_eq!(seen, ["ok\n@0", "long@1..16", "1\n2\n@2", "long@4..34"]);
+    }
+
+    #[test]
+    fn a_line_that_is_still_being_written_is_left_for_later() {
+        let limits = Limits { line_bytes: 8, ..Limits::default() };
+        for text in ["one\ntw", "one\nfar too long to be sent"] {
+            let seen = portions(text, Framing::Lines, LastLine::Await, limits);
+            let [Portion::Chunk(chunk)] = &seen[..] else { panic!("{seen:?}") };
+            assert_eq!((&chunk.body[..], chunk.end), (&b"one\n"[..], 4));
+        }
     }
 
     #[test]

@@ -29,15 +29,22 @@ pub enum ShipError {
     /// The gateway's address is wrong, or something else answers there.
     #[error("the gateway cannot be used: {0}")]
     Unusable(String),
-    /// One line, or a file that cannot be cut, is larger than may be sent.
+    /// A file that cannot be cut is larger than may be sent.
     #[error(
-        "{path}: {what} is larger than {limit} bytes; raise the limit with --max-bytes, up to the gateway's own"
+        "{path}: it cannot be cut and is larger than {limit} bytes; raise the limit with --max-bytes, up to the \
+         gateway's own"
     )]
     TooLarge {
         /// The file.
         path: PathBuf,
-        /// The line or the file.
-        what: String,
+        /// The limit.
+        limit: usize,
+    },
+    /// More files than are kept in sight.
+    #[error("{path} holds more than {limit} files")]
+    TooMany {
+        /// The folder.
+        path: PathBuf,
         /// The limit.
         limit: usize,
     },

@@ -1,23 +1,19 @@
-//! Sends the chunks of a file, one after the other, each until it is answered.
+//! Ships files from where they were left to their ends.
 
-use std::fs::File;
-use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 use std::time::Duration;
 
 use fleetlog_runtime::Shutdown;
-use reqwest::StatusCode;
-use serde::Deserialize;
 
-use crate::checkpoint::{Checkpoint, CheckpointStore, identify};
-use crate::chunk::{Chunk, ChunkReader, Limits};
+use crate::checkpoint::CheckpointStore;
+use crate::chunk::{LastLine, Limits};
+use crate::courier::Courier;
 use crate::error::ShipError;
-use crate::sniff::{Framing, Target, sniff};
+use crate::shipment::Shipment;
+use crate::sniff::Target;
 
-/// Bytes of a file's beginning that are looked at.
-const HEAD_BYTES: usize = 64 * 1024;
-/// Longest pause between two tries.
-const MAX_PAUSE: Duration = Duration::from_secs(30);
+/// Most reasons of refusals that are kept.
+const MAX_REASONS: usize = 10;
 
 /// Where and how to ship.
 #[derive(Clone, Debug)]
@@ -28,6 +24,8 @@ pub struct Options {
     pub key: String,
     /// Endpoint, when the file's bytes should not decide.
     pub target: Option<Target>,
+    /// Name of the format of files that go to [`Target::Raw`], when their lines should not decide.
+    pub format: Option<String>,
     /// Bounds of a chunk.
     pub limits: Limits,
     /// Where progress is remembered; `None` to forget it.
@@ -50,6 +48,11 @@ pub enum Progress {
     Acknowledged {
         /// Bytes acknowledged.
         offset: u64,
+    },
+    /// So many records are refused by now.
+    Refused {
+        /// Records of this run.
+        records: u64,
     },
     /// The gateway asked for patience or does not answer.
     Waiting {
@@ -76,9 +79,20 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    fn reject(&mut self, count: u64, reason: String) {
+    /// Adds what became of the file that took this one's place.
+    pub(crate) fn add(&mut self, later: Self) {
+        self.accepted += later.accepted;
+        self.rejected += later.rejected;
+        let room = MAX_REASONS.saturating_sub(self.reasons.len());
+        self.reasons.extend(later.reasons.into_iter().take(room));
+        self.resumed_at = self.resumed_at.max(later.resumed_at);
+        self.refused_before = self.refused_before.max(later.refused_before);
+        self.recognised |= later.recognised;
+    }
+
+    pub(crate) fn reject(&mut self, count: u64, reason: String) {
         self.rejected += count;
-        if self.reasons.len() < 10 {
+        if self.reasons.len() < MAX_REASONS {
             self.reasons.push(reason);
         }
     }
@@ -97,301 +111,52 @@ pub async fn ship_file(
     shutdown: &Shutdown,
     mut report: impl FnMut(Progress),
 ) -> Result<Outcome, ShipError> {
-    let unreadable = |source| ShipError::Read { path: path.to_owned(), source };
-    let identity = path.canonicalize().map_err(unreadable)?;
-    let mut file = File::open(path).map_err(unreadable)?;
-    let size = file.metadata().map_err(unreadable)?.len();
-    let mut head = Vec::new();
-    file.by_ref().take(HEAD_BYTES as u64).read_to_end(&mut head).map_err(unreadable)?;
-    let (framing, target) = sniff(&head, options.target);
-    let (head_hash, head_len) = identify(&head);
-    let fresh = Checkpoint { path: identity, head: head_hash, head_len, ..Checkpoint::default() };
-    let mut checkpoint = match &options.checkpoints {
-        Some(store) if !options.restart => store.load(&fresh.path, &options.url, &head).unwrap_or(fresh),
-        _ => fresh,
-    };
-    file.seek(SeekFrom::Start(checkpoint.offset)).map_err(unreadable)?;
-    report(Progress::Started { size, offset: checkpoint.offset });
-
-    let courier = Courier { client: client()?, options, target, framing, shutdown };
-    let mut outcome = Outcome {
-        resumed_at: checkpoint.offset,
-        refused_before: checkpoint.refused,
-        recognised: target != Target::Raw || options.target.is_some(),
-        ..Outcome::default()
-    };
-    let mut chunks =
-        ChunkReader::new(BufReader::new(file), framing, options.limits, checkpoint.offset, checkpoint.line);
-    loop {
-        let chunk = chunks.next_chunk().map_err(|source| match source.kind() {
-            std::io::ErrorKind::FileTooLarge => ShipError::TooLarge {
-                path: path.to_owned(),
-                what: format!("the body at line {} or after", checkpoint.line + 1),
-                limit: options.limits.max_bytes,
-            },
-            _ => unreadable(source),
-        })?;
-        let Some(chunk) = chunk else { return Ok(outcome) };
-        let mut open = vec![chunk.clone()];
-        while let Some(part) = open.pop() {
-            if courier.deliver(&part, &checkpoint, &mut outcome, &mut report).await? == Delivered::Divide {
-                // The first half is to be sent first.
-                open.extend(part.halves().into_iter().rev());
-            }
-        }
-        checkpoint.offset = chunk.end;
-        checkpoint.line = chunk.first_line + chunk.lines;
-        checkpoint.refused = outcome.refused_before + outcome.rejected;
-        if let Some(store) = &options.checkpoints {
-            store.save(&options.url, &checkpoint).map_err(|source| ShipError::Checkpoint {
-                path: store.file_of(&checkpoint.path, &options.url),
-                source,
-            })?;
-        }
-        report(Progress::Acknowledged { offset: chunk.end });
-    }
-}
-
-fn client() -> Result<reqwest::Client, ShipError> {
-    let client = reqwest::Client::builder().timeout(Duration::from_secs(60)).build();
-    client.map_err(|e| ShipError::Unusable(e.to_string()))
-}
-
-/// What both Fleetlog's and OTLP's answers can say.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Answer {
-    accepted: u64,
-    rejected: Vec<Rejected>,
-    #[serde(rename = "partialSuccess")]
-    partial_success: PartialSuccess,
-    error: Option<ErrorBody>,
-    message: String,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Rejected {
-    index: u64,
-    message: String,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-struct PartialSuccess {
-    error_message: String,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct ErrorBody {
-    message: String,
-    rejected: Vec<Rejected>,
-}
-
-/// What became of a chunk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Delivered {
-    /// It was taken, or refused for good.
-    Done,
-    /// It was refused as a whole: one of its lines may be to blame, which its parts will show.
-    Divide,
-}
-
-enum Verdict {
-    Delivered(Delivered),
-    /// Try again, after the pause the gateway asked for, if it did.
-    Again(Option<Duration>),
-}
-
-struct Courier<'a> {
-    client: reqwest::Client,
-    options: &'a Options,
-    target: Target,
-    framing: Framing,
-    shutdown: &'a Shutdown,
-}
-
-impl Courier<'_> {
-    /// Sends a chunk until the gateway has taken or refused it.
-    async fn deliver(
-        &self,
-        chunk: &Chunk,
-        file: &Checkpoint,
-        outcome: &mut Outcome,
-        report: &mut impl FnMut(Progress),
-    ) -> Result<Delivered, ShipError> {
-        let mut pause = Duration::from_millis(200);
-        loop {
-            if self.shutdown.is_triggered() {
-                return Err(ShipError::Interrupted);
-            }
-            let wait = match self.request(chunk, file).send().await {
-                Ok(answer) => match self.judge(answer, chunk, outcome).await? {
-                    Verdict::Delivered(delivered) => return Ok(delivered),
-                    Verdict::Again(asked) => asked.unwrap_or(pause),
-                },
-                Err(e) if e.is_builder() => return Err(ShipError::Unusable(e.to_string())),
-                Err(e) => {
-                    tracing::debug!(error = %e, "the gateway did not answer");
-                    pause
-                }
-            };
-            report(Progress::Waiting { pause: wait });
-            tokio::select! {
-                () = tokio::time::sleep(wait.min(MAX_PAUSE)) => {}
-                () = self.shutdown.triggered() => {}
-            }
-            pause = (pause * 2).min(MAX_PAUSE);
-        }
-    }
-
-    fn request(&self, chunk: &Chunk, file: &Checkpoint) -> reqwest::RequestBuilder {
-        let content_type = match (self.framing, self.target) {
-            (Framing::Protobuf, _) => "application/x-protobuf",
-            (Framing::Lines, _) => "application/x-ndjson",
-            (Framing::Whole | Framing::BodyPerLine, _) => "application/json",
-        };
-        let stream = format!(
-            "{:016x}",
-            file.head ^ xxhash_rust::xxh3::xxh3_64(file.path.as_os_str().as_encoded_bytes())
-        );
-        let mut request = self
-            .client
-            .post(format!("{}{}", self.options.url.trim_end_matches('/'), self.target.path()))
-            .bearer_auth(&self.options.key)
-            .header("content-type", content_type)
-            .header("idempotency-key", format!("{stream}-{}-{}", chunk.start, chunk.end));
-        if self.target == Target::Raw {
-            request = request.query(&[("stream", stream), ("line", chunk.first_line.to_string())]);
-        }
-        request.body(chunk.body.clone())
-    }
-
-    async fn judge(
-        &self,
-        answer: reqwest::Response,
-        chunk: &Chunk,
-        outcome: &mut Outcome,
-    ) -> Result<Verdict, ShipError> {
-        let status = answer.status();
-        let retry_after =
-            answer.headers().get("retry-after").and_then(|value| value.to_str().ok()?.parse().ok());
-        let text = answer.text().await.unwrap_or_default();
-        let body: Answer = serde_json::from_str(&text).unwrap_or_default();
-        let message = body.error.as_ref().map_or(&body.message, |error| &error.message).clone();
-        match status {
-            _ if status.is_success() => {
-                outcome.accepted += if body.accepted > 0 { body.accepted } else { 1 };
-                for rejected in body.rejected {
-                    let line = chunk.first_line + rejected.index + 1;
-                    outcome.reject(
-                        1,
-                        format!("record {} (line {line} or after): {}", rejected.index, rejected.message),
-                    );
-                }
-                if !body.partial_success.error_message.is_empty() {
-                    outcome.reject(1, body.partial_success.error_message);
-                }
-                Ok(Verdict::Delivered(Delivered::Done))
-            }
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-                Err(ShipError::Denied(format!("{status}: {message}")))
-            }
-            StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => Err(ShipError::Unusable(format!(
-                "{} answered {status}: is this the gateway's address?",
-                self.options.url
-            ))),
-            StatusCode::TOO_MANY_REQUESTS
-            | StatusCode::BAD_GATEWAY
-            | StatusCode::SERVICE_UNAVAILABLE
-            | StatusCode::GATEWAY_TIMEOUT => Ok(Verdict::Again(retry_after.map(Duration::from_secs))),
-            _ => {
-                let listed = body.error.as_ref().map_or(0, |error| error.rejected.len() as u64);
-                if listed == 0 && chunk.lines > 1 && self.framing == Framing::Lines {
-                    return Ok(Verdict::Delivered(Delivered::Divide));
-                }
-                // Sending it again cannot help: say so and go on with the rest of the file.
-                let lines =
-                    format!("lines {}–{}", chunk.first_line + 1, chunk.first_line + chunk.lines.max(1));
-                outcome.reject(listed.max(chunk.lines.max(1)), format!("{lines}: {status}: {message}"));
-                Ok(Verdict::Delivered(Delivered::Done))
-            }
-        }
-    }
+    let mut shipment = Shipment::open(path, options)?;
+    let size = shipment.size().map_err(|source| ShipError::Read { path: path.to_owned(), source })?;
+    report(Progress::Started { size, offset: shipment.offset() });
+    let courier = Courier::new(options, shutdown)?;
+    shipment.advance(&courier, options, LastLine::Take, &mut report).await?;
+    Ok(shipment.outcome)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
+    use std::fmt::Write;
 
-    use axum::extract::State;
-    use axum::http::HeaderMap;
-    use axum::routing::post;
-    use axum::{Json, Router};
-    use serde_json::json;
+    use crate::gateway::Gateway;
 
     use super::*;
 
-    type Requests = Arc<Mutex<Vec<(String, String)>>>;
-
-    /// A stand-in for the gateway's answers: the real one is met in the end-to-end tests.
-    async fn gateway(fail_at: usize) -> (String, Requests) {
-        let requests = Requests::default();
-        let answer = move |State(requests): State<Requests>, headers: HeaderMap, body: String| async move {
-            let key = headers["idempotency-key"].to_str().unwrap().to_owned();
-            let mut requests = requests.lock().unwrap();
-            if requests.len() == fail_at && requests.last().is_none_or(|(last, _)| *last != key) {
-                requests.push((key, String::new()));
-                return Err(StatusCode::SERVICE_UNAVAILABLE.as_u16())
-                    .map_err(|code| axum::http::StatusCode::from_u16(code).unwrap());
-            }
-            if body.contains("TOO LARGE") {
-                return Err(StatusCode::PAYLOAD_TOO_LARGE);
-            }
-            let lines = body.lines().count();
-            requests.push((key, body));
-            Ok(Json(json!({"accepted": lines, "rejected": []})))
-        };
-        let app = Router::new().route("/v1/events", post(answer)).with_state(requests.clone());
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        let server = axum::serve(listener, app).into_future();
-        #[expect(clippy::disallowed_methods, reason = "a test's server ends with the test's runtime")]
-        tokio::spawn(server);
-        (url, requests)
-    }
-
-    fn options(url: String, state: &Path) -> Options {
+    fn options(gateway: &Gateway, state: &Path) -> Options {
         Options {
-            url,
-            key: "fl_a_b".into(),
-            target: None,
             limits: Limits { lines: 1, ..Limits::default() },
             checkpoints: Some(CheckpointStore::new(state.to_owned())),
-            restart: false,
+            ..gateway.options()
         }
+    }
+
+    async fn ship(file: &Path, options: &Options) -> Outcome {
+        ship_file(file, options, &Shutdown::new(), |_| {}).await.unwrap()
     }
 
     #[tokio::test]
     async fn a_second_run_sends_only_what_was_added() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("a.jsonl");
-        std::fs::write(&file, "{\"type\":\"log\"}\n{\"type\":\"log\",\"id\":\"2\"}\n").unwrap();
-        let (url, requests) = gateway(usize::MAX).await;
-        let options = options(url, &folder.path().join("state"));
-        let first = ship_file(&file, &options, &Shutdown::new(), |_| {}).await.unwrap();
+        let text = "{\"type\":\"log\"}\n{\"type\":\"log\",\"id\":\"2\"}\n";
+        std::fs::write(&file, text).unwrap();
+        let gateway = Gateway::start().await;
+        let options = options(&gateway, &folder.path().join("state"));
+        let first = ship(&file, &options).await;
         assert_eq!((first.accepted, first.rejected), (2, 0));
-        std::fs::write(
-            &file,
-            "{\"type\":\"log\"}\n{\"type\":\"log\",\"id\":\"2\"}\n{\"type\":\"log\",\"id\":\"3\"}\n",
-        )
-        .unwrap();
-        let second = ship_file(&file, &options, &Shutdown::new(), |_| {}).await.unwrap();
-        assert_eq!(second.accepted, 1);
-        let bodies: Vec<String> = requests.lock().unwrap().iter().map(|(_, body)| body.clone()).collect();
-        assert_eq!(bodies.len(), 3);
-        assert!(bodies[2].contains("\"3\""));
+        std::fs::write(&file, format!("{text}{{\"type\":\"log\",\"id\":\"3\"}}\n")).unwrap();
+        assert_eq!(ship(&file, &options).await.accepted, 1);
+        let requests = gateway.requests();
+        assert_eq!(requests.len(), 3);
+        assert!(requests[2].body.contains("\"3\""));
+        // Another project's gateway has got none of it.
+        let other = Options { key: "fl_other_b".into(), ..options };
+        assert_eq!(ship(&file, &other).await.accepted, 3);
     }
 
     #[tokio::test]
@@ -402,14 +167,14 @@ mod tests {
         let text: String =
             (0..7).map(|n| if n == 4 { line(n).replace("log", "TOO LARGE") } else { line(n) }).collect();
         std::fs::write(&file, text).unwrap();
-        let (url, requests) = gateway(usize::MAX).await;
-        let options = Options { limits: Limits::default(), ..options(url, folder.path()) };
-        let sent = ship_file(&file, &options, &Shutdown::new(), |_| {}).await.unwrap();
+        let gateway = Gateway::start().await;
+        let options = Options { limits: Limits::default(), ..options(&gateway, folder.path()) };
+        let sent = ship(&file, &options).await;
         assert_eq!((sent.accepted, sent.rejected), (6, 1));
-        let stored: String = requests.lock().unwrap().iter().map(|(_, body)| body.clone()).collect();
+        let stored: String = gateway.requests().into_iter().map(|request| request.body).collect();
         assert_eq!(stored.lines().count(), 6);
         assert!(sent.reasons[0].starts_with("lines 5–5: 413"), "{:?}", sent.reasons);
-        let again = ship_file(&file, &options, &Shutdown::new(), |_| {}).await.unwrap();
+        let again = ship(&file, &options).await;
         assert_eq!((again.accepted, again.refused_before), (0, 1), "a refusal is not forgotten");
     }
 
@@ -418,15 +183,107 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("a.jsonl");
         std::fs::write(&file, "{\"type\":\"log\"}\n{\"type\":\"log\",\"id\":\"2\"}\n").unwrap();
-        let (url, requests) = gateway(1).await;
-        let (options, shutdown) = (options(url, folder.path()), Shutdown::new());
+        let gateway = Gateway::start_failing_at(1).await;
+        let (options, shutdown) = (options(&gateway, folder.path()), Shutdown::new());
         let mut waits = 0;
         let sent = ship_file(&file, &options, &shutdown, |progress| {
             waits += usize::from(matches!(progress, Progress::Waiting { .. }));
         });
         assert_eq!(sent.await.unwrap().accepted, 2);
-        let requests = requests.lock().unwrap();
+        let requests = gateway.requests();
         assert_eq!((waits, requests.len()), (1, 3));
-        assert_eq!(requests[1].0, requests[2].0, "the retry carries the key of the first try");
+        assert_eq!(requests[1].key, requests[2].key, "the retry carries the key of the first try");
+    }
+
+    /// A transcript of which every line but the first needs what a line before it said.
+    fn transcript() -> String {
+        let mut text = String::new();
+        for n in 0..9 {
+            let turn = if n % 3 == 0 { format!("\"promptId\":\"t{n}\",") } else { String::new() };
+            writeln!(text, "{{\"type\":\"system\",{turn}\"sessionId\":\"s\",\"uuid\":\"{n}\"}}").unwrap();
+        }
+        text
+    }
+
+    #[tokio::test]
+    async fn every_chunk_says_what_the_lines_before_it_said_also_after_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("a.jsonl");
+        let text = transcript();
+        let gateway = Gateway::start().await;
+        let options = options(&gateway, &folder.path().join("state"));
+        let half: String = text.split_inclusive('\n').take(5).collect();
+        std::fs::write(&file, half).unwrap();
+        assert!(ship(&file, &options).await.recognised);
+        std::fs::write(&file, &text).unwrap();
+        ship(&file, &options).await;
+        let requests = gateway.requests();
+        let said: Vec<_> =
+            requests.iter().map(|request| (request.get("line"), request.get("turn"))).collect();
+        let expected = ["", "t0", "t0", "t0", "t3", "t3", "t3", "t6", "t6"];
+        let lines = (0..9).map(|n: usize| n.to_string());
+        assert_eq!(said, lines.zip(expected.map(str::to_owned)).collect::<Vec<_>>());
+        assert!(requests.iter().skip(1).all(|request| request.get("session") == "s"));
+        assert!(requests.iter().all(|request| request.get("stream") == requests[0].get("stream")));
+
+        // A checkpoint written before contexts were remembered: the file is read again.
+        let state = std::fs::read_dir(folder.path().join("state")).unwrap().next().unwrap().unwrap().path();
+        let mut checkpoint: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(&state).unwrap()).unwrap();
+        checkpoint.as_object_mut().unwrap().remove("stream");
+        std::fs::write(&state, checkpoint.to_string()).unwrap();
+        std::fs::write(&file, text + "{\"type\":\"system\",\"sessionId\":\"s\",\"uuid\":\"x\"}\n").unwrap();
+        ship(&file, &options).await;
+        let last = gateway.requests().pop().unwrap();
+        assert_eq!((last.get("turn").as_str(), last.get("stream")), ("t6", requests[0].get("stream")));
+    }
+
+    #[tokio::test]
+    async fn an_otlp_file_counts_its_records() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("logs.json");
+        let records = "{\"timeUnixNano\":\"1\"},{\"timeUnixNano\":\"2\"},{\"timeUnixNano\":\"3\"}";
+        std::fs::write(
+            &file,
+            format!("{{\"resourceLogs\":[{{\"scopeLogs\":[{{\"logRecords\":[{records}]}}]}}]}}"),
+        )
+        .unwrap();
+        let gateway = Gateway::start().await;
+        assert_eq!(ship(&file, &options(&gateway, folder.path())).await.accepted, 3);
+    }
+
+    #[tokio::test]
+    async fn a_document_is_sent_again_when_it_was_written_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("ui_messages.json");
+        let gateway = Gateway::start().await;
+        let options = options(&gateway, &folder.path().join("state"));
+        for (text, requests) in [
+            ("[{\"ts\":1,\"say\":\"a\"}]", 1),
+            ("[{\"ts\":1,\"say\":\"a\"}]", 1),
+            ("[{\"ts\":1,\"say\":\"a\"},{\"ts\":2,\"say\":\"b\"}]", 2),
+        ] {
+            std::fs::write(&file, text).unwrap();
+            ship(&file, &options).await;
+            assert_eq!(gateway.requests().len(), requests);
+        }
+        let requests = gateway.requests();
+        assert_eq!(requests[1].body.matches("ts").count(), 2);
+        assert_eq!(requests[0].get("stream"), requests[1].get("stream"));
+        assert_ne!(requests[0].key, requests[1].key);
+    }
+
+    #[tokio::test]
+    async fn a_line_too_long_to_be_sent_is_refused_and_the_rest_is_sent() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("a.jsonl");
+        let long = format!("{{\"type\":\"log\",\"data\":\"{}\"}}", "x".repeat(500));
+        std::fs::write(&file, format!("{{\"type\":\"log\"}}\n{long}\n{{\"type\":\"log\",\"id\":\"3\"}}\n"))
+            .unwrap();
+        let gateway = Gateway::start().await;
+        let limits = Limits { line_bytes: 100, ..Limits::default() };
+        let sent = ship(&file, &Options { limits, ..options(&gateway, folder.path()) }).await;
+        assert_eq!((sent.accepted, sent.rejected), (2, 1));
+        assert_eq!(sent.reasons, ["line 2: longer than 100 bytes"]);
     }
 }

@@ -63,7 +63,7 @@ pub enum Framing {
     Protobuf,
 }
 
-/// Tells how a file is cut and where it goes. `head` is its beginning, at least the first line if that is short.
+/// Tells how a file is cut and where it goes. `head` is its beginning, at least the first line.
 ///
 /// `wanted` overrides the endpoint; the framing is still taken from the bytes.
 pub fn sniff(head: &[u8], wanted: Option<Target>) -> (Framing, Target) {
@@ -75,23 +75,47 @@ pub fn sniff(head: &[u8], wanted: Option<Target>) -> (Framing, Target) {
         return (framing, wanted.unwrap_or(Target::Raw));
     }
     let first_line = text.split(|byte| *byte == b'\n').next().unwrap_or_default();
-    let rest = text.get(first_line.len()..).unwrap_or_default().trim_ascii();
+    let rest = text.get(first_line.len()..).unwrap_or_default();
     match serde_json::from_slice::<Value>(first_line) {
-        Ok(line @ Value::Object(_)) if !rest.is_empty() => {
-            let target = wanted.unwrap_or_else(|| target_of(&line));
-            (if target.is_otlp() { Framing::BodyPerLine } else { Framing::Lines }, target)
+        Ok(Value::Object(line)) => {
+            let target = wanted.unwrap_or_else(|| target_of_object(&line));
+            (framing_of_line(&line, rest, target), target)
         }
         Ok(whole) => (Framing::Whole, wanted.unwrap_or_else(|| target_of(&whole))),
-        // A document over several lines, or a first line longer than the head: keys tell, as far as they are seen.
-        Err(_) => (Framing::Whole, wanted.unwrap_or_else(|| target_by_keys(text))),
+        // The end of a document over several lines is further down; a line that is broken is one of many.
+        Err(e) if e.is_eof() && !second_line_is_an_object(first_line, rest) => {
+            (Framing::Whole, wanted.unwrap_or_else(|| target_of_document(text)))
+        }
+        Err(_) => (Framing::Lines, wanted.unwrap_or(Target::Raw)),
     }
 }
 
+/// How a file is cut whose first line is an object.
+fn framing_of_line(line: &serde_json::Map<String, Value>, rest: &[u8], target: Target) -> Framing {
+    let alone = rest.trim_ascii().is_empty();
+    match target {
+        // A single line may be the first of many; as a line it stays what it is when others follow.
+        Target::Raw => Framing::Lines,
+        _ if alone && (rest.is_empty() || line.contains_key("events")) => Framing::Whole,
+        target if target.is_otlp() => Framing::BodyPerLine,
+        _ => Framing::Lines,
+    }
+}
+
+fn second_line_is_an_object(first_line: &[u8], rest: &[u8]) -> bool {
+    let second = rest.split(|byte| *byte == b'\n').nth(1).unwrap_or_default();
+    first_line.starts_with(b"{") && matches!(serde_json::from_slice(second), Ok(Value::Object(_)))
+}
+
 fn target_of(value: &Value) -> Target {
-    let Value::Object(object) = value else {
-        let first = value.as_array().and_then(|items| items.first());
-        return first.map_or(Target::Events, target_of);
-    };
+    match value {
+        Value::Object(object) => target_of_object(object),
+        Value::Array(items) => items.first().map_or(Target::Events, target_of),
+        _ => Target::Raw,
+    }
+}
+
+fn target_of_object(object: &serde_json::Map<String, Value>) -> Target {
     let has = |keys: [&str; 2]| keys.iter().any(|key| object.contains_key(*key));
     if has(["resourceLogs", "resource_logs"]) {
         Target::OtlpLogs
@@ -116,7 +140,13 @@ fn is_universal(word: &str, line: &serde_json::Map<String, Value>) -> bool {
     !foreign && (EventType::parse(word).is_some() || word.contains('.'))
 }
 
-fn target_by_keys(text: &[u8]) -> Target {
+/// The target of a document whose end may not be seen: an array is what its first element is, an object what its
+/// members are named.
+fn target_of_document(text: &[u8]) -> Target {
+    if let Some(elements) = text.strip_prefix(b"[") {
+        let first = serde_json::Deserializer::from_slice(elements).into_iter::<Value>().next();
+        return first.and_then(Result::ok).map_or(Target::Raw, |first| target_of(&first));
+    }
     let head = String::from_utf8_lossy(text.get(..text.len().min(4096)).unwrap_or_default());
     let keys = [
         ("\"resourceLogs\"", Target::OtlpLogs),
@@ -124,8 +154,7 @@ fn target_by_keys(text: &[u8]) -> Target {
         ("\"resourceMetrics\"", Target::OtlpMetrics),
         ("\"events\"", Target::Events),
     ];
-    let found = keys.iter().find(|(key, _)| head.contains(key)).map(|(_, target)| *target);
-    found.unwrap_or(if text.first() == Some(&b'[') { Target::Events } else { Target::Raw })
+    keys.iter().find(|(key, _)| head.contains(key)).map_or(Target::Raw, |(_, target)| *target)
 }
 
 #[cfg(test)]
@@ -134,7 +163,7 @@ mod tests {
 
     #[test]
     fn a_file_is_cut_by_what_it_holds() {
-        let cases: [(&[u8], (Framing, Target)); 10] = [
+        let cases: [(&[u8], (Framing, Target)); 19] = [
             (b"{\"type\":\"deploy.done\"}\nbad line\n", (Framing::Lines, Target::Events)),
             (b"{\"type\":\"turn.started\"}\n{}\n", (Framing::Lines, Target::Raw)),
             (b"{\"type\":\"log\"}\n{\"type\":\"log\"}\n", (Framing::Lines, Target::Events)),
@@ -145,6 +174,15 @@ mod tests {
             (b"{\"type\":\"assistant\",\"sessionId\":\"s\"}\n{}", (Framing::Lines, Target::Raw)),
             (b"{\"payload\":1,\"type\":\"session_meta\"}\n{}", (Framing::Lines, Target::Raw)),
             (b"plain words\n", (Framing::Lines, Target::Raw)),
+            (b"{\"type\":\"log\"}\n", (Framing::Lines, Target::Events)),
+            (b"{\"events\":[]}\n", (Framing::Whole, Target::Events)),
+            (b"{\"resourceLogs\":[]}", (Framing::Whole, Target::OtlpLogs)),
+            (b"{\"type\":\"user\",\"sessionId\":\"s\"}\n", (Framing::Lines, Target::Raw)),
+            (b"[{\"ts\":1,\"say\":\"text\"}]", (Framing::Whole, Target::Raw)),
+            (b"[\n  {\n    \"ts\": 1,\n    \"say\": \"text\"\n  },\n", (Framing::Whole, Target::Raw)),
+            (b"[\n  {\n    \"type\": \"log\"\n  },\n", (Framing::Whole, Target::Events)),
+            (b"{\n  \"sessionId\": \"s\",\n", (Framing::Whole, Target::Raw)),
+            (b"{\"cut\": \"of\n{\"type\":\"user\"}\n", (Framing::Lines, Target::Raw)),
         ];
         for (head, expected) in cases {
             assert_eq!(sniff(head, None), expected, "{}", String::from_utf8_lossy(head));

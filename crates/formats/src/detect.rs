@@ -35,7 +35,7 @@ impl Door {
             Route::OtlpMetrics => Self::Otlp(Signal::Metrics),
             Route::Raw if is_form(body) => Self::Form,
             Route::Raw => match body.format_hint {
-                "" => otlp_request(body.bytes).map_or(Self::Records, Self::Otlp),
+                "" | "auto" => otlp_request(body.bytes).map_or(Self::Records, Self::Otlp),
                 "universal" | crate::universal::FORMAT => Self::Universal,
                 hint => Signal::named(hint).map_or(Self::Records, Self::Otlp),
             },

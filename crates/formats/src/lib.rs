@@ -40,7 +40,7 @@ mod usage_details;
 use detect::Door;
 pub use input::{Dead, Decoded, Eventless, Fate, Input, Undecodable};
 pub use inspect::{BadBody, Body, Inspection, Rejected};
-pub use records::{follow, follow_body};
+pub use records::{follow, follow_body, record_formats};
 
 /// Decodes the payload of one raw record.
 ///

@@ -63,6 +63,11 @@ pub(crate) fn named(hint: &str) -> Option<&'static RecordFormat> {
     FORMATS.iter().copied().find(|format| format.name == hint || format.aliases.contains(&hint))
 }
 
+/// The names of all formats that a raw body's records can be said to have; their aliases are left out.
+pub fn record_formats() -> impl Iterator<Item = &'static str> {
+    FORMATS.iter().map(|format| format.name)
+}
+
 fn recognised(object: &Object) -> Option<&'static RecordFormat> {
     FORMATS.iter().copied().find(|format| (format.recognises)(object))
 }
