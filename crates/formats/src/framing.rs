@@ -70,6 +70,8 @@ pub(crate) fn layout(body: &[u8], lines: bool) -> Result<Layout, BadBody> {
     };
     match first {
         _ if lines => Ok(Layout::Lines),
+        // Records begin with a brace: an array that begins with text is itself a record, `["method", {…}]`.
+        b'[' if cursor.eat(b'[') && cursor.peek() == Some(b'"') => Ok(Layout::Lines),
         b'[' => Ok(Layout::Array),
         b'{' => object_layout(cursor),
         _ => Err(BadBody::new("malformed_json", "neither an object nor an array", Some(cursor.position()))),

@@ -7,6 +7,7 @@
 //! Both sides split a body by the same framing, so a record's index means the same to both. Nothing here reads files,
 //! the network or a clock; whatever a decoder needs to know is in its [`Input`].
 
+mod agents;
 mod api;
 pub mod catalogue;
 mod claude;

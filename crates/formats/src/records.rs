@@ -16,10 +16,10 @@ use crate::framing::{self, Layout, Place, RecordReader};
 use crate::identity::Identities;
 use crate::input::{Decoded, Eventless, Fate, Input};
 use crate::inspect::Body;
-use crate::json::{Cursor, Fault, mend};
+use crate::json::{Cursor, Fault, Scalar, mend};
 use crate::media::{Media, media};
 use crate::moment::Moment;
-use crate::{api, claude, codex, gemini, unknown};
+use crate::{agents, api, claude, codex, gemini, unknown};
 
 /// A JSON object.
 pub(crate) type Object = Map<String, Value>;
@@ -51,10 +51,19 @@ pub(crate) const FORMATS: &[&RecordFormat] = &[
     &crate::opik::TRACES,
     &crate::opik::FEEDBACK,
     &claude::hooks::FORMAT,
+    &agents::cursor::FORMAT,
+    &agents::swe_agent::FORMAT,
     &codex::rollout::FORMAT,
     &claude::transcript::FORMAT,
     &claude::stream_json::FORMAT,
     &codex::exec::FORMAT,
+    &agents::copilot::FORMAT,
+    &agents::opencode::FORMAT,
+    &agents::aider::FORMAT,
+    &agents::cline::FORMAT,
+    &agents::openhands::FORMAT,
+    &agents::managed_agents::FORMAT,
+    &agents::cline::HISTORY,
     &gemini::chat::FORMAT,
 ];
 
@@ -98,11 +107,42 @@ impl<'a> RecordReader<'a> for Follower<'_> {
 
     fn record(&mut self, record: &'a [u8], outcome: Result<(), Fault>) {
         if outcome.is_ok()
-            && let Ok(Value::Object(object)) = serde_json::from_slice(&mend(record))
+            && is_affordable(record)
+            && let Ok(Value::Object(object)) = serde_json::from_slice(&mend(beside_method(record).0))
         {
             follow_object(self.0, &object);
         }
     }
+}
+
+/// A record's own text, and the method beside it where the record is `["method", {…}]`.
+fn beside_method(text: &[u8]) -> (&[u8], Option<String>) {
+    let mut cursor = Cursor::new(text);
+    let mut pair = || -> Option<(&[u8], String)> {
+        let Scalar::Text(method) = cursor.eat(b'[').then(|| cursor.scalar().ok())?? else { return None };
+        let record = cursor.eat(b',').then(|| cursor.skip_value().ok())??;
+        let whole = cursor.eat(b']') && cursor.peek().is_none();
+        whole.then(|| (record, method.text().into_owned()))
+    };
+    pair().map_or((text, None), |(record, method)| (record, Some(method)))
+}
+
+/// Whether the values of a record take memory in proportion to its text.
+///
+/// An array or object of one element takes some 300 bytes, so text that is little else but brackets would grow to more
+/// than a hundred times its size. Such a record is kept unread.
+fn is_affordable(text: &[u8]) -> bool {
+    let (mut nested, mut quoted, mut escaped) = (0, false, false);
+    for byte in text {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = quoted,
+            b'"' => quoted = !quoted,
+            b'[' | b'{' if !quoted => nested += 1,
+            _ => {}
+        }
+    }
+    nested <= text.len() / 12 + 512
 }
 
 /// A record whose marks are those of another format than the stream's begins a stream of its own.
@@ -194,7 +234,7 @@ pub(crate) struct Record<'a> {
     pub(crate) object: &'a Object,
     /// Number of its line within the stream; of its place within the request where there is no stream.
     pub(crate) line: i64,
-    /// Member of the document that it stands in, or empty.
+    /// Member of the document that it stands in, or the method beside it, or empty.
     pub(crate) member: &'a str,
 }
 
@@ -372,7 +412,9 @@ impl<'i> Reader<'i> {
             return out.beyond_budget(index, text);
         }
         if json
-            && let Ok(Value::Object(object)) = serde_json::from_slice(&mend(text))
+            && is_affordable(text)
+            && let (own, method) = beside_method(text)
+            && let Ok(Value::Object(object)) = serde_json::from_slice(&mend(own))
             && let Some(format) = follow_object(&mut self.records.stream, &object)
         {
             let first = self.records.input.stream.map_or(0, |stream| stream.first_line);
@@ -380,7 +422,8 @@ impl<'i> Reader<'i> {
             let within = self.line.unwrap_or_else(place);
             let line = first.saturating_add(within);
             let member = std::mem::take(&mut self.member);
-            let record = Record { index, text, object: &object, line, member: &member };
+            let stands_in = method.as_deref().unwrap_or(&member);
+            let record = Record { index, text: own, object: &object, line, member: stands_in };
             (format.decode)(&mut self.records, &record);
             self.member = member;
             return;

@@ -10,6 +10,8 @@ pub(crate) const UNKNOWN_TYPE: &str = "unknown_type";
 pub(crate) const UNKNOWN_FORMAT: &str = "unknown_format";
 /// The record is not shaped as its format says.
 pub(crate) const BAD_SHAPE: &str = "bad_shape";
+/// The record is only understandable with what its stream's head said, and that did not arrive.
+pub(crate) const NO_CONTEXT: &str = "no_context";
 
 /// Turns `event` into a record kept whole.
 pub(crate) fn keep(event: &mut AgentEvent, reason: &str, record: &[u8], json: bool) {

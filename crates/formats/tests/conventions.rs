@@ -311,7 +311,7 @@ fn call_told_by_a_log_is_the_call_of_its_span() {
     let said = json!({"gen_ai.operation.name": "chat", "gen_ai.usage.input_tokens": 10, "gen_ai.usage.output_tokens": 2});
     let record = json!({"timeUnixNano": "1795264656034000000", "eventName": "gen_ai.client.inference.operation.details",
         "traceId": TRACE, "spanId": SPAN, "attributes": attributes(&said)});
-    let linked = logs("opentelemetry.util.genai", &[record.clone()]).remove(0);
+    let linked = logs("opentelemetry.util.genai", std::slice::from_ref(&record)).remove(0);
     assert_eq!((linked.usage_role, linked.llm_call_key), (UsageRole::Call, format!("{TRACE}:{SPAN}")));
     let copilot = logs("copilot-chat", &[record]).remove(0);
     assert_eq!((copilot.usage_role, copilot.llm_call_key.as_str()), (UsageRole::None, ""));
