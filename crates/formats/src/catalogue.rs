@@ -141,14 +141,14 @@ pub const CATALOGUE: &[Format] = &[
     Format {
         name: crate::codex::logs::FORMAT,
         title: "Codex, OTLP log events",
-        recognised_by: "event name codex.*, or scope codex_*",
+        recognised_by: "event name codex.*, or scope codex_* or codex-*",
         made_from: "0.169.0",
         channel: Channel::AgentLog,
     },
     Format {
         name: crate::codex::spans::FORMAT,
         title: "Codex, spans",
-        recognised_by: "scope codex_*",
+        recognised_by: "scope codex_* or codex-*",
         made_from: "0.169.0",
         channel: Channel::Span,
     },

@@ -87,7 +87,7 @@ pub(crate) fn emitter(origin: &Origin<'_>) -> Emitter {
         "claude-code" | "claude-code-desktop" if origin.scope.name.is_empty() => Emitter::ClaudeCode,
         name if name.starts_with("com.anthropic.claude_code") => Emitter::ClaudeCode,
         // The name of the service is also that of the scope of its spans.
-        name if name == "codex" || name.starts_with("codex_") => Emitter::Codex,
+        name if name == "codex" || name.starts_with("codex_") || name.starts_with("codex-") => Emitter::Codex,
         "gemini-cli" => Emitter::Gemini,
         _ => Emitter::Other,
     }

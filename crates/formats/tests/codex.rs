@@ -7,6 +7,7 @@ mod streams;
 mod support;
 
 use fleetlog_schemas::event::{AgentEvent, Channel, EventType, Status, TokenBasis, UsageRole};
+use fleetlog_schemas::id::NanoUsd;
 use fleetlog_schemas::record::Route;
 use streams::Stream;
 use support::{decoded, view};
@@ -317,6 +318,43 @@ fn output_of_exec_tells_of_its_tools_and_of_the_turns_total() {
     // What it is the total of is told by others of the same source, where they tell of anything.
     assert_eq!((total.source.as_str(), total.channel), ("codex_exec", Channel::Other));
     streams::assert_cuts_change_nothing(EXEC);
+}
+
+#[test]
+fn what_fails_is_no_call_and_what_is_refused_was_decided() {
+    let log = |name: &str, attributes: serde_json::Value| {
+        let mut all = serde_json::json!({"event.name": name, "conversation.id": "s1",
+            "event.timestamp": "2026-11-21T12:15:51.005Z"});
+        all.as_object_mut().unwrap().extend(attributes.as_object().unwrap().clone());
+        streams::log("codex-app-server", &all)
+    };
+    let refused =
+        log("codex.api_request", serde_json::json!({"http.response.status_code": 429, "attempt": 1}));
+    assert_eq!((refused.event_type, refused.status), (EventType::Error, Status::Error));
+    assert_eq!((refused.error_type.as_str(), refused.attempt), ("429", Some(2)));
+    let broken = log(
+        "codex.sse_event",
+        serde_json::json!({"event.kind": "response.failed",
+        "error.message": "stream closed"}),
+    );
+    assert_eq!((broken.event_type, broken.error_message.as_str()), (EventType::Error, "stream closed"));
+    for (word, decision, status) in [
+        ("approved_for_session", "accept", Status::Unset),
+        ("denied", "reject", Status::Denied),
+        ("abort", "reject", Status::Denied),
+    ] {
+        let decided = log("codex.tool_decision", serde_json::json!({"decision": word, "call_id": "c1"}));
+        assert_eq!((decided.decision.as_str(), decided.status), (decision, status), "{word}");
+    }
+    let failed = log(
+        "codex.tool_result",
+        serde_json::json!({"tool_name": "search", "mcp_server": "github",
+        "success": "false", "call_id": "c1", "output": "Exit code: 1\nOutput:\n"}),
+    );
+    assert_eq!((failed.event_type, failed.status), (EventType::McpCall, Status::Error));
+    assert_eq!((failed.exit_code, failed.session_id.as_str()), (Some(1), "s1"));
+    let cost = log("codex.turn_cost", serde_json::json!({"turn.id": "t1", "usage.estimated_usd": "0.04"}));
+    assert_eq!((cost.usage_role, cost.cost_reported), (UsageRole::Rollup, Some(NanoUsd(40_000_000))));
 }
 
 #[test]

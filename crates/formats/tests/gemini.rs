@@ -170,6 +170,40 @@ fn messages_that_a_patch_repeats_are_the_calls_they_were() {
 }
 
 #[test]
+fn what_fails_or_is_refused_says_so_and_a_part_of_a_tool_call_is_no_other() {
+    let log = |name: &str, attributes: serde_json::Value| {
+        let mut all = serde_json::json!({"event.name": format!("gemini_cli.{name}"), "session.id": "s1",
+            "event.timestamp": "2026-11-21T12:17:03.543Z"});
+        all.as_object_mut().unwrap().extend(attributes.as_object().unwrap().clone());
+        streams::log("gemini-cli", &all)
+    };
+    let failed = log(
+        "api_error",
+        serde_json::json!({"model": "gemini-2.5-pro", "error": "quota", "error_type":
+        "ApiError", "status_code": 429, "duration_ms": 12}),
+    );
+    assert_eq!((failed.event_type, failed.status), (EventType::LlmRequest, Status::Error));
+    assert_eq!((failed.error_message.as_str(), failed.error_type.as_str()), ("quota", "ApiError"));
+    assert_eq!((failed.usage_role, failed.call_family.as_str()), (UsageRole::None, "gemini"));
+    let refused = log(
+        "tool_call",
+        serde_json::json!({"function_name": "replace", "decision": "reject",
+        "success": false, "metadata": r#"{"model_added_lines":3,"model_removed_lines":1}"#}),
+    );
+    assert_eq!((refused.event_type, refused.status), (EventType::FileEdit, Status::Denied));
+    assert_eq!((refused.decision.as_str(), refused.lines_added), ("reject", Some(3)));
+    let part =
+        log("file_operation", serde_json::json!({"tool_name": "replace", "operation": "update", "lines": 9}));
+    assert!(!part.event_type.is_tool());
+    let kinds: Vec<_> = ["agent.start", "agent.finish", "chat_compression", "conversation_finished"]
+        .into_iter()
+        .map(|name| log(name, serde_json::json!({})).event_type)
+        .collect();
+    let expected = [EventType::AgentStart, EventType::AgentEnd, EventType::AgentCompaction, EventType::Log];
+    assert_eq!(kinds, expected);
+}
+
+#[test]
 fn documents_of_others_are_read() {
     let Some(folder) = streams::samples("gemini-cli-chats") else { return };
     let read = |name: &str| {

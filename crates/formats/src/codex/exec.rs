@@ -1,6 +1,7 @@
 //! What `codex exec --json` prints: one event a line, without times.
 //!
-//! The first line names the thread. Usage is stated once a turn, as its total. Items are numbered within the process and
+//! The first line names the thread. Usage is stated at the end of each turn, as the thread's running total, turns of
+//! earlier processes included where it was resumed. Items are numbered within the process and
 //! not by the model's call ids, so a tool call is taken from the line that completes it, and told from those of the other
 //! channels by the derivation.
 
@@ -51,8 +52,8 @@ fn decode(records: &mut Records<'_>, record: &Record<'_>) {
     records.emit(event);
 }
 
-/// The total of a turn, which is a series of its own. It is of no family: it has neither time nor turn by which it could
-/// be told from what the other channels count, so it counts only where they say nothing.
+/// The thread's running total. It is of no family: it has neither time nor turn by which it could be told from what the
+/// other channels count, so it counts only where they say nothing.
 fn turn(event: &mut AgentEvent, line: &Object, number: i64) {
     let Some(usage) = object(line, "usage").map(stated).filter(Stated::any) else {
         event.event_type = EventType::AgentStep;
@@ -60,7 +61,7 @@ fn turn(event: &mut AgentEvent, line: &Object, number: i64) {
     };
     event.event_type = EventType::LlmRequest;
     event.status = Status::Ok;
-    event.llm_call_key.clone_from(&event.event_id);
+    event.llm_call_key = "thread".to_owned();
     usage.apply(TokenBasis::Inclusive, event);
     event.usage_role = UsageRole::Cumulative;
     event.precedence = OF_A_TOTAL;

@@ -5,6 +5,7 @@
 //! time of their own but `event.timestamp`, and their `eventName` is a place in the source code.
 
 use fleetlog_schemas::event::{AgentEvent, Channel, EventType, Status, TimestampSource, UsageRole};
+use fleetlog_schemas::id::NanoUsd;
 
 use super::{FAMILY, exit_code, state_usage};
 use crate::json::ObjectWriter;
@@ -84,6 +85,7 @@ fn take(
         "slug" => &mut event.model_requested,
         "provider_name" => &mut event.provider,
         "app.version" => &mut event.source_version,
+        "turn.id" => &mut event.turn_id,
         "call_id" => &mut event.tool_call_id,
         "tool_name" => &mut event.tool_name,
         "mcp_server" => &mut event.mcp_server,
@@ -103,6 +105,8 @@ fn take_other(
 ) -> bool {
     match name {
         "duration_ms" => event.duration_ms = value.number(),
+        "ttft_ms" => event.ttft_ms = value.number(),
+        "usage.estimated_usd" => event.cost_reported = value.number().and_then(NanoUsd::from_usd),
         "success" => signs.success = value.truth(),
         "input_token_count" => usage.input = value.count(),
         "output_token_count" => usage.output = value.count(),
@@ -126,6 +130,8 @@ fn take_other(
     }
     match name {
         "duration_ms" => event.duration_ms.is_some(),
+        "ttft_ms" => event.ttft_ms.is_some(),
+        "usage.estimated_usd" => event.cost_reported.is_some(),
         "success" => signs.success.is_some(),
         _ => value.count().is_some(),
     }
@@ -189,6 +195,11 @@ fn classify(event: &mut AgentEvent, usage: &Stated, signs: &Signs) {
             event.call_family = FAMILY.to_owned();
         }
         EventType::MetricPoint => event.ttft_ms = event.duration_ms,
+        // What the provider estimates a turn to have cost, minutes after its calls have been reported.
+        EventType::Log if event.cost_reported.is_some() => {
+            event.usage_role = UsageRole::Rollup;
+            event.call_family = FAMILY.to_owned();
+        }
         EventType::Log => fail(event, signs),
         _ => {}
     }

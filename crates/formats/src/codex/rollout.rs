@@ -111,8 +111,9 @@ fn response_item(event: &mut AgentEvent, item: &Object, line: i64) {
         return;
     }
     event.event_type = match (text(item, "type"), text(item, "role")) {
-        ("message", "user") if is_prompt(item) => EventType::UserPrompt,
-        ("message", "assistant") => EventType::LlmResponse,
+        // Some writers leave the type of a message out.
+        ("message" | "", "user") if is_prompt(item) => EventType::UserPrompt,
+        ("message" | "", "assistant") => EventType::LlmResponse,
         _ => EventType::Log,
     };
 }

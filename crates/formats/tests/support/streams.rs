@@ -72,3 +72,22 @@ pub(crate) fn samples(folder: &str) -> Option<PathBuf> {
     }
     Some(samples.join(folder))
 }
+
+/// A log record as an exporter writes it, with these attributes; decoded.
+pub(crate) fn log(service: &str, attributes: &serde_json::Value) -> AgentEvent {
+    let any = |value: &serde_json::Value| match value {
+        serde_json::Value::Bool(flag) => serde_json::json!({"boolValue": flag}),
+        serde_json::Value::Number(number) => serde_json::json!({"intValue": number}),
+        value => serde_json::json!({"stringValue": value}),
+    };
+    let entry =
+        |(name, value): (&String, &serde_json::Value)| serde_json::json!({"key": name, "value": any(value)});
+    let attributes: Vec<_> = attributes.as_object().unwrap().iter().map(entry).collect();
+    let service = serde_json::json!([{"key": "service.name", "value": {"stringValue": service}}]);
+    let record = serde_json::json!({"observedTimeUnixNano": "1795263350870650303", "attributes": attributes});
+    let body = serde_json::json!({"resourceLogs": [{"resource": {"attributes": service},
+        "scopeLogs": [{"scope": {"name": service}, "logRecords": [record]}]}]});
+    let decoded = decode(&input(Route::OtlpLogs, "", body.to_string().as_bytes())).unwrap();
+    let [event] = decoded.events.try_into().unwrap();
+    event
+}
