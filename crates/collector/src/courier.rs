@@ -112,6 +112,7 @@ impl Parcel<'_> {
             ("source", &context.source),
             ("version", &context.version),
             ("agent", &context.agent_id),
+            ("noted", &context.noted),
         ];
         let said = said.into_iter().filter(|(_, value)| !value.is_empty());
         [("stream", context.stream_id.clone()), ("line", line)]

@@ -6,6 +6,8 @@
 //! far has it come, which also orders it against the log that continues it. What a message of the model used is a call of
 //! its own, named by the message's id.
 
+use std::collections::HashSet;
+
 use fleetlog_schemas::event::{AgentEvent, Channel, EventType, Status};
 use fleetlog_schemas::record::StreamContext;
 use serde_json::Value;
@@ -53,14 +55,14 @@ fn decode(records: &mut Records<'_>, record: &Record<'_>) {
         records.emit(event);
         let messages = messages(record.object);
         let revision = i64::try_from(messages.len()).unwrap_or(i64::MAX);
-        return rows(records, record, messages, revision, Place::Document);
+        return rows(records, record, objects(messages), revision, Place::Document);
     }
     if text(record.object, "id").is_empty() {
         event.event_type = EventType::Log;
         event.name = if record.object.contains_key("$rewindTo") { "rewind" } else { "record" }.to_owned();
         return records.emit(event);
     }
-    row(records, record, record.object, record.line, Place::Row);
+    rows(records, record, [record.object], record.line, Place::Row);
 }
 
 fn header(event: &mut AgentEvent, header: &Object) {
@@ -85,7 +87,7 @@ fn patch(records: &mut Records<'_>, record: &Record<'_>, set: &Object) {
     event.name = "set".to_owned();
     set_time(&mut event, Moment::of_text(text(set, "lastUpdated")));
     records.emit(event);
-    rows(records, record, messages, record.line, Place::Patch);
+    rows(records, record, objects(messages), record.line, Place::Patch);
 }
 
 /// Where a message stands.
@@ -99,14 +101,36 @@ enum Place {
     Patch,
 }
 
-fn rows(records: &mut Records<'_>, record: &Record<'_>, messages: &[Value], revision: i64, place: Place) {
-    for message in messages.iter().filter_map(Value::as_object) {
-        row(records, record, message, revision, place);
+fn objects(values: &[Value]) -> impl Iterator<Item = &Object> {
+    values.iter().filter_map(Value::as_object)
+}
+
+fn rows<'o>(
+    records: &mut Records<'_>,
+    record: &Record<'_>,
+    messages: impl IntoIterator<Item = &'o Object>,
+    revision: i64,
+    place: Place,
+) {
+    // What a record says twice in the same words it says once.
+    let mut said = HashSet::new();
+    for message in messages {
+        for event in row(records, record, message, revision, place) {
+            if said.insert(event.dedup_key) {
+                records.emit(event);
+            }
+        }
     }
 }
 
 /// One message, and the tool calls that it lists.
-fn row(records: &mut Records<'_>, record: &Record<'_>, message: &Object, revision: i64, place: Place) {
+fn row(
+    records: &Records<'_>,
+    record: &Record<'_>,
+    message: &Object,
+    revision: i64,
+    place: Place,
+) -> Vec<AgentEvent> {
     let mut event = records.event(record, &FORMAT, Channel::Transcript);
     let id = text(message, "id");
     event.event_type = match text(message, "type") {
@@ -132,21 +156,20 @@ fn row(records: &mut Records<'_>, record: &Record<'_>, message: &Object, revisio
         _ => {}
     }
     let model = event.model.clone();
-    records.emit(event);
+    let mut events = vec![event];
     let calls = message.get("toolCalls").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-    for (nth, call) in calls.iter().enumerate() {
-        if let Some(call) = call.as_object() {
-            let mut event = records.event(record, &FORMAT, Channel::Transcript);
-            event.revision = revision;
-            event.data = serde_json::to_string(call).unwrap_or_default();
-            set_time(&mut event, Moment::of_text(text(message, "timestamp")));
-            tool(&mut event, &format!("{id}:{nth}"), call);
-            let id = event.tool_call_id.clone();
-            version(records, &mut event, "tool", &id, call);
-            event.model.clone_from(&model);
-            records.emit(event);
-        }
+    for (nth, call) in objects(calls).enumerate() {
+        let mut event = records.event(record, &FORMAT, Channel::Transcript);
+        event.revision = revision;
+        event.data = serde_json::to_string(call).unwrap_or_default();
+        set_time(&mut event, Moment::of_text(text(message, "timestamp")));
+        tool(&mut event, &format!("{id}:{nth}"), call);
+        let id = event.tool_call_id.clone();
+        version(records, &mut event, "tool", &id, call);
+        event.model.clone_from(&model);
+        events.push(event);
     }
+    events
 }
 
 /// What makes two writings the same: the thing's id, and that it has not changed (MAPPING §9).
