@@ -4,7 +4,7 @@ use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder
 use utoipa::openapi::{OpenApi as Document, SecurityRequirement};
 use utoipa::{Modify, OpenApi};
 
-use crate::endpoints::{calls, dead_letters, events, sessions, timeline, usage};
+use crate::endpoints::{calls, dead_letters, events, explain, formats, sessions, timeline, traces, usage};
 use crate::error::ErrorBody;
 
 #[derive(OpenApi)]
@@ -26,15 +26,21 @@ use crate::error::ErrorBody;
         calls::tools,
         events::list,
         events::one,
+        traces::list,
+        traces::one,
+        traces::scores,
         usage::list,
+        explain::explain,
+        formats::list,
         dead_letters::list,
     ),
     components(schemas(ErrorBody)),
     tags(
         (name = "sessions", description = "Sessions, their totals, their timelines and their calls."),
         (name = "events", description = "Stored events."),
-        (name = "usage", description = "Calls, tokens and cost over time."),
-        (name = "operation", description = "What did not become an event."),
+        (name = "traces", description = "Traces, what they consist of, and scores."),
+        (name = "usage", description = "Calls, tokens and cost over time, and how a number came about."),
+        (name = "operation", description = "What did not become an event, and how well formats are understood."),
     ),
     modifiers(&Keys)
 )]

@@ -18,7 +18,7 @@ use tower_http::cors::{AllowOrigin, Any, CorsLayer};
 use utoipa_swagger_ui::SwaggerUi;
 
 use crate::auth::Keys;
-use crate::endpoints::{calls, dead_letters, events, sessions, timeline, usage};
+use crate::endpoints::{calls, dead_letters, events, explain, formats, sessions, timeline, traces, usage};
 use crate::error::QueryError;
 use crate::metrics;
 use crate::openapi;
@@ -40,7 +40,12 @@ pub(crate) fn router(api: Api, deps: &Deps) -> Router {
         .route("/v1/sessions/{id}/tools", get(calls::tools))
         .route("/v1/events", get(events::list))
         .route("/v1/events/{id}", get(events::one))
+        .route("/v1/traces", get(traces::list))
+        .route("/v1/traces/{id}", get(traces::one))
+        .route("/v1/scores", get(traces::scores))
         .route("/v1/usage", get(usage::list))
+        .route("/v1/usage/explain", get(explain::explain))
+        .route("/v1/formats", get(formats::list))
         .route("/v1/dead-letters", get(dead_letters::list))
         .with_state(api)
         .merge(SwaggerUi::new("/docs").url("/openapi.json", openapi::document()))

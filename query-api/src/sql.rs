@@ -10,13 +10,19 @@
 mod calls;
 mod dead_letters;
 mod events;
+mod explain;
+mod formats;
 mod sessions;
+mod traces;
 mod usage;
 
 pub(crate) use calls::{llm_calls, tool_calls};
 pub(crate) use dead_letters::{DeadLetterFilter, dead_letters};
 pub(crate) use events::{EventFilter, EventKey, Order, Payload, event_by_id, events};
+pub(crate) use explain::{CallPlace, call as explained_call, sightings};
+pub(crate) use formats::{FormatFilter, FormatKey, formats};
 pub(crate) use sessions::{SessionFilter, session, session_bounds, sessions};
+pub(crate) use traces::{ScoreFilter, TraceFilter, observations, scores, trace, traces};
 pub(crate) use usage::{Dimension, UsageFilter, UsageKey, usage, usage_totals};
 
 use crate::time_range::TimeRange;

@@ -54,6 +54,9 @@ async fn another_projects_ids_and_cursors_find_nothing() {
         ("/v1/usage?limit=10&group_by=model", 1),
         ("/v1/usage?limit=10&model=theirs", 0),
         ("/v1/dead-letters?limit=10", 0),
+        ("/v1/traces?limit=10", 0),
+        ("/v1/scores?limit=10", 0),
+        ("/v1/formats?limit=10", 1),
     ] {
         let all = service.all(mine, path).await;
         assert_eq!(all.len(), rows, "{path}");

@@ -16,20 +16,22 @@ use crate::pipeline::Api;
 use crate::plan::Plan;
 use crate::sql;
 
-/// A call to a model, counted once. The other sightings are events with the same `llmCallKey`.
-#[derive(Clone, Debug, Row, Serialize, Deserialize, ToSchema)]
+/// A call to a model, counted once.
+#[derive(Clone, Debug, Default, Row, Serialize, Deserialize, ToSchema)]
 #[clickhouse(crate = "fleetlog_store::row")]
 pub(crate) struct LlmCall {
+    /// Session; empty when none is known.
+    pub(crate) session_id: String,
     /// Identity of the call within its session.
-    call_key: String,
+    pub(crate) call_key: String,
     /// Event whose usage counts.
-    event_id: String,
+    pub(crate) event_id: String,
     /// Time of the call, as that event states it.
-    timestamp: Instant,
+    pub(crate) timestamp: Instant,
     /// When it ended; null when not said.
     end_timestamp: Option<Instant>,
     /// Trace.
-    trace_id: String,
+    pub(crate) trace_id: String,
     /// Span.
     span_id: String,
     /// Turn within the session.
@@ -86,12 +88,18 @@ pub(crate) struct LlmCall {
     price_version: String,
     /// Channel whose usage counts.
     channel: String,
+    /// Format of the event that counts.
+    source_format: String,
     /// Distinct events that report this call.
-    sightings: u32,
+    pub(crate) sightings: u32,
     /// Channels that report it, most authoritative first, separated by commas.
     channels: String,
     /// Whether any part of how it was counted had to be guessed.
     guessed: bool,
+    /// What was guessed, in words; empty when nothing was.
+    guess: String,
+    /// Events that report it, by time, the first 32 of them.
+    pub(crate) event_ids: Vec<String>,
 }
 
 /// A tool call, counted once.
@@ -160,6 +168,10 @@ pub(crate) struct ToolCall {
     channels: String,
     /// Whether any part of how it was counted had to be guessed.
     guessed: bool,
+    /// What was guessed, in words; empty when nothing was.
+    guess: String,
+    /// Events that report it, by time, the first 32 of them.
+    event_ids: Vec<String>,
 }
 
 /// The sort key of a call: its time and its identity.
@@ -232,4 +244,18 @@ async fn of_session<T: Row + RowOwned + RowRead>(
         return Err(NO_SESSION);
     }
     Ok(Json(plan.page(rows, key, currency)))
+}
+
+#[cfg(test)]
+impl LlmCall {
+    /// A call that merges these events.
+    pub(crate) fn for_test(event_id: &str, event_ids: &[&str], sightings: u32) -> Self {
+        Self {
+            call_key: event_id.to_owned(),
+            event_id: event_id.to_owned(),
+            event_ids: event_ids.iter().map(|id| (*id).to_owned()).collect(),
+            sightings,
+            ..Self::default()
+        }
+    }
 }

@@ -108,6 +108,11 @@ impl EventRow {
         EventKey(self.timestamp, self.log_partition, self.log_offset, self.log_index)
     }
 
+    /// Its session, its trace and its time in nanoseconds: what says where its call is.
+    pub(crate) fn belongs(&self) -> (&str, &str, i64) {
+        (&self.session_id, &self.trace_id, self.timestamp)
+    }
+
     /// The event in its API form.
     pub(crate) fn event(self, project_id: &str) -> Event {
         // A word of a newer writer reads as the vocabulary's "not said", as it does everywhere else.
@@ -355,7 +360,16 @@ pub(crate) struct EventHint {
 }
 
 impl EventHint {
-    fn range(&self, api: &Api) -> Result<TimeRange, QueryError> {
+    /// From parameters of the same names.
+    pub(crate) fn new(at: Option<String>, from: Option<String>, to: Option<String>) -> Self {
+        Self { at, from, to }
+    }
+
+    /// The time in which to look.
+    ///
+    /// # Errors
+    /// What is wrong with the parameters.
+    pub(crate) fn range(&self, api: &Api) -> Result<TimeRange, QueryError> {
         let policy = api.config().list_ranges();
         match &self.at {
             Some(at) => {

@@ -2,17 +2,19 @@
 
 use super::{Builder, Param, Statement};
 
-const LLM: &str = "SELECT
-  call_key, event_id, timestamp, end_timestamp, trace_id, span_id, turn_id, request_id, agent_id, agent_name, user_id,
+/// The columns of a call to a model.
+pub(super) const LLM: &str = "SELECT
+  session_id, call_key, event_id, timestamp, end_timestamp, trace_id, span_id, turn_id, request_id, agent_id, agent_name, user_id,
   source, provider, model, model_requested, finish_reason, status, error_type, error_message, attempt, duration_ms,
   ttft_ms, in_uncached, cache_read, cache_write_5m, cache_write_1h, out_visible, out_reasoning, token_basis,
-  cost_reported, cost_computed, price_version, channel, sightings, channels, guessed
+  cost_reported, cost_computed, price_version, channel, source_format, sightings, channels, guessed, guess, event_ids
 FROM llm_calls";
 
 const TOOLS: &str = "SELECT
   call_key, event_id, timestamp, end_timestamp, trace_id, span_id, turn_id, agent_id, agent_name, user_id, source, type,
   tool_name, tool_kind, mcp_server, status, decision, error_type, error_message, duration_ms, exit_code, file_path,
-  lines_added, lines_removed, file_size, bytes_in, bytes_out, channel, sightings, channels, guessed
+  lines_added, lines_removed, file_size, bytes_in, bytes_out, channel, sightings, channels, guessed, guess,
+  event_ids
 FROM tool_calls";
 
 /// The calls to models of a session, oldest first; `after` is the time and key of the last one shown.

@@ -93,3 +93,31 @@ fn sums_of_usage() {
         shown(&usage_totals("p", (RANGE, 3_600), &UsageFilter::default()))
     );
 }
+
+#[test]
+fn traces_and_what_they_consist_of() {
+    let filter = TraceFilter { session: hostile(), user: hostile(), name: hostile(), failed: true };
+    let after = (5_000_000_000, HOSTILE.to_owned());
+    insta::assert_snapshot!("list_of_traces", shown(&traces(HOSTILE, RANGE, &filter, Some(&after), 101)));
+    insta::assert_snapshot!("trace", shown(&trace("p", HOSTILE)));
+    insta::assert_snapshot!("observations", shown(&observations("p", HOSTILE, 101)));
+    let filter =
+        ScoreFilter { trace: hostile(), observation: hostile(), session: hostile(), name: hostile() };
+    insta::assert_snapshot!("list_of_scores", shown(&scores("p", RANGE, &filter, Some(&after), 101)));
+}
+
+#[test]
+fn how_a_call_was_counted() {
+    let place = CallPlace { groups: vec![HOSTILE.to_owned()], trace: hostile() };
+    insta::assert_snapshot!("explained_call", shown(&explained_call("p", &place, Some(HOSTILE), None)));
+    let groups = (HOSTILE, HOSTILE);
+    let ids = [HOSTILE.to_owned()];
+    insta::assert_snapshot!("sightings", shown(&sightings("p", groups, (HOSTILE, &ids), 5_000_000_000, 200)));
+}
+
+#[test]
+fn what_formats_sent() {
+    let filter = FormatFilter { format: hostile(), source: hostile() };
+    let after = (3_600, HOSTILE.to_owned(), HOSTILE.to_owned(), HOSTILE.to_owned());
+    insta::assert_snapshot!("list_of_formats", shown(&formats("p", RANGE, &filter, Some(&after), 101)));
+}

@@ -161,7 +161,8 @@ impl Service {
     /// Stores events as the records `offset` of partition 0 and derives nothing.
     pub async fn store_events(&self, offset: i64, events: &[AgentEvent]) {
         let range = FactRange { topic: topic::EVENTS, partition: 0, first: offset, last: offset };
-        let attempt = Attempt { number: 1, sends: 0, insert_before_ms: self.store.now_ms().await.unwrap() + 30_000 };
+        let attempt =
+            Attempt { number: 1, sends: 0, insert_before_ms: self.store.now_ms().await.unwrap() + 30_000 };
         let located =
             events.iter().zip(0..).map(|(event, index)| (Located { partition: 0, offset, index }, event));
         self.store.insert_events(&range, &attempt, located).await.unwrap();
@@ -171,7 +172,8 @@ impl Service {
     pub async fn store_dead_letters(&self, letters: &[DeadLetter]) {
         let last = i64::try_from(letters.len()).unwrap() - 1;
         let range = FactRange { topic: topic::DEAD, partition: 0, first: 0, last };
-        let attempt = Attempt { number: 1, sends: 0, insert_before_ms: self.store.now_ms().await.unwrap() + 30_000 };
+        let attempt =
+            Attempt { number: 1, sends: 0, insert_before_ms: self.store.now_ms().await.unwrap() + 30_000 };
         let located = letters
             .iter()
             .zip(0..)
