@@ -1,4 +1,5 @@
-//! What senders are told: Fleetlog's own JSON, or what an OTLP exporter expects, in the request's content type.
+//! What senders are told: Fleetlog's own JSON, what an OTLP exporter expects, in the request's content type, or what
+//! the client of a drop-in API expects.
 //!
 //! OTLP (specification, "OTLP/HTTP Response"): success is 200 with an `Export*ServiceResponse`, partial success
 //! names the count of rejected items, failure is a `google.rpc.Status`; 429 and 503 are retried.
@@ -7,22 +8,23 @@ use axum::body::Body;
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderName, HeaderValue, Response, StatusCode};
 use fleetlog_formats::Rejected;
-use fleetlog_runtime::{Classified, ErrorClass};
+use fleetlog_runtime::Classified;
 use fleetlog_schemas::record::Route;
 use prost::Message;
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::error::Refusal;
+use crate::grpc::{self, Status};
 use crate::pipeline::Accepted;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
+const RETRY_AFTER_SECONDS: i64 = 1;
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const PROTOBUF: HeaderValue = HeaderValue::from_static("application/x-protobuf");
 
 /// The language an answer is given in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) enum Dialect {
     /// Fleetlog's own JSON.
     Native,
@@ -30,6 +32,54 @@ pub(crate) enum Dialect {
     OtlpJson(Route),
     /// OTLP in protobuf.
     OtlpProtobuf,
+    /// OTLP over gRPC.
+    Grpc,
+    /// A drop-in API's.
+    Foreign(Foreign),
+}
+
+/// How a drop-in API says yes and no.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Foreign {
+    /// The answer to an accepted request with this id.
+    pub(crate) accepted: fn(&Accepted, &str) -> Said,
+    pub(crate) refused: fn(&Refusal) -> Said,
+}
+
+/// An answer in another API's words.
+#[derive(Debug)]
+pub(crate) struct Said {
+    pub(crate) status: StatusCode,
+    /// JSON; nothing is sent without one.
+    pub(crate) body: Option<Value>,
+    /// A header that only this API has.
+    pub(crate) header: Option<(HeaderName, HeaderValue)>,
+}
+
+impl Said {
+    pub(crate) fn new(status: StatusCode, body: Value) -> Self {
+        Self { status, body: Some(body), header: None }
+    }
+
+    pub(crate) fn nothing() -> Self {
+        Self { status: StatusCode::NO_CONTENT, body: None, header: None }
+    }
+
+    pub(crate) fn respond(self, request_id: &str) -> Response<Body> {
+        let body = self.body.map(|body| body.to_string().into_bytes());
+        let is_empty = body.is_none();
+        let mut response = respond(self.status, JSON, body.unwrap_or_default(), request_id);
+        if is_empty {
+            response.headers_mut().remove(CONTENT_TYPE);
+        }
+        response.headers_mut().extend(self.header);
+        response
+    }
+}
+
+/// A refusal's status.
+pub(crate) fn status(refusal: &Refusal) -> StatusCode {
+    StatusCode::from_u16(refusal.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
 impl Dialect {
@@ -42,27 +92,18 @@ impl Dialect {
 
 /// `Export{Logs,Trace,Metrics}ServiceResponse`, which have one shape.
 #[derive(Clone, PartialEq, Message)]
-struct ExportResponse {
+pub(crate) struct ExportResponse {
     #[prost(message, optional, tag = "1")]
-    partial_success: Option<PartialSuccess>,
+    pub(crate) partial_success: Option<PartialSuccess>,
 }
 
 /// `Export{Logs,Trace,Metrics}PartialSuccess`, which have one shape.
 #[derive(Clone, PartialEq, Message)]
-struct PartialSuccess {
+pub(crate) struct PartialSuccess {
     #[prost(int64, tag = "1")]
     rejected: i64,
     #[prost(string, tag = "2")]
     error_message: String,
-}
-
-/// `google.rpc.Status`, without details.
-#[derive(Clone, PartialEq, Message)]
-struct Status {
-    #[prost(int32, tag = "1")]
-    code: i32,
-    #[prost(string, tag = "2")]
-    message: String,
 }
 
 #[derive(Serialize)]
@@ -117,10 +158,12 @@ pub(crate) fn accepted(dialect: Dialect, accepted: &Accepted, request_id: &str) 
             let body = ExportResponse { partial_success: partial_success(&accepted.rejected) };
             respond(StatusCode::OK, PROTOBUF, body.encode_to_vec(), request_id)
         }
+        Dialect::Grpc => with_request_id(grpc::accepted(accepted), request_id),
+        Dialect::Foreign(foreign) => (foreign.accepted)(accepted, request_id).respond(request_id),
     }
 }
 
-fn partial_success(rejected: &[Rejected]) -> Option<PartialSuccess> {
+pub(crate) fn partial_success(rejected: &[Rejected]) -> Option<PartialSuccess> {
     let first = rejected.first()?;
     let error_message = format!("{}: {} (first at index {})", first.code, first.message, first.index);
     Some(PartialSuccess { rejected: i64::try_from(rejected.len()).unwrap_or(i64::MAX), error_message })
@@ -136,25 +179,35 @@ const fn rejected_items(route: Route) -> &'static str {
 
 /// The answer to a request of which nothing is acknowledged.
 pub(crate) fn refused(dialect: Dialect, refusal: &Refusal, request_id: &str) -> Response<Body> {
-    let status = StatusCode::from_u16(refusal.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let status = status(refusal);
     let mut response = match dialect {
         Dialect::Native => respond(status, JSON, native_error(refusal, request_id), request_id),
         Dialect::OtlpJson(_) => {
-            let body = json!({"code": rpc_code(refusal), "message": rpc_message(refusal)});
+            let body = rpc_status(refusal);
+            let body = json!({"code": body.code, "message": body.message});
             respond(status, JSON, body.to_string().into_bytes(), request_id)
         }
-        Dialect::OtlpProtobuf => {
-            let body = Status { code: rpc_code(refusal), message: rpc_message(refusal) };
-            respond(status, PROTOBUF, body.encode_to_vec(), request_id)
-        }
+        Dialect::OtlpProtobuf => respond(status, PROTOBUF, rpc_status(refusal).encode_to_vec(), request_id),
+        // The HTTP status says only that the call was understood.
+        Dialect::Grpc => return with_request_id(grpc::refused(refusal), request_id),
+        Dialect::Foreign(foreign) => (foreign.refused)(refusal).respond(request_id),
     };
-    if refusal.class().is_retryable() {
-        response.headers_mut().insert(RETRY_AFTER, RETRY_AFTER_SECONDS);
+    if let Some(seconds) = retry_after(refusal) {
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
     if status == StatusCode::UNAUTHORIZED {
         response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
     response
+}
+
+/// Seconds after which a refused request may be worth sending again.
+pub(crate) fn retry_after(refusal: &Refusal) -> Option<i64> {
+    refusal.class().is_retryable().then_some(RETRY_AFTER_SECONDS)
+}
+
+fn rpc_status(refusal: &Refusal) -> Status {
+    Status::of(grpc::class_code(refusal.class()), refusal)
 }
 
 fn native_error(refusal: &Refusal, request_id: &str) -> Vec<u8> {
@@ -176,31 +229,16 @@ fn native_error(refusal: &Refusal, request_id: &str) -> Vec<u8> {
     body.to_string().into_bytes()
 }
 
-/// The code of gRPC (`google.rpc.Code`) with the class's meaning.
-fn rpc_code(refusal: &Refusal) -> i32 {
-    match refusal.class() {
-        ErrorClass::BadInput | ErrorClass::TooLarge | ErrorClass::Unsupported => 3,
-        ErrorClass::NotFound => 5,
-        ErrorClass::Forbidden => 7,
-        ErrorClass::Overloaded => 8,
-        ErrorClass::Conflict => 10,
-        ErrorClass::Corrupt | ErrorClass::Bug => 13,
-        ErrorClass::Unavailable => 14,
-        ErrorClass::Unauthenticated => 16,
-    }
-}
-
-fn rpc_message(refusal: &Refusal) -> String {
-    format!("{}: {refusal}", refusal.code())
-}
-
 fn respond(status: StatusCode, media: HeaderValue, body: Vec<u8>, request_id: &str) -> Response<Body> {
     let mut response = Response::new(Body::from(body));
     *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, media);
+    response.headers_mut().insert(CONTENT_TYPE, media);
+    with_request_id(response, request_id)
+}
+
+fn with_request_id(mut response: Response<Body>, request_id: &str) -> Response<Body> {
     if let Ok(value) = HeaderValue::from_str(request_id) {
-        headers.insert(REQUEST_ID, value);
+        response.headers_mut().insert(REQUEST_ID, value);
     }
     response
 }
@@ -218,7 +256,7 @@ mod tests {
 
     fn stored(rejected: Vec<Rejected>) -> Accepted {
         let positions = vec![Position { partition: 1, offset: 7 }, Position { partition: 1, offset: 8 }];
-        Accepted { records: 3, rejected, positions }
+        Accepted { records: 3, rejected, positions, echo: Default::default() }
     }
 
     fn one_rejected() -> Vec<Rejected> {
@@ -255,10 +293,16 @@ mod tests {
     #[tokio::test]
     async fn what_may_be_retried_says_when() {
         let full = refused(Dialect::OtlpProtobuf, &Refusal::NotPublished(LogError::QueueFull), "r");
-        assert_eq!((full.status().as_u16(), &full.headers()[RETRY_AFTER]), (503, &RETRY_AFTER_SECONDS));
+        assert_eq!(
+            (full.status().as_u16(), &full.headers()[RETRY_AFTER]),
+            (503, &HeaderValue::from_static("1"))
+        );
         assert_eq!(Status::decode(&body(full).await[..]).unwrap().code, 14);
         let share = refused(Dialect::Native, &Refusal::ProjectShare, "r");
-        assert_eq!((share.status().as_u16(), &share.headers()[RETRY_AFTER]), (429, &RETRY_AFTER_SECONDS));
+        assert_eq!(
+            (share.status().as_u16(), &share.headers()[RETRY_AFTER]),
+            (429, &HeaderValue::from_static("1"))
+        );
         let bad = refused(Dialect::Native, &Refusal::BodyTooLarge { limit: 5 }, "r");
         assert!(!bad.headers().contains_key(RETRY_AFTER));
         let said: Value = serde_json::from_slice(&body(bad).await).unwrap();

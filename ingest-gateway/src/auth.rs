@@ -1,12 +1,14 @@
 //! The key in a request's headers, and whether it may send events.
 
-use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use fleetlog_log::{ControlView, Principal};
 
 use crate::error::Refusal;
+
+const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
 /// A key as the headers carry it.
 #[derive(Debug, PartialEq, Eq)]
@@ -31,13 +33,16 @@ pub(crate) fn authenticate(keys: &ControlView, headers: &HeaderMap) -> Result<Pr
 
 fn presented(headers: &HeaderMap) -> Result<Presented, Refusal> {
     const UNREADABLE: Refusal = Refusal::Auth(fleetlog_log::AuthError::Malformed);
-    if let Some(value) = headers.get("x-api-key") {
+    if let Some(value) = only(headers, API_KEY)? {
         let text = value.to_str().map_err(|_| UNREADABLE)?;
         return Ok(Presented::Whole(text.trim().to_owned()));
     }
-    let value = headers.get(AUTHORIZATION).ok_or(Refusal::MissingKey)?;
-    let (scheme, credentials) =
-        value.to_str().ok().and_then(|text| text.split_once(' ')).ok_or(UNREADABLE)?;
+    let value = only(headers, AUTHORIZATION)?.ok_or(Refusal::MissingKey)?;
+    let text = value.to_str().map_err(|_| UNREADABLE)?.trim();
+    let Some((scheme, credentials)) = text.split_once(' ') else {
+        // Opik's clients send the bare key.
+        return if text.starts_with("fl_") { Ok(Presented::Whole(text.to_owned())) } else { Err(UNREADABLE) };
+    };
     let credentials = credentials.trim();
     if scheme.eq_ignore_ascii_case("bearer") {
         Ok(Presented::Whole(credentials.to_owned()))
@@ -45,6 +50,15 @@ fn presented(headers: &HeaderMap) -> Result<Presented, Refusal> {
         basic(credentials).ok_or(UNREADABLE)
     } else {
         Err(UNREADABLE)
+    }
+}
+
+/// The only value of a header. Of two, no one can say which the sender means, and which one a proxy looked at.
+fn only(headers: &HeaderMap, name: HeaderName) -> Result<Option<&HeaderValue>, Refusal> {
+    let mut values = headers.get_all(name).iter();
+    match (values.next(), values.next()) {
+        (value, None) => Ok(value),
+        _ => Err(Refusal::BadRequest("a header with the key occurs more than once")),
     }
 }
 
@@ -65,8 +79,6 @@ fn basic(credentials: &str) -> Option<Presented> {
 
 #[cfg(test)]
 mod tests {
-    use axum::http::{HeaderName, HeaderValue};
-
     use super::*;
 
     fn of(name: HeaderName, value: &str) -> Result<Presented, &'static str> {
@@ -80,6 +92,7 @@ mod tests {
         let whole = Ok(Presented::Whole("fl_a_b".into()));
         assert_eq!(of(AUTHORIZATION, "Bearer fl_a_b"), whole);
         assert_eq!(of(AUTHORIZATION, "bearer  fl_a_b"), whole);
+        assert_eq!(of(AUTHORIZATION, "fl_a_b"), whole);
         assert_eq!(of(HeaderName::from_static("x-api-key"), "fl_a_b"), whole);
         let basic = |text: &str| of(AUTHORIZATION, &format!("Basic {}", STANDARD.encode(text)));
         assert_eq!(basic("a:b"), Ok(Presented::Pair("a".into(), "b".into())));
@@ -92,5 +105,17 @@ mod tests {
         assert_eq!(presented(&HeaderMap::new()).unwrap_err().status(), 401);
         assert_eq!(of(AUTHORIZATION, "Digest x"), Err("malformed_key"));
         assert_eq!(of(AUTHORIZATION, "Basic ***"), Err("malformed_key"));
+        assert_eq!(of(AUTHORIZATION, "nonsense"), Err("malformed_key"));
+    }
+
+    #[test]
+    fn two_keys_at_once_are_refused_and_none_of_them_is_tried() {
+        for name in [AUTHORIZATION, API_KEY] {
+            let value = HeaderValue::from_static("Bearer fl_a_b");
+            let mut headers = HeaderMap::new();
+            headers.append(&name, value.clone());
+            headers.append(&name, value);
+            assert_eq!(presented(&headers).unwrap_err().status(), 400);
+        }
     }
 }

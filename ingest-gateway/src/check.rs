@@ -9,6 +9,7 @@ use fleetlog_formats::{Body, Inspection, Rejected, follow_body};
 use fleetlog_schemas::record::{Route, StreamContext};
 
 use crate::error::Refusal;
+use crate::shape::{Echo, Shape};
 use crate::split::split;
 
 /// Room in a message for everything but the payload: names, ids, and the numbers around them.
@@ -22,6 +23,8 @@ pub(crate) struct Unchecked {
     pub(crate) route: Route,
     pub(crate) content_type: String,
     pub(crate) format_hint: String,
+    /// The outline its door demands.
+    pub(crate) shape: Shape,
     /// How it is compressed, if the sender said so.
     pub(crate) encoding: Option<Encoding>,
     pub(crate) project_id: String,
@@ -47,6 +50,8 @@ pub(crate) struct Checked {
     pub(crate) rejected: Vec<Rejected>,
     /// What to publish; nothing when there is no record.
     pub(crate) pieces: Vec<Piece>,
+    /// What the answer repeats of it.
+    pub(crate) echo: Echo,
 }
 
 /// The payload of one message.
@@ -77,6 +82,7 @@ pub(crate) fn check(
         Cow::Borrowed(_) => body.payload.clone(),
         Cow::Owned(bytes) => Bytes::from(bytes),
     };
+    let echo = body.shape.read(&body.content_type, &decoded).map_err(Refusal::Malformed)?;
     let whole = look_at(body, &decoded)?;
     if whole.records > limits.records {
         return Err(Refusal::TooManyRecords { limit: limits.records });
@@ -99,7 +105,7 @@ pub(crate) fn check(
     } else {
         pieces(body, &decoded, &whole, limits)?
     };
-    Ok(Checked { records: whole.records, rejected: whole.rejected, pieces })
+    Ok(Checked { records: whole.records, rejected: whole.rejected, pieces, echo })
 }
 
 impl Unchecked {
@@ -184,6 +190,7 @@ mod tests {
             route: Route::Events,
             content_type: "application/json".into(),
             format_hint: String::new(),
+            shape: Shape::Any,
             encoding: None,
             project_id: "p".into(),
             stream: None,

@@ -9,6 +9,9 @@ config_section! {
     pub struct GatewayConfig, "gateway" {
         /// Address of the HTTP listener; port 0 for any free port.
         pub listen: String = "127.0.0.1:4318".to_owned(),
+        /// Address of a second listener, where OTLP exporters look for gRPC; port 0 for any free port, empty for
+        /// none. Both listeners speak HTTP and gRPC.
+        pub grpc_listen: String = "127.0.0.1:4317".to_owned(),
         /// Name of this instance in the records it writes; empty for a random one.
         pub id: String = String::new(),
         /// Longest body as sent, bytes.
@@ -26,7 +29,7 @@ config_section! {
         /// Share of `in_flight_max_bytes` that one project may hold once half of it is taken; more is answered
         /// with 429.
         pub project_share: f64 = 0.5,
-        /// Most open connections; further ones wait to be accepted.
+        /// Most open connections of each listener; further ones wait to be accepted.
         pub connections_max: usize = 10_000,
         /// Longest that a request's headers may take, milliseconds.
         pub header_timeout_ms: u64 = 10_000,
@@ -68,6 +71,9 @@ impl GatewayConfig {
             key: format!("{}.{key}", Self::SECTION),
             message,
         };
+        if self.listen.trim().is_empty() {
+            return Err(invalid("listen", "an address is needed, for instance 127.0.0.1:4318".to_owned()));
+        }
         if self.message_max_bytes > topic::RAW_MAX_MESSAGE_BYTES {
             let limit = topic::RAW_MAX_MESSAGE_BYTES;
             return Err(invalid("message_max_bytes", format!("the raw topic takes at most {limit}")));
@@ -90,6 +96,12 @@ mod tests {
     #[test]
     fn the_defaults_hold_together() {
         Config::from_settings(&Settings::defaults()).unwrap();
+    }
+
+    #[test]
+    fn a_gateway_without_an_address_is_a_configuration_error() {
+        let config = GatewayConfig { listen: " ".to_owned(), ..GatewayConfig::default() };
+        assert!(config.check().unwrap_err().to_string().contains("gateway.listen"));
     }
 
     #[test]

@@ -1,17 +1,16 @@
 //! What a body's headers say of its encoding.
 
-use axum::http::HeaderMap;
-use axum::http::header::CONTENT_ENCODING;
+use axum::http::{HeaderMap, HeaderName};
 use fleetlog_formats::compression::{CompressionError, Encoding};
 
 use crate::error::Refusal;
 
-/// The encoding the headers name, or `None` when they name none and the first bytes decide.
+/// The encoding the header of this name says, or `None` when it says none and the first bytes decide.
 ///
 /// # Errors
 /// [`Refusal::UnknownEncoding`] for an unknown one, or several at once.
-pub(crate) fn named(headers: &HeaderMap) -> Result<Option<Encoding>, Refusal> {
-    let mut values = headers.get_all(CONTENT_ENCODING).iter();
+pub(crate) fn named(headers: &HeaderMap, name: HeaderName) -> Result<Option<Encoding>, Refusal> {
+    let mut values = headers.get_all(name).iter();
     let Some(value) = values.next() else { return Ok(None) };
     let text = value.to_str().map_err(|_| Refusal::UnknownEncoding)?;
     if values.next().is_some() {
@@ -32,7 +31,13 @@ impl From<CompressionError> for Refusal {
 
 #[cfg(test)]
 mod tests {
+    use axum::http::header::CONTENT_ENCODING;
+
     use super::*;
+
+    fn named(headers: &HeaderMap) -> Result<Option<Encoding>, Refusal> {
+        super::named(headers, CONTENT_ENCODING)
+    }
 
     #[test]
     fn one_known_encoding_is_named_and_anything_else_is_refused() {

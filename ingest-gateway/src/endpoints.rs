@@ -6,16 +6,19 @@ use std::time::Instant;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, Query, Request, State};
-use axum::http::Response;
 use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderMap, Method, Response};
 use axum::routing::{MethodRouter, post};
+use fleetlog_log::Principal;
 use fleetlog_runtime::Classified;
 use fleetlog_schemas::record::{Route, StreamContext};
 use serde::Deserialize;
 use uuid::{ContextV7, Timestamp, Uuid};
 
-use crate::answer::{self, Dialect};
+use crate::answer::{self, Dialect, Said};
+use crate::drop_in;
 use crate::error::Refusal;
+use crate::grpc;
 use crate::pipeline::{Accepted, Door, Gateway};
 
 const FORMAT_MAX_BYTES: usize = 64;
@@ -28,23 +31,29 @@ pub(crate) fn router(gateway: Arc<Gateway>) -> Router {
         .route("/v1/logs", post(post_to(Route::OtlpLogs)))
         .route("/v1/traces", post(post_to(Route::OtlpTraces)))
         .route("/v1/metrics", post(post_to(Route::OtlpMetrics)))
+        // Helicone's clients send OTLP traces there.
+        .route("/v1/trace/log-python", post(post_to(Route::OtlpTraces)))
         .route("/v1/raw", post(axum::routing::post(raw_unnamed)))
         .route("/v1/raw/{format}", post(axum::routing::post(raw)))
-        .fallback(no_such_path)
+        .merge(drop_in::router())
+        .merge(grpc::router())
+        .fallback(elsewhere)
         .with_state(gateway)
 }
 
-fn post_to(route: Route) -> MethodRouter<Arc<Gateway>> {
+pub(crate) fn post_to(route: Route) -> MethodRouter<Arc<Gateway>> {
     post(move |State(gateway): State<Arc<Gateway>>, request: Request| async move {
-        let dialect = match route {
-            Route::OtlpLogs | Route::OtlpTraces | Route::OtlpMetrics => {
-                Dialect::otlp(route, request.headers().get(CONTENT_TYPE))
-            }
-            Route::Events | Route::Raw => Dialect::Native,
-        };
-        let door = Door { route, format_hint: String::new(), stream: None };
-        serve(&gateway, dialect, Ok(door), request).await
+        serve(&gateway, dialect_of(route, &request), Ok(Door { route, ..Door::default() }), request).await
     })
+}
+
+fn dialect_of(route: Route, request: &Request) -> Dialect {
+    match route {
+        Route::OtlpLogs | Route::OtlpTraces | Route::OtlpMetrics => {
+            Dialect::otlp(route, request.headers().get(CONTENT_TYPE))
+        }
+        Route::Events | Route::Raw => Dialect::Native,
+    }
 }
 
 /// Where a chunk of a line format belongs, and what the stream said before it, as its sender says.
@@ -78,8 +87,7 @@ async fn raw(
 }
 
 async fn raw_unnamed(State(gateway): State<Arc<Gateway>>, request: Request) -> Response<Body> {
-    let door = Door { route: Route::Raw, format_hint: String::new(), stream: None };
-    serve(&gateway, Dialect::Native, Ok(door), request).await
+    serve(&gateway, Dialect::Native, Ok(Door::default()), request).await
 }
 
 fn raw_door(format: String, query: StreamQuery) -> Result<Door, Refusal> {
@@ -104,19 +112,51 @@ fn raw_door(format: String, query: StreamQuery) -> Result<Door, Refusal> {
         agent_id: query.agent,
         noted: query.noted,
     });
-    Ok(Door { route: Route::Raw, format_hint: format, stream })
+    Ok(Door { format_hint: format, stream, ..Door::default() })
 }
 
-async fn no_such_path(State(gateway): State<Arc<Gateway>>, request: Request) -> Response<Body> {
-    serve(&gateway, Dialect::Native, Err(Refusal::NoSuchPath), request).await
+/// A path that is not listed: OTLP under a prefix of somebody's, else none of ours.
+async fn elsewhere(State(gateway): State<Arc<Gateway>>, request: Request) -> Response<Body> {
+    if grpc::is_grpc(request.headers()) {
+        return serve(&gateway, Dialect::Grpc, Err(Refusal::NoSuchPath), request).await;
+    }
+    let path = request.uri().path();
+    let signals = [
+        ("/v1/traces", Route::OtlpTraces),
+        ("/v1/logs", Route::OtlpLogs),
+        ("/v1/metrics", Route::OtlpMetrics),
+    ];
+    let otlp = signals.into_iter().find(|(suffix, _)| path.ends_with(suffix)).map(|(_, route)| route);
+    let (dialect, door) = match otlp {
+        Some(route) if request.method() == Method::POST => {
+            (dialect_of(route, &request), Ok(Door { route, ..Door::default() }))
+        }
+        Some(route) => (dialect_of(route, &request), Err(Refusal::NoSuchMethod)),
+        None => (drop_in::dialect_of(path), Err(Refusal::NoSuchPath)),
+    };
+    serve(&gateway, dialect, door, request).await
 }
 
 async fn no_such_method(State(gateway): State<Arc<Gateway>>, request: Request) -> Response<Body> {
     serve(&gateway, Dialect::Native, Err(Refusal::NoSuchMethod), request).await
 }
 
+/// Answers a question for which only the key's project is needed.
+pub(crate) fn tell(
+    gateway: &Gateway,
+    dialect: Dialect,
+    headers: &HeaderMap,
+    say: fn(&Principal) -> Said,
+) -> Response<Body> {
+    let request_id = request_id(gateway);
+    match gateway.identify(headers) {
+        Ok(principal) => say(&principal).respond(&request_id),
+        Err(refusal) => refuse(gateway, dialect, &refusal, &request_id),
+    }
+}
+
 /// Takes a request through the pipeline and answers it in its dialect.
-async fn serve(
+pub(crate) async fn serve(
     gateway: &Gateway,
     dialect: Dialect,
     door: Result<Door, Refusal>,
@@ -133,14 +173,16 @@ async fn serve(
     };
     let response = match &outcome {
         Ok(accepted) => answer::accepted(dialect, accepted, &request_id),
-        Err(refusal) => {
-            gateway.meters.refused(refusal.code());
-            gateway.refusals.write(&gateway.clock, refusal, &request_id);
-            answer::refused(dialect, refusal, &request_id)
-        }
+        Err(refusal) => refuse(gateway, dialect, refusal, &request_id),
     };
     gateway.meters.answered(began.elapsed());
     response
+}
+
+fn refuse(gateway: &Gateway, dialect: Dialect, refusal: &Refusal, request_id: &str) -> Response<Body> {
+    gateway.meters.refused(refusal.code());
+    gateway.refusals.write(&gateway.clock, refusal, request_id);
+    answer::refused(dialect, refusal, request_id)
 }
 
 /// A version 7 UUID, whose time is the gateway's clock.

@@ -1,6 +1,5 @@
 //! What can go wrong with the service, and why a request is refused.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use fleetlog_formats::{BadBody, Rejected};
@@ -13,8 +12,10 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 pub enum GatewayError {
     /// The listener's address cannot be bound.
-    #[error("cannot listen on {address}: {source}; choose another address with gateway.listen")]
+    #[error("cannot listen on {address}: {source}; choose another address with {key}")]
     Bind {
+        /// The configuration key that gave it.
+        key: &'static str,
         /// The address.
         address: String,
         /// What the operating system said.
@@ -70,6 +71,9 @@ pub(crate) enum Refusal {
     /// A header or parameter does not make sense.
     #[error("{0}")]
     BadRequest(&'static str),
+    /// The body of a gRPC call is not one message.
+    #[error("{0}")]
+    BadFrame(&'static str),
     /// The body is longer than allowed.
     #[error("the body exceeds {limit} bytes")]
     BodyTooLarge {
@@ -181,6 +185,7 @@ impl Classified for Refusal {
             Self::UnknownEncoding => ErrorClass::Unsupported,
             Self::Malformed(bad) if bad.code == "unsupported_content_type" => ErrorClass::Unsupported,
             Self::BadRequest(_)
+            | Self::BadFrame(_)
             | Self::BadCompression(_)
             | Self::Malformed(_)
             | Self::AllRejected(_)
@@ -202,6 +207,7 @@ impl Classified for Refusal {
             Self::NoSuchPath => "no_such_path",
             Self::NoSuchMethod => "method_not_allowed",
             Self::BadRequest(_) => "bad_request",
+            Self::BadFrame(_) => "malformed_frame",
             Self::BodyTooLarge { .. } => "body_too_large",
             Self::DecodedTooLarge { .. } => "decompressed_too_large",
             Self::TooManyRecords { .. } => "too_many_records",
@@ -223,9 +229,4 @@ impl Classified for Refusal {
             Self::Internal(_) => "internal",
         }
     }
-}
-
-/// The address a listener is bound to.
-pub(crate) fn local_addr(listener: &tokio::net::TcpListener) -> Result<SocketAddr, GatewayError> {
-    listener.local_addr().map_err(GatewayError::Address)
 }

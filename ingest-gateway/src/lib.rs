@@ -3,7 +3,7 @@
 //! It authenticates, limits, checks structure, publishes the bytes as they came, and answers after the broker's
 //! acknowledgement. It never touches ClickHouse and does not know what an event means. `pipeline.rs` shows the chain.
 //!
-//! Embedding: [`bind`] takes the address and says which it got (port 0 is any free one), [`Bound::serve`] runs until
+//! Embedding: [`bind`] takes the addresses and says which it got (port 0 is any free one), [`Bound::serve`] runs until
 //! shutdown; [`run`] is both. The listener answers from the start, with 503 and not ready until Kafka is reached.
 
 mod admission;
@@ -11,13 +11,16 @@ mod answer;
 mod auth;
 mod check;
 mod config;
+mod drop_in;
 mod encoding;
 mod endpoints;
 mod error;
+mod grpc;
 pub mod metrics;
 mod pipeline;
 mod publish;
 mod receive;
+mod shape;
 mod split;
 mod throttle;
 
@@ -40,13 +43,27 @@ use crate::pipeline::{Gateway, Log};
 use crate::receive::BodyBounds;
 use crate::throttle::RefusalLog;
 
-/// A gateway whose address is taken and that does not serve yet; connections wait meanwhile.
+/// A gateway whose addresses are taken and that does not serve yet; connections wait meanwhile.
 pub struct Bound {
-    listener: TcpListener,
-    local_addr: SocketAddr,
+    http: Listener,
+    grpc: Option<Listener>,
     gateway: Arc<Gateway>,
     config: Config,
     deps: Deps,
+}
+
+struct Listener {
+    socket: TcpListener,
+    address: SocketAddr,
+}
+
+impl Listener {
+    async fn bind(key: &'static str, address: &str) -> Result<Self, GatewayError> {
+        let cannot = |source| GatewayError::Bind { key, address: address.to_owned(), source };
+        let socket = TcpListener::bind(address).await.map_err(cannot)?;
+        let address = socket.local_addr().map_err(GatewayError::Address)?;
+        Ok(Self { socket, address })
+    }
 }
 
 /// Runs the gateway until shutdown.
@@ -57,24 +74,29 @@ pub async fn run(config: Config, deps: Deps, shutdown: Shutdown) -> Result<(), G
     bind(config, deps).await?.serve(shutdown).await
 }
 
-/// Takes the address.
+/// Takes the addresses.
 ///
 /// # Errors
-/// [`GatewayError::Bind`] when the address is taken; [`GatewayError::Log`] when librdkafka refuses the configuration.
+/// [`GatewayError::Bind`] when one is taken; [`GatewayError::Log`] when librdkafka refuses the configuration.
 pub async fn bind(config: Config, deps: Deps) -> Result<Bound, GatewayError> {
     let gateway = Arc::new(gateway(&config, &deps)?);
-    let address = &config.gateway.listen;
-    let listener = TcpListener::bind(address)
-        .await
-        .map_err(|source| GatewayError::Bind { address: address.clone(), source })?;
-    let local_addr = error::local_addr(&listener)?;
-    Ok(Bound { listener, local_addr, gateway, config, deps })
+    let http = Listener::bind("gateway.listen", &config.gateway.listen).await?;
+    let grpc = match config.gateway.grpc_listen.trim() {
+        "" => None,
+        address => Some(Listener::bind("gateway.grpc_listen", address).await?),
+    };
+    Ok(Bound { http, grpc, gateway, config, deps })
 }
 
 impl Bound {
     /// The address, with the port that was free if the configuration left it open.
     pub fn local_addr(&self) -> SocketAddr {
-        self.local_addr
+        self.http.address
+    }
+
+    /// The address of the listener for gRPC, if there is one.
+    pub fn grpc_addr(&self) -> Option<SocketAddr> {
+        self.grpc.as_ref().map(|listener| listener.address)
     }
 
     /// Serves until shutdown: then it is not ready, accepts no more, lets requests under way finish, and flushes the
@@ -83,7 +105,7 @@ impl Bound {
     /// # Errors
     /// [`GatewayError`] when a part fails, or records were not acknowledged within the budget.
     pub async fn serve(self, shutdown: Shutdown) -> Result<(), GatewayError> {
-        let Self { listener, local_addr, gateway, config, deps } = self;
+        let Self { http, grpc, gateway, config, deps } = self;
         let budget = Duration::from_millis(config.gateway.shutdown_budget_ms);
         let bounds = HttpBounds {
             connections: config.gateway.connections_max,
@@ -92,13 +114,12 @@ impl Bound {
         };
         let readiness = deps.health.component("gateway");
         let app = endpoints::router(Arc::clone(&gateway)).merge(admin_router(&deps));
-        tracing::info!(address = %local_addr, "serving ingest");
-
         let mut tasks = Supervisor::new(shutdown.clone());
-        tasks.spawn(
-            "ingest listener",
-            serve_http(listener, app, bounds, metrics::CONNECTIONS, shutdown.clone()),
-        );
+        for Listener { socket, address } in std::iter::once(http).chain(grpc) {
+            tracing::info!(%address, "serving ingest");
+            let served = serve_http(socket, app.clone(), bounds, metrics::CONNECTIONS, shutdown.clone());
+            tasks.spawn("ingest listener", served);
+        }
         let following = follow_log(config.kafka, Arc::clone(&gateway), readiness, shutdown);
         tasks.spawn("ingest keys", following);
         // The listener keeps the budget itself and reports what overran; the margin is for its own end.

@@ -11,7 +11,7 @@ use std::sync::{Arc, OnceLock};
 
 use axum::body::Body;
 use axum::http::HeaderMap;
-use axum::http::header::{CONTENT_TYPE, USER_AGENT};
+use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE, USER_AGENT};
 use fleetlog_formats::Rejected;
 use fleetlog_log::{ControlView, Principal, Producer, Target, Topics};
 use fleetlog_runtime::Clock;
@@ -24,9 +24,11 @@ use crate::auth::authenticate;
 use crate::check::{Checked, Limits, Unchecked, check};
 use crate::encoding;
 use crate::error::Refusal;
+use crate::grpc;
 use crate::metrics::Meters;
 use crate::publish::publish;
 use crate::receive::{BodyBounds, announced, receive};
+use crate::shape::{Echo, Shape};
 use crate::throttle::RefusalLog;
 
 /// Bodies of at least so many bytes as sent are checked on a thread that may be busy for milliseconds.
@@ -55,11 +57,16 @@ pub(crate) struct Log {
 }
 
 /// By which door a request came in.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Door {
     pub(crate) route: Route,
     pub(crate) format_hint: String,
     pub(crate) stream: Option<StreamContext>,
+    pub(crate) shape: Shape,
+    /// Whether the body is a gRPC message in its frame.
+    pub(crate) framed: bool,
+    /// Longest body as sent, where its protocol has a limit below the gateway's.
+    pub(crate) body_max_bytes: Option<usize>,
 }
 
 /// A request that is durably stored.
@@ -68,9 +75,18 @@ pub(crate) struct Accepted {
     pub(crate) records: u32,
     pub(crate) rejected: Vec<Rejected>,
     pub(crate) positions: Vec<Position>,
+    pub(crate) echo: Echo,
 }
 
 impl Gateway {
+    /// Whom a request that brings nothing speaks for.
+    ///
+    /// # Errors
+    /// As [`authenticate`], and before the keys are loaded.
+    pub(crate) fn identify(&self, headers: &HeaderMap) -> Result<Principal, Refusal> {
+        authenticate(&self.log.get().ok_or(Refusal::Starting)?.keys, headers)
+    }
+
     /// Walks a request through the chain.
     ///
     /// # Errors
@@ -89,16 +105,25 @@ impl Gateway {
         let received_at = self.clock.now_ns();
         let log = self.log.get().ok_or(Refusal::Starting)?;
         let principal = authenticate(&log.keys, headers)?;
-        let encoding = encoding::named(headers)?;
-        let length = announced(headers, self.body)?;
+        let named = if door.framed { grpc::ENCODING } else { CONTENT_ENCODING };
+        let encoding = encoding::named(headers, named)?;
+        let bounds = self.bounds(&door);
+        let length = announced(headers, bounds)?;
         let mut admitted = self.admission.enter(&principal.project_id, length.unwrap_or(0))?;
-        let payload = receive(body, length, self.body, &mut admitted).await?;
+        let body = receive(body, length, bounds, &mut admitted).await?;
+        let (payload, encoding) = if door.framed {
+            let (message, encoding) = grpc::unframe(&body, encoding)?;
+            (message, Some(encoding))
+        } else {
+            (body, encoding)
+        };
         let (bytes, route) = (payload.len(), door.route);
         let content_type = header(headers, CONTENT_TYPE.as_str());
         let unchecked = Unchecked {
             route,
             content_type: content_type.clone(),
             format_hint: door.format_hint.clone(),
+            shape: door.shape,
             encoding,
             project_id: principal.project_id.as_ref().to_owned(),
             stream: door.stream.clone(),
@@ -110,7 +135,14 @@ impl Gateway {
         let (records, messages) = (checked.records, checked.pieces.len());
         let positions = publish(&self.producer, &envelope, checked.pieces, target).await?;
         self.meters.accepted(records, checked.rejected.len(), bytes, messages);
-        Ok(Accepted { records, rejected: checked.rejected, positions })
+        Ok(Accepted { records, rejected: checked.rejected, positions, echo: checked.echo })
+    }
+
+    /// The bounds of a body at this door.
+    fn bounds(&self, door: &Door) -> BodyBounds {
+        let most = door.body_max_bytes.map_or(self.body.bytes, |own| own.min(self.body.bytes));
+        let frame = if door.framed { grpc::PREFIX_BYTES } else { 0 };
+        BodyBounds { bytes: most.saturating_add(frame), ..self.body }
     }
 
     async fn check(&self, body: Unchecked, mut admitted: Admitted) -> Result<(Checked, Admitted), Refusal> {

@@ -11,8 +11,9 @@ use fleetlog_runtime::{Clock, Deps, Health, Shutdown, TelemetryConfig, init_tele
 use fleetlog_schemas::avro::from_single_object;
 use fleetlog_schemas::control::Role;
 use fleetlog_schemas::id::Position;
-use fleetlog_schemas::record::RawBatch;
+use fleetlog_schemas::record::{RawBatch, Route};
 use fleetlog_schemas::topic;
+use reqwest::header::HeaderMap;
 use reqwest::{RequestBuilder, Response};
 use serde_json::Value;
 use tokio::runtime::Runtime;
@@ -78,26 +79,33 @@ impl Node {
 
     /// Whether anything of a request is in the raw topic.
     pub(crate) async fn holds(&self, request_id: &str) -> bool {
+        !self.published(request_id).await.is_empty()
+    }
+
+    /// What of a request is in the raw topic.
+    pub(crate) async fn published(&self, request_id: &str) -> Vec<RawBatch> {
         let all = (0..4).map(|partition| (partition, From::Beginning));
         let tail = Tail::open(&self.config(), topic::RAW, all, Isolation::Committed).unwrap();
-        let mut at_end = 0;
+        let (mut at_end, mut found) = (0, Vec::new());
         while at_end < 4 {
             match tail.next().await.unwrap() {
                 TailRead::CaughtUp { .. } => at_end += 1,
                 TailRead::Record(record) => {
                     let batch: RawBatch = from_single_object(&record.payload.unwrap()).unwrap();
                     if batch.request_id == request_id {
-                        return true;
+                        found.push(batch);
                     }
                 }
             }
         }
-        false
+        found
     }
 }
 
 pub(crate) struct Gateway {
     pub(crate) url: String,
+    /// Where the listener for gRPC is.
+    pub(crate) grpc_url: String,
     pub(crate) key: String,
     pub(crate) shutdown: Shutdown,
     pub(crate) served: JoinHandle<Result<(), GatewayError>>,
@@ -107,13 +115,15 @@ pub(crate) struct Gateway {
 impl Gateway {
     pub(crate) async fn start(mut config: Config) -> Self {
         config.gateway.listen = "127.0.0.1:0".to_owned();
+        config.gateway.grpc_listen = "127.0.0.1:0".to_owned();
         let metrics = init_telemetry(&TelemetryConfig { log: "off".into(), ..TelemetryConfig::default() });
         let deps = Deps { clock: Clock::system(), health: Health::new(), metrics: metrics.unwrap() };
         let shutdown = Shutdown::new();
         let bound = bind(config, deps).await.unwrap();
         let url = format!("http://{}", bound.local_addr());
+        let grpc_url = format!("http://{}", bound.grpc_addr().unwrap());
         let served = RUNTIME.spawn(bound.serve(shutdown.clone()));
-        Self { url, key: String::new(), shutdown, served, client: reqwest::Client::new() }
+        Self { url, grpc_url, key: String::new(), shutdown, served, client: reqwest::Client::new() }
     }
 
     /// Waits until the gateway is ready and knows the key.
@@ -151,6 +161,79 @@ pub(crate) async fn answer(request: RequestBuilder) -> (u16, Value, String) {
     let body = response.bytes().await.unwrap();
     let json = serde_json::from_slice(&body).unwrap_or_else(|e| panic!("{e}: {body:?}"));
     (status, json, request_id)
+}
+
+/// A request's answer and what was published of it.
+pub(crate) struct Exchange {
+    pub(crate) status: u16,
+    /// The answer's JSON; null without one.
+    pub(crate) said: Value,
+    pub(crate) headers: HeaderMap,
+    pub(crate) published: Vec<RawBatch>,
+}
+
+impl Exchange {
+    pub(crate) async fn of(node: &Node, request: RequestBuilder) -> Self {
+        let response = request.send().await.unwrap();
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        let request_id = header(&response, "x-request-id");
+        let body = response.bytes().await.unwrap();
+        let said = if body.is_empty() { Value::Null } else { serde_json::from_slice(&body).unwrap() };
+        let published = if request_id.is_empty() { Vec::new() } else { node.published(&request_id).await };
+        Self { status, said, headers, published }
+    }
+
+    /// The only message of an accepted request: its bytes as sent, under this hint.
+    pub(crate) fn only(&self, hint: &str, body: &[u8]) -> &RawBatch {
+        assert!((200..300).contains(&self.status), "{}: {}", self.status, self.said);
+        let [batch] = &self.published[..] else { panic!("one message: {:?}", self.published) };
+        assert_eq!((batch.route, batch.format_hint.as_str()), (Route::Raw, hint));
+        assert_eq!(batch.payload.0, body);
+        assert_eq!(batch.project_id, "p1");
+        batch
+    }
+
+    /// The status of a refused request, of which nothing may be published.
+    pub(crate) fn refused(&self) -> u16 {
+        assert!(self.status >= 400 && self.published.is_empty(), "{}: {}", self.status, self.said);
+        self.status
+    }
+}
+
+/// What every drop-in API refuses, however it says so: a missing key, a role that may not send, a foreign content
+/// type, a broken document, a bomb, and another method.
+pub(crate) async fn refuses_as_all_do(node: &Node, path: &str, speaks_foreign: impl Fn(&Value) -> bool) {
+    let few = GatewayConfig { decoded_max_bytes: 1_000, ..GatewayConfig::default() };
+    let mut gateway = node.gateway_with(few).await;
+    let json = |request: RequestBuilder| request.header("content-type", "application/json");
+    let mut bomb = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    std::io::Write::write_all(&mut bomb, &[b'['; 100_000]).unwrap();
+    let bomb = bomb.finish().unwrap();
+    let cases = [
+        (401, json(gateway.client.post(format!("{}{path}", gateway.url)).body("{}"))),
+        (415, gateway.post(path).header("content-type", "image/png").body("{}")),
+        (415, json(gateway.post(path)).header("content-encoding", "lzma").body("{}")),
+        (400, json(gateway.post(path)).body("{\"batch\":[")),
+        (400, json(gateway.post(path)).body("")),
+        (413, json(gateway.post(path)).header("content-encoding", "gzip").body(bomb)),
+        (405, gateway.client.delete(format!("{}{path}", gateway.url)).bearer_auth(&gateway.key)),
+    ];
+    for (status, request) in cases {
+        let exchange = Exchange::of(node, request).await;
+        assert_eq!(exchange.refused(), status, "{}", exchange.said);
+        assert!(speaks_foreign(&exchange.said), "{}", exchange.said);
+    }
+    gateway.key = node.key(Role::Viewer).await;
+    let viewer = loop {
+        let exchange = Exchange::of(node, json(gateway.post(path)).body("{}")).await;
+        // The new key arrives by itself; until then it is unknown.
+        if exchange.refused() != 401 {
+            break exchange;
+        }
+    };
+    assert_eq!(viewer.status, 403);
+    assert!(speaks_foreign(&viewer.said), "{}", viewer.said);
+    gateway.stop().await;
 }
 
 /// The status and the error's code; nothing of the request may be stored.

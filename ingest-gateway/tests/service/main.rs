@@ -4,5 +4,10 @@
 mod answers;
 mod bounds;
 mod harness;
+mod hooks;
+mod langfuse;
+mod langsmith;
+mod openai;
+mod opik;
 mod otlp;
 mod outage;
