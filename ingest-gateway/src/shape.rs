@@ -173,7 +173,10 @@ mod tests {
         };
         assert_eq!((entries.len(), entries[0].id.as_str()), (2, "b"));
         assert_eq!(code(Shape::LangfuseBatch, "application/json", "{}"), Err("malformed_json"));
-        assert_eq!(code(Shape::LangfuseScores, "", r#"{"id":"s","name":"n"}"#), Ok(Echo::Id(Some("s".into()))));
+        assert_eq!(
+            code(Shape::LangfuseScores, "", r#"{"id":"s","name":"n"}"#),
+            Ok(Echo::Id(Some("s".into())))
+        );
         assert_eq!(code(Shape::LangfuseScores, "", r#"[{"id":"s"}]"#), Ok(Echo::Nothing));
     }
 

@@ -42,8 +42,14 @@ fn an_envelope_that_cannot_be_taken_costs_itself_alone() {
         let exchange = Exchange::of(node, post(&gateway, "/api/public/ingestion").body(batch)).await;
         let message = exchange.only("langfuse.ingestion", batch.as_bytes());
         assert_eq!((message.record_count, &message.rejected[..]), (2, &[1][..]));
-        assert_eq!((exchange.status, &exchange.said["successes"]), (207, &json!([{"id": "a", "status": 201}])));
-        assert_eq!((&exchange.said["errors"][0]["id"], &exchange.said["errors"][0]["status"]), (&json!("b"), &json!(400)));
+        assert_eq!(
+            (exchange.status, &exchange.said["successes"]),
+            (207, &json!([{"id": "a", "status": 201}]))
+        );
+        assert_eq!(
+            (&exchange.said["errors"][0]["id"], &exchange.said["errors"][0]["status"]),
+            (&json!("b"), &json!(400))
+        );
         gateway.stop().await;
     });
 }

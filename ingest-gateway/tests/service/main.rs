@@ -3,6 +3,7 @@
 
 mod answers;
 mod bounds;
+mod grpc;
 mod harness;
 mod hooks;
 mod langfuse;

@@ -28,7 +28,13 @@ fn every_way_of_sending_is_published_and_answered_as_the_server_does() {
             (Method::PATCH, "/api/v1/private/spans/01a2", "opik.span.patch", Some("01a2"), 204),
             (Method::PUT, "/api/v1/private/traces/feedback-scores", "opik.feedback", None, 204),
             (Method::PUT, "/api/v1/private/spans/s/feedback-scores", "opik.span.feedback", Some("s"), 204),
-            (Method::PUT, "/api/v1/private/traces/threads/feedback-scores", "opik.thread.feedback", None, 204),
+            (
+                Method::PUT,
+                "/api/v1/private/traces/threads/feedback-scores",
+                "opik.thread.feedback",
+                None,
+                204,
+            ),
         ];
         for (method, path, hint, id, status) in cases {
             let sent = request(&gateway, method, path).header("content-type", "application/json").body(body);
@@ -70,7 +76,7 @@ fn a_busy_gateway_tells_the_client_to_keep_what_it_has() {
             }
         };
         assert_eq!(busy.refused(), 429);
-        assert_eq!((&busy.headers["retry-after"], &busy.headers["ratelimit-reset"]), (&"1", &"1"));
+        assert_eq!(["retry-after", "ratelimit-reset"].map(|name| &busy.headers[name]), ["1", "1"]);
         gateway.stop().await;
     });
 }
