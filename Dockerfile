@@ -42,6 +42,7 @@ listen = "0.0.0.0:9600"
 
 [gateway]
 listen = "0.0.0.0:4318"
+grpc_listen = "0.0.0.0:4317"
 
 [query]
 listen = "0.0.0.0:8080"

@@ -22,6 +22,8 @@ const LAST_WORDS: Duration = Duration::from_secs(5);
 pub struct Addresses {
     /// Base URL of the gateway.
     pub ingest: String,
+    /// Base URL of the gateway for OTLP over gRPC.
+    pub grpc: String,
     /// Base URL of the query API.
     pub query: String,
     /// Base URL of ClickHouse's HTTP interface.
@@ -40,10 +42,10 @@ pub struct Addresses {
 
 /// The ports of a run that is to come back at the same addresses.
 #[derive(Clone, Copy, Debug)]
-pub struct Ports([u16; 4]);
+pub struct Ports([u16; 5]);
 
 impl Ports {
-    /// Four ports that are free now.
+    /// Five ports that are free now.
     ///
     /// # Errors
     /// When the operating system has none.
@@ -72,9 +74,15 @@ impl System {
     ///
     /// # Errors
     /// As [`ephemeral`](Self::ephemeral).
-    pub async fn on(data: &Path, Ports([ingest, query, clickhouse, kafka]): Ports) -> Result<Self> {
+    pub async fn on(data: &Path, Ports([ingest, grpc, query, clickhouse, kafka]): Ports) -> Result<Self> {
         let mut arguments = vec!["--json".to_owned(), "--data".to_owned(), data.display().to_string()];
-        let ports = [("ingest", ingest), ("query", query), ("clickhouse", clickhouse), ("kafka", kafka)];
+        let ports = [
+            ("ingest", ingest),
+            ("grpc", grpc),
+            ("query", query),
+            ("clickhouse", clickhouse),
+            ("kafka", kafka),
+        ];
         arguments.extend(ports.iter().flat_map(|(name, port)| [format!("--{name}-port"), port.to_string()]));
         Self::up(&arguments).await
     }

@@ -107,9 +107,9 @@ fn a_good_configuration_passes_and_an_unknown_section_does_not() -> Result<()> {
 fn a_taken_port_is_named_with_the_flag_that_changes_it() -> Result<()> {
     let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let port = taken.local_addr()?.port();
-    let flags = ["--ingest-port", "--query-port", "--clickhouse-port", "--kafka-port"];
+    let flags = ["--ingest-port", "--grpc-port", "--query-port", "--clickhouse-port", "--kafka-port"];
     for flag in flags {
-        let free: [u16; 4] = fleetlog_engines::free_ports()?;
+        let free: [u16; 5] = fleetlog_engines::free_ports()?;
         let data = tempfile::tempdir()?;
         let output = run("fleetlog", |command| {
             command.args(["up", "--data"]).arg(data.path());

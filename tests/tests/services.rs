@@ -60,7 +60,8 @@ impl Deployment {
         let [gateway, _, _, query] = ports;
         let text = format!(
             "[kafka]\nbrokers = \"{}\"\ndelivery_timeout_ms = 2000\n\n[clickhouse]\nurl = \"{}\"\n\n\
-             [gateway]\nlisten = \"127.0.0.1:{gateway}\"\n\n[query]\nlisten = \"127.0.0.1:{query}\"\n",
+             [gateway]\nlisten = \"127.0.0.1:{gateway}\"\ngrpc_listen = \"127.0.0.1:0\"\n\n\
+             [query]\nlisten = \"127.0.0.1:{query}\"\n",
             engines.kafka.bootstrap(),
             engines.clickhouse.url(),
         );

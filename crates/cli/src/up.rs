@@ -42,6 +42,9 @@ pub(crate) struct Up {
     /// Port of the ingest gateway
     #[arg(long, default_value_t = 4318)]
     ingest_port: u16,
+    /// Port of the ingest gateway for OTLP over gRPC
+    #[arg(long, default_value_t = 4317)]
+    grpc_port: u16,
     /// Port of the query API
     #[arg(long, default_value_t = 8080)]
     query_port: u16,
@@ -66,6 +69,7 @@ pub(crate) struct Up {
 #[derive(Clone, Copy)]
 struct Ports {
     ingest: u16,
+    grpc: u16,
     query: u16,
     clickhouse: u16,
     kafka: u16,
@@ -75,6 +79,8 @@ struct Ports {
 #[derive(Serialize)]
 struct Running<'a> {
     ingest: &'a str,
+    /// Absent when `gateway.grpc_listen` is empty.
+    grpc: Option<&'a str>,
     query: &'a str,
     clickhouse: &'a str,
     kafka: &'a str,
@@ -116,11 +122,16 @@ impl Up {
         // A name makes this process the same group member after a crash: it gets its partitions back at once.
         let instance = settings.text("kafka.instance_id").unwrap_or_else(|| "standalone".to_owned());
         let listen = |port: u16| format!("{}:{port}", Ipv4Addr::LOCALHOST);
+        let grpc_listen = match settings.text("gateway.grpc_listen") {
+            Some(off) if off.trim().is_empty() => off,
+            _ => listen(ports.grpc),
+        };
         let settings = settings.with([
             ("kafka.brokers", engines.brokers.clone()),
             ("kafka.instance_id", instance),
             ("clickhouse.url", engines.clickhouse_url.clone()),
             ("gateway.listen", listen(ports.ingest)),
+            ("gateway.grpc_listen", grpc_listen),
             ("query.listen", listen(ports.query)),
         ])?;
         let deps = Deps { clock: Clock::system(), health: Health::new(), metrics };
@@ -133,13 +144,15 @@ impl Up {
 
     fn ports(&self) -> anyhow::Result<Ports> {
         if self.ephemeral {
-            let [ingest, query, clickhouse, kafka] = free_ports()?;
-            return Ok(Ports { ingest, query, clickhouse, kafka });
+            let [ingest, grpc, query, clickhouse, kafka] = free_ports()?;
+            return Ok(Ports { ingest, grpc, query, clickhouse, kafka });
         }
         ensure_free(self.ingest_port, "the ingest gateway", "`--ingest-port`")?;
+        ensure_free(self.grpc_port, "OTLP over gRPC", "`--grpc-port`")?;
         ensure_free(self.query_port, "the query API", "`--query-port`")?;
         Ok(Ports {
             ingest: self.ingest_port,
+            grpc: self.grpc_port,
             query: self.query_port,
             clickhouse: self.clickhouse_port,
             kafka: self.kafka_port,
@@ -252,9 +265,11 @@ impl Up {
         data: &Path,
     ) -> anyhow::Result<()> {
         let (ingest, query) = (format!("http://{}", addresses.ingest), format!("http://{}", addresses.query));
+        let grpc = addresses.grpc.map(|grpc| format!("http://{grpc}"));
         if self.ephemeral || self.json {
             say(&serde_json::to_string(&Running {
                 ingest: &ingest,
+                grpc: grpc.as_deref(),
                 query: &query,
                 clickhouse: &engines.clickhouse_url,
                 kafka: &engines.brokers,
@@ -268,6 +283,9 @@ impl Up {
         say(&format!(
             "\nFleetlog is up.\n\n  ingest      {ingest}\n  query API   {query}  (try it: {query}/docs)"
         ));
+        if let Some(grpc) = grpc {
+            say(&format!("  OTLP/gRPC   {grpc}"));
+        }
         say(&format!("  ClickHouse  {}\n  Kafka       {}", engines.clickhouse_url, engines.brokers));
         say(&format!("  data        {}\n", data.display()));
         match first {

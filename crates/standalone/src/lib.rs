@@ -54,6 +54,8 @@ impl StandaloneConfig {
 pub struct Addresses {
     /// The ingest gateway.
     pub ingest: SocketAddr,
+    /// The ingest gateway's listener for gRPC, if it has one.
+    pub grpc: Option<SocketAddr>,
     /// The query API.
     pub query: SocketAddr,
 }
@@ -84,7 +86,8 @@ pub async fn run(
 ) -> Result<(), StandaloneError> {
     let gateway = fleetlog_ingest_gateway::bind(config.gateway, deps.clone()).await?;
     let query = fleetlog_query_api::bind(config.query, deps.clone()).await?;
-    let addresses = Addresses { ingest: gateway.local_addr(), query: query.local_addr() };
+    let addresses =
+        Addresses { ingest: gateway.local_addr(), grpc: gateway.grpc_addr(), query: query.local_addr() };
     let behind = Shutdown::new();
     let mut services = Supervisor::new(shutdown.clone());
     services.spawn("ingest-gateway", gateway.serve(shutdown.clone()));
