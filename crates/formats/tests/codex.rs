@@ -357,6 +357,35 @@ fn what_fails_is_no_call_and_what_is_refused_was_decided() {
     assert_eq!((cost.usage_role, cost.cost_reported), (UsageRole::Rollup, Some(NanoUsd(40_000_000))));
 }
 
+/// As of Codex 0.20, after the program's own types.
+const BARE: &str = r#"{"id":"5973b6c0-94b8-487b-a530-2aeb6098ae0e","timestamp":"2025-05-07T17:24:21.123Z","instructions":null,"git":{}}
+{"type":"message","id":null,"role":"user","content":[{"type":"input_text","text":"<environment_context>\n</environment_context>"}]}
+{"type":"message","id":null,"role":"user","content":[{"type":"input_text","text":"list"}]}
+{"record_type":"state"}
+{"type":"function_call","id":"fc","name":"shell","arguments":"{}","call_id":"call_1"}
+{"type":"function_call_output","call_id":"call_1","output":"{\"output\":\"a\",\"metadata\":{\"exit_code\":2,\"duration_seconds\":0.1}}"}
+{"type":"message","id":null,"role":"assistant","content":[{"type":"output_text","text":"Done."}]}
+"#;
+
+#[test]
+fn lines_without_kinds_are_what_they_would_be_with_them() {
+    let events = streams::of_text("", BARE).events;
+    let kinds: Vec<_> = events.iter().map(|event| event.event_type).collect();
+    let expected = [
+        EventType::SessionStart,
+        EventType::Log,
+        EventType::UserPrompt,
+        EventType::Log,
+        EventType::CommandRun,
+        EventType::ToolCall,
+        EventType::LlmResponse,
+    ];
+    assert_eq!(kinds, expected);
+    assert!(events.iter().all(|event| event.session_id == "5973b6c0-94b8-487b-a530-2aeb6098ae0e"));
+    assert_eq!((events[4].tool_call_id.as_str(), events[5].exit_code), ("call_1", Some(2)));
+    streams::assert_text_cuts_change_nothing("", BARE);
+}
+
 #[test]
 fn rollouts_of_others_are_read() {
     let Some(folder) = streams::samples("codex-rollouts") else { return };

@@ -1,4 +1,4 @@
-//! Codex's rollout file: one line a record, `{timestamp, type, payload}`.
+//! Codex's rollout file: one line a record, `{timestamp, type, payload}`; before September 2025 the payload alone.
 //!
 //! The header names the session, later lines the turn and its model; [`memory`] keeps what else must be known of earlier
 //! lines. Usage is stated up to three times: by `token_usage_record` with its response, again by `token_count` as the
@@ -29,7 +29,7 @@ pub(crate) const FORMAT: RecordFormat = RecordFormat {
 };
 
 /// The kinds of lines.
-const KINDS: [&str; 9] = [
+const KINDS: [&str; 12] = [
     "session_meta",
     "turn_context",
     "response_item",
@@ -39,14 +39,40 @@ const KINDS: [&str; 9] = [
     "world_state",
     "inter_agent_communication",
     "inter_agent_communication_metadata",
+    "retained_context",
+    "realtime_item",
+    "security_risk_score",
 ];
 
+/// The items of the conversation with the model that were lines of their own before lines had kinds.
+const ITEMS: [&str; 5] =
+    ["message", "reasoning", "function_call", "function_call_output", "local_shell_call"];
+
 fn recognises(line: &Object) -> bool {
-    object(line, "payload").is_some() && KINDS.contains(&text(line, "type"))
+    match parts(line) {
+        Some((kind, _)) if line.contains_key("payload") => KINDS.contains(&kind),
+        // Other lines without a kind could be anybody's.
+        Some((kind, _)) => matches!(kind, "session_meta" | "state"),
+        None => false,
+    }
+}
+
+/// The kind of a line, and what it is of.
+fn parts(line: &Object) -> Option<(&str, &Object)> {
+    if let Some(payload) = object(line, "payload") {
+        return Some((text(line, "type"), payload));
+    }
+    let bare_header = ["id", "timestamp", "instructions"].iter().all(|name| line.contains_key(*name));
+    match text(line, "type") {
+        "" if text(line, "record_type") == "state" => Some(("state", line)),
+        "" if bare_header => Some(("session_meta", line)),
+        kind if ITEMS.contains(&kind) => Some(("response_item", line)),
+        _ => None,
+    }
 }
 
 fn decode(records: &mut Records<'_>, record: &Record<'_>) {
-    let Some(payload) = object(record.object, "payload") else {
+    let Some((kind, payload)) = parts(record.object) else {
         return records.keep(record, &FORMAT, crate::unknown::BAD_SHAPE);
     };
     let memory = Memory::of(&records.stream);
@@ -54,7 +80,7 @@ fn decode(records: &mut Records<'_>, record: &Record<'_>) {
     set_time(&mut event, Moment::of_text(text(record.object, "timestamp")));
     event.event_type = EventType::Log;
     event.context = context(&records.stream.cwd, memory.replayed);
-    let (kind, inner) = (text(record.object, "type"), text(payload, "type"));
+    let inner = text(payload, "type");
     event.name = if inner.is_empty() { kind } else { inner }.to_owned();
     if !memory.replayed {
         own_turn(&mut event, payload);

@@ -43,6 +43,9 @@ fn follow(stream: &mut StreamContext, record: &Object) {
     if !session.is_empty() {
         session.clone_into(&mut stream.session_id);
     }
+    if text(stated, "kind") == "subagent" {
+        session.clone_into(&mut stream.agent_id);
+    }
 }
 
 fn decode(records: &mut Records<'_>, record: &Record<'_>) {

@@ -55,10 +55,10 @@ impl Memory {
 
 /// Takes from a line what later lines need.
 pub(super) fn follow(stream: &mut StreamContext, line: &Object) {
-    let Some(payload) = object(line, "payload") else { return };
+    let Some((kind, payload)) = super::parts(line) else { return };
     let mut memory = Memory::of(stream);
     memory.known = false;
-    let (kind, inner) = (text(line, "type"), text(payload, "type"));
+    let inner = text(payload, "type");
     if kind == "session_meta" {
         header(stream, &mut memory, line, payload);
         return memory.note(stream);
