@@ -9,6 +9,7 @@ mod support;
 use fleetlog_schemas::event::{AgentEvent, Channel, EventType, Status, TokenBasis, UsageRole};
 use fleetlog_schemas::id::NanoUsd;
 use fleetlog_schemas::record::Route;
+use proptest::prelude::*;
 use streams::Stream;
 use support::{decoded, view};
 
@@ -403,4 +404,26 @@ fn rollouts_of_others_are_read() {
         [EventType::SessionStart, EventType::UserPrompt, EventType::CommandRun, EventType::FileEdit];
     assert_eq!(kinds, expected);
     streams::assert_text_cuts_change_nothing("", &tools);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Whatever lines follow each other, of whatever format.
+    #[test]
+    fn any_lines_cut_anywhere_give_the_same_events(
+        lines in prop::collection::vec(prop::sample::select(lines_of_all()), 1..12),
+    ) {
+        streams::assert_cuts_of((streams::LINES, ""), &lines.concat());
+    }
+}
+
+fn lines_of_all() -> Vec<String> {
+    let lines = |name: &str| -> Vec<String> {
+        let text = String::from_utf8(support::fixture(name)).unwrap();
+        text.split_inclusive('\n').map(str::to_owned).collect()
+    };
+    let files = ["codex-0.169/rollout.jsonl", "codex-exec/printed.jsonl", "gemini-cli-0.61/chat.jsonl"];
+    let broken = ["{\n", "[]\n", "{\"type\":\"message\"}\n"].map(str::to_owned);
+    files.into_iter().flat_map(lines).chain(broken).collect()
 }

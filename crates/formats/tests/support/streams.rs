@@ -15,12 +15,16 @@ pub(crate) struct Stream<'a> {
     pub(crate) name: &'a str,
 }
 
+/// How lines are sent; without it a chunk of one line looks like a document.
+pub(crate) const LINES: &str = "application/x-ndjson";
+
 /// Decodes a chunk that begins at `line`, given what the lines before it have said.
-pub(crate) fn chunk(hint: &str, lines: &[&str], line: usize, before: &StreamContext) -> Decoded {
+fn chunk(sent: (&str, &str), lines: &[&str], line: usize, before: &StreamContext) -> Decoded {
+    let (content_type, hint) = sent;
     let body = lines.concat();
     let stream = StreamContext { first_line: line as i64, ..before.clone() };
     let input = Input {
-        content_type: "",
+        content_type,
         format_hint: hint,
         first_record: line as u32,
         stream: Some(&stream),
@@ -30,13 +34,13 @@ pub(crate) fn chunk(hint: &str, lines: &[&str], line: usize, before: &StreamCont
 }
 
 /// A stream's context before its first line.
-pub(crate) fn start() -> StreamContext {
+fn start() -> StreamContext {
     StreamContext { stream_id: "stream-1".into(), ..StreamContext::default() }
 }
 
 /// Decodes a stream's lines at once.
 pub(crate) fn of_text(hint: &str, text: &str) -> Decoded {
-    chunk(hint, &text.split_inclusive('\n').collect::<Vec<_>>(), 0, &start())
+    chunk(("", hint), &text.split_inclusive('\n').collect::<Vec<_>>(), 0, &start())
 }
 
 /// Decodes a fixture at once.
@@ -44,17 +48,23 @@ pub(crate) fn whole(stream: Stream<'_>) -> Vec<AgentEvent> {
     of_text(stream.hint, &String::from_utf8(fixture(stream.name)).unwrap()).events
 }
 
-/// Cuts a text at every line; both parts together must give the events of the whole.
-pub(crate) fn assert_text_cuts_change_nothing(hint: &str, text: &str) {
+/// Cuts a text at every line, sent with this content type and hint; both parts must give the events of the whole.
+pub(crate) fn assert_cuts_of(sent: (&str, &str), text: &str) {
     let lines: Vec<_> = text.split_inclusive('\n').collect();
-    let expected = of_text(hint, text);
+    let expected = chunk(sent, &lines, 0, &start());
     let mut context = start();
     for (cut, line) in lines.iter().enumerate() {
-        let mut events = if cut == 0 { Vec::new() } else { chunk(hint, &lines[..cut], 0, &start()).events };
-        events.extend(chunk(hint, &lines[cut..], cut, &context).events);
+        let mut events = if cut == 0 { Vec::new() } else { chunk(sent, &lines[..cut], 0, &start()).events };
+        events.extend(chunk(sent, &lines[cut..], cut, &context).events);
         similar_asserts::assert_eq!(view(&events), view(&expected.events), "cut at {cut}");
         follow(&mut context, line.as_bytes());
     }
+}
+
+/// [`assert_cuts_of`], whether or not the sender says that it sends lines.
+pub(crate) fn assert_text_cuts_change_nothing(hint: &str, text: &str) {
+    assert_cuts_of(("", hint), text);
+    assert_cuts_of((LINES, hint), text);
 }
 
 /// [`assert_text_cuts_change_nothing`] of a fixture.
