@@ -5,6 +5,8 @@ use fleetlog_runtime::{Classified, ErrorClass, SettingsError, TaskFailure};
 use fleetlog_schemas::avro::DecodeError;
 use thiserror::Error;
 
+use crate::drift::FieldsError;
+
 /// What ends the processor.
 #[derive(Debug, Error)]
 pub enum ProcessorError {
@@ -14,6 +16,9 @@ pub enum ProcessorError {
     /// What the configuration names, such as the price table, cannot be used.
     #[error(transparent)]
     Settings(#[from] SettingsError),
+    /// The shipped list of known fields is broken.
+    #[error(transparent)]
+    Fields(#[from] FieldsError),
     /// A published schema is broken.
     #[error("a published schema is broken: {0}")]
     Schema(#[from] DecodeError),
@@ -30,7 +35,7 @@ impl Classified for ProcessorError {
         match self {
             Self::Log(e) => e.class(),
             Self::Settings(_) => ErrorClass::BadInput,
-            Self::Schema(_) | Self::Lost(_) | Self::Task(_) => ErrorClass::Bug,
+            Self::Fields(_) | Self::Schema(_) | Self::Lost(_) | Self::Task(_) => ErrorClass::Bug,
         }
     }
 
@@ -38,6 +43,7 @@ impl Classified for ProcessorError {
         match self {
             Self::Log(e) => e.code(),
             Self::Settings(_) => "bad_configuration",
+            Self::Fields(_) => "fields_broken",
             Self::Schema(_) => "schema_broken",
             Self::Lost(_) => "transformation_lost",
             Self::Task(_) => "task_failed",

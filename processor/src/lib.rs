@@ -8,7 +8,9 @@
 
 mod config;
 mod cycle;
+pub mod drift;
 mod error;
+mod json_text;
 pub mod metrics;
 pub mod pack;
 mod pipeline;

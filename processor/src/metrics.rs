@@ -36,6 +36,31 @@ pub const UNPRICED_CALLS: Metric = Metric::counter(
     "Calls to a model that have no computed cost, by reason: no_model, unknown_model, other_host, no_price_then, \
      unknown_tier, no_tokens or absurd.",
 );
+/// Events by format and version.
+pub const FORMAT_EVENTS: Metric = Metric::counter(
+    "fleetlog_processor_format_events_total",
+    "Events, by format and version of the sending program; the base of the rates below.",
+);
+/// Records not understood, by format and version.
+pub const FORMAT_UNKNOWN: Metric = Metric::counter(
+    "fleetlog_processor_format_unknown_total",
+    "Events kept as raw.unknown, by format and version.",
+);
+/// Fields that no capture had, by format and version.
+pub const FORMAT_NEW_FIELDS: Metric = Metric::counter(
+    "fleetlog_processor_format_new_fields_total",
+    "Fields that none of the captures had from which a format was mapped, by format and version.",
+);
+/// Calls, by format and version.
+pub const FORMAT_CALLS: Metric = Metric::counter(
+    "fleetlog_processor_format_calls_total",
+    "Sightings of calls to a model that did not fail, by format and version.",
+);
+/// Calls without tokens, by format and version.
+pub const FORMAT_ZERO_TOKEN_CALLS: Metric = Metric::counter(
+    "fleetlog_processor_format_zero_token_calls_total",
+    "Sightings of calls to a model that did not fail and state no tokens, by format and version.",
+);
 /// Time of a cycle's transformations.
 pub const TRANSFORM_SECONDS: Metric = Metric::histogram(
     "fleetlog_processor_transform_seconds",
@@ -56,6 +81,11 @@ pub const ALL: &[Metric] = &[
     DEAD_LETTERS,
     REDACTIONS,
     UNPRICED_CALLS,
+    FORMAT_EVENTS,
+    FORMAT_UNKNOWN,
+    FORMAT_NEW_FIELDS,
+    FORMAT_CALLS,
+    FORMAT_ZERO_TOKEN_CALLS,
     TRANSFORM_SECONDS,
     CYCLE_SECONDS,
 ];

@@ -18,6 +18,7 @@ use futures::stream::FuturesUnordered;
 
 use crate::config::Config;
 use crate::cycle::{Shared, run_partition};
+use crate::drift::KnownFields;
 use crate::error::ProcessorError;
 use crate::pack::Partitions;
 use crate::transform::Transform;
@@ -42,6 +43,7 @@ pub(crate) async fn run(config: Config, deps: Deps, shutdown: Shutdown) -> Resul
         prices,
         redactor,
         span_policy: config.processor.spans()?,
+        known_fields: KnownFields::built_in()?,
         partitions: topics.events,
         decoded_max_bytes: config.processor.decoded_max_bytes,
         event_max_bytes: topic::EVENTS_MAX_MESSAGE_BYTES - MESSAGE_OVERHEAD,

@@ -2,8 +2,12 @@
 //!
 //! Every label comes from a closed vocabulary or from a list of bounded length, whatever is sent.
 
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+
 use fleetlog_schemas::event::EventType;
 
+use crate::drift::{Counts, OTHER};
 use crate::metrics;
 use crate::transform::{Transform, Transformed};
 
@@ -31,6 +35,9 @@ pub(crate) fn tally(transform: &Transform, done: &[Transformed]) {
         for (rule, records) in &one.filtered {
             metrics::FILTERED_RECORDS.add_for("rule", rule, *records);
         }
+        for (format, version, counts) in one.drift.iter() {
+            tally_drift(format, version, counts);
+        }
         for letter in &one.dead {
             metrics::DEAD_LETTERS.add_for("reason", letter.reason.as_str(), 1);
         }
@@ -41,5 +48,60 @@ pub(crate) fn tally(transform: &Transform, done: &[Transformed]) {
         if records > 0 {
             metrics::RECORDS.add_for("fate", fate, records);
         }
+    }
+}
+
+/// Most pairs of format and version that have labels of their own; a sender can make up versions.
+const MOST_VERSIONS: usize = 500;
+static VERSIONS: Mutex<BTreeSet<(&'static str, String)>> = Mutex::new(BTreeSet::new());
+
+fn tally_drift(format: &'static str, version: &str, counts: &Counts) {
+    let version = {
+        let mut versions = VERSIONS.lock().unwrap_or_else(PoisonError::into_inner);
+        labelled(&mut versions, format, version).to_owned()
+    };
+    let all = [
+        (metrics::FORMAT_EVENTS, counts.events),
+        (metrics::FORMAT_UNKNOWN, counts.unknown),
+        (metrics::FORMAT_NEW_FIELDS, counts.new_fields),
+        (metrics::FORMAT_CALLS, counts.calls),
+        (metrics::FORMAT_ZERO_TOKEN_CALLS, counts.zero_token_calls),
+    ];
+    for (metric, count) in all {
+        if count > 0 {
+            metric.add_for_both([("format", format.to_owned()), ("version", version.clone())], count);
+        }
+    }
+}
+
+/// The version as a label, or the common one when too many were seen.
+fn labelled<'v>(
+    versions: &mut BTreeSet<(&'static str, String)>,
+    format: &'static str,
+    version: &'v str,
+) -> &'v str {
+    let pair = (format, version.to_owned());
+    if !versions.contains(&pair) {
+        if versions.len() >= MOST_VERSIONS {
+            return OTHER;
+        }
+        versions.insert(pair);
+    }
+    version
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn made_up_versions_share_a_label_once_there_are_many() {
+        let mut versions = BTreeSet::new();
+        let label = |versions: &mut _, n: usize| labelled(versions, "f", &n.to_string()).to_owned();
+        for n in 0..MOST_VERSIONS {
+            assert_eq!(label(&mut versions, n), n.to_string());
+        }
+        assert_eq!(label(&mut versions, MOST_VERSIONS), OTHER);
+        assert_eq!(label(&mut versions, 7), "7");
     }
 }

@@ -15,6 +15,7 @@ use fleetlog_schemas::id::Position;
 use fleetlog_schemas::record::{DeadLetter, DeadReason, EventBatch, PieceCount, RawBatch, Settlement};
 use fleetlog_schemas::topic;
 
+use crate::drift::{Drift, KnownFields};
 use crate::pricing::{PriceTable, Unpriced};
 use crate::redact::{Redactions, Redactor};
 use crate::span_policy::SpanPolicy;
@@ -30,6 +31,8 @@ pub struct Transform {
     pub redactor: Redactor,
     /// Which spans are noise.
     pub span_policy: SpanPolicy,
+    /// Which fields each format is known to have.
+    pub known_fields: KnownFields,
     /// Partitions of the events topic.
     pub partitions: u32,
     /// Largest body after decompression, bytes.
@@ -51,6 +54,8 @@ pub struct Transformed {
     pub redactions: Redactions,
     /// Calls that have no computed cost, by why.
     pub unpriced: BTreeMap<Unpriced, u64>,
+    /// How well each client version is understood.
+    pub drift: Drift,
     /// Records dropped by policy, by the rule's name.
     pub filtered: BTreeMap<String, u64>,
 }
@@ -119,6 +124,7 @@ impl Transform {
                 continue;
             }
             for event in &mut record {
+                self.known_fields.observe(event, &mut done.drift);
                 if let Some(why) = self.prices.enrich(event) {
                     *done.unpriced.entry(why).or_default() += 1;
                 }
@@ -297,6 +303,7 @@ mod tests {
         Transform {
             prices: PriceTable::built_in().unwrap(),
             redactor: Redactor::built_in().unwrap(),
+            known_fields: KnownFields::built_in().unwrap(),
             span_policy: SpanPolicy::new(crate::span_policy::default_rules()).unwrap(),
             partitions: 4,
             decoded_max_bytes: 1_000_000,

@@ -20,6 +20,8 @@ mod proto;
 pub(crate) mod spans;
 mod wire;
 
+use origin::Origins;
+
 /// The three signals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Signal {
@@ -94,11 +96,13 @@ pub(crate) fn decode(signal: Signal, input: &Input<'_>) -> Result<Decoded, Undec
         budget: Budget::of(input.body.len()),
         out: Decoded::default(),
     };
-    for group in &groups {
+    let mut origins = Origins::new(encoding);
+    for mut group in groups.into_iter().filter(|group| !group.records.is_empty()) {
+        let origin = origins.of(&mut group);
         match signal {
-            Signal::Logs => logs::decode(&mut decoder, group),
-            Signal::Traces => spans::decode(&mut decoder, group),
-            Signal::Metrics => metrics::decode(&mut decoder, group),
+            Signal::Logs => logs::decode(&mut decoder, &group, &origin),
+            Signal::Traces => spans::decode(&mut decoder, &group, &origin),
+            Signal::Metrics => metrics::decode(&mut decoder, &group, &origin),
         }
     }
     Ok(decoder.out)

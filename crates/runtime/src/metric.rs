@@ -52,6 +52,11 @@ impl Metric {
         metrics::counter!(self.name, label => value.into()).increment(n);
     }
 
+    /// Adds to a counter under two labels.
+    pub fn add_for_both(&self, labels: [(&'static str, String); 2], n: u64) {
+        metrics::counter!(self.name, &labels).increment(n);
+    }
+
     /// Sets a gauge.
     pub fn set(&self, value: f64) {
         metrics::gauge!(self.name).set(value);

@@ -1,5 +1,7 @@
 //! The string values of a JSON text, changed one by one; whatever is put in their place, the text stays JSON.
 
+use crate::json_text::{is_name, next_string};
+
 /// Rewrites every string value (member names are left alone) for which `change` gives a new text.
 ///
 /// `change` sees the value without its escapes. A value whose escapes are not a text (half of a surrogate pair) is shown
@@ -32,25 +34,6 @@ pub(super) fn rewrite(json: &mut String, mut change: impl FnMut(&str) -> Option<
         out.push_str(json.get(copied..).unwrap_or_default());
         *json = out;
     }
-}
-
-/// Where the next string begins and ends, quotes included.
-fn next_string(json: &str, from: usize) -> Option<(usize, usize)> {
-    let start = from + json.get(from..)?.find('"')?;
-    let mut at = start + 1;
-    loop {
-        let found = at + json.get(at..)?.find(['"', '\\'])?;
-        if json.as_bytes().get(found) == Some(&b'"') {
-            return Some((start, found + 1));
-        }
-        // Whatever is escaped begins with one byte of ASCII.
-        at = found + 2;
-    }
-}
-
-/// Whether the string that ends at `end` names a member.
-fn is_name(json: &str, end: usize) -> bool {
-    json.get(end..).is_some_and(|rest| rest.trim_start().starts_with(':'))
 }
 
 #[cfg(test)]

@@ -3,6 +3,8 @@
 //! Only the path to the records is understood here; the records, resources and scopes stay bytes. JSON keys are accepted
 //! in camelCase and snake_case, and the older `instrumentationLibrary…` names.
 
+use fleetlog_schemas::id::Key128;
+
 use super::wire::{Fields, Value};
 use super::{Encoding, Signal};
 use crate::framing::Quota;
@@ -20,6 +22,18 @@ pub(crate) struct Group<'a> {
     pub(crate) metric: &'a [u8],
     /// The records' bytes, in order.
     pub(crate) records: Vec<&'a [u8]>,
+    /// What stands for a long resource in an identity.
+    pub(crate) resource_digest: Option<Key128>,
+    /// What stands for a long scope in an identity.
+    pub(crate) scope_digest: Option<Key128>,
+}
+
+impl Group<'_> {
+    /// Resource and scope as an identity covers them.
+    pub(crate) fn identity(&self) -> [&[u8]; 2] {
+        let resource = self.resource_digest.as_ref().map_or(self.resource, |key| key.0.as_slice());
+        [resource, self.scope_digest.as_ref().map_or(self.scope, |key| key.0.as_slice())]
+    }
 }
 
 /// The groups found so far, and how many records they hold.

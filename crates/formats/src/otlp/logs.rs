@@ -15,8 +15,7 @@ use crate::moment::Moment;
 pub(crate) const FORMAT: &str = "otlp.logs";
 
 /// Decodes the log records of one group.
-pub(super) fn decode(decoder: &mut Decoder<'_>, group: &Group<'_>) {
-    let origin = Origin::of(decoder.encoding, group);
+pub(super) fn decode<'a>(decoder: &mut Decoder<'_>, group: &Group<'a>, origin: &Origin<'a>) {
     for record in &group.records {
         let Some(index) = decoder.next_index(record) else { continue };
         let log = match decoder.encoding {
@@ -26,15 +25,13 @@ pub(super) fn decode(decoder: &mut Decoder<'_>, group: &Group<'_>) {
         match log {
             Err(fault) => decoder.misshapen(index, record, &fault),
             Ok(log) => {
-                let event = match detect::emitter_of_log(&origin, &log) {
+                let event = match detect::emitter_of_log(origin, &log) {
                     Emitter::ClaudeCode => {
-                        crate::claude::logs::event(decoder, &origin, index, group, record, log)
+                        crate::claude::logs::event(decoder, origin, index, group, record, log)
                     }
-                    Emitter::Codex => crate::codex::logs::event(decoder, &origin, index, group, record, log),
-                    Emitter::Gemini => {
-                        crate::gemini::logs::event(decoder, &origin, index, group, record, log)
-                    }
-                    Emitter::Other => genai::logs::event(decoder, &origin, index, group, record, log),
+                    Emitter::Codex => crate::codex::logs::event(decoder, origin, index, group, record, log),
+                    Emitter::Gemini => crate::gemini::logs::event(decoder, origin, index, group, record, log),
+                    Emitter::Other => genai::logs::event(decoder, origin, index, group, record, log),
                 };
                 decoder.out.events.push(event);
             }
@@ -68,7 +65,8 @@ pub(crate) fn identify(
     event.dedup_key = if event.timestamp_source == TimestampSource::Ingest {
         decoder.identities.arrival(index)
     } else {
-        decoder.identities.content(FORMAT, &[group.resource, group.scope, record])
+        let [resource, scope] = group.identity();
+        decoder.identities.content(FORMAT, &[resource, scope, record])
     };
     event.event_id = event.dedup_key.to_string();
 }

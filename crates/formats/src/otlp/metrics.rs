@@ -14,8 +14,7 @@ use crate::moment::Moment;
 pub(crate) const FORMAT: &str = "otlp.metrics";
 
 /// Decodes the points of one metric.
-pub(super) fn decode(decoder: &mut Decoder<'_>, group: &Group<'_>) {
-    let origin = Origin::of(decoder.encoding, group);
+pub(super) fn decode<'a>(decoder: &mut Decoder<'_>, group: &Group<'a>, origin: &Origin<'a>) {
     let read = match decoder.encoding {
         Encoding::Json => {
             json::metric(group.metric).map(|metric| (metric, None)).map_err(|fault| fault.message())
@@ -47,7 +46,7 @@ pub(super) fn decode(decoder: &mut Decoder<'_>, group: &Group<'_>) {
         };
         match point {
             Ok(point) => {
-                let event = event(decoder, &origin, index, metric, point, group);
+                let event = event(decoder, origin, index, metric, point, group);
                 decoder.out.events.push(event);
             }
             Err(fault) => decoder.misshapen(index, record, &fault),
@@ -70,7 +69,8 @@ fn event<'a>(
     // The series is the metric, its labels, and who emitted it (MAPPING §9, "metric points").
     let labels = serde_json::to_vec(&Object(&point.attributes)).unwrap_or_default();
     let (start, time) = (point.start.to_le_bytes(), point.time.to_le_bytes());
-    let series: [&[u8]; 6] = [group.resource, group.scope, metric.name.as_bytes(), &labels, &start, &time];
+    let [resource, scope] = group.identity();
+    let series: [&[u8]; 6] = [resource, scope, metric.name.as_bytes(), &labels, &start, &time];
     event.dedup_key = if point.time == 0 {
         decoder.identities.arrival(index)
     } else {

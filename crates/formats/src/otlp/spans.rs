@@ -16,8 +16,7 @@ use crate::moment::Moment;
 pub(crate) const FORMAT: &str = "otlp.spans";
 
 /// Decodes the spans of one group.
-pub(super) fn decode(decoder: &mut Decoder<'_>, group: &Group<'_>) {
-    let origin = Origin::of(decoder.encoding, group);
+pub(super) fn decode<'a>(decoder: &mut Decoder<'_>, group: &Group<'a>, origin: &Origin<'a>) {
     for record in &group.records {
         let Some(index) = decoder.next_index(record) else { continue };
         let span = match decoder.encoding {
@@ -32,20 +31,20 @@ pub(super) fn decode(decoder: &mut Decoder<'_>, group: &Group<'_>) {
         };
         match span {
             Err(fault) => decoder.misshapen(index, record, &fault),
-            Ok(span) => match detect::emitter(&origin) {
+            Ok(span) => match detect::emitter(origin) {
                 Emitter::ClaudeCode => {
-                    let event = crate::claude::spans::event(decoder, &origin, index, span);
+                    let event = crate::claude::spans::event(decoder, origin, index, span);
                     decoder.out.events.push(event);
                 }
                 Emitter::Codex => {
-                    let event = crate::codex::spans::event(decoder, &origin, index, span);
+                    let event = crate::codex::spans::event(decoder, origin, index, span);
                     decoder.out.events.push(event);
                 }
                 Emitter::Gemini => {
-                    let event = crate::gemini::spans::event(decoder, &origin, index, span);
+                    let event = crate::gemini::spans::event(decoder, origin, index, span);
                     decoder.out.events.push(event);
                 }
-                Emitter::Other => match genai::spans::events(decoder, &origin, index, span) {
+                Emitter::Other => match genai::spans::events(decoder, origin, index, span) {
                     Ok(events) => decoder.out.events.extend(events),
                     Err(fate) => decoder.out.eventless.push(Eventless { index, fate }),
                 },

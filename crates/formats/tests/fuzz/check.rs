@@ -13,6 +13,8 @@ use crate::corpus::Seed;
 const MEMORY: usize = 256 << 10;
 /// Memory that a decoder may use for each byte of input.
 const MEMORY_PER_BYTE: usize = 32;
+/// Memory that a decoder may use for each list or object, which is one byte as text and room for several values in a tree.
+const MEMORY_PER_NODE: usize = 320;
 /// Memory that a decoder may use for each record: an event, its texts, and what its group says of it.
 const MEMORY_PER_RECORD: usize = 8 << 10;
 
@@ -133,8 +135,10 @@ pub(crate) fn check(case: &Case, memory: &PeakAlloc) -> Seen {
             panic!("the gateway accepts {found:?}, the processor: {undecodable}")
         }
     }
+    let nodes = case.body.iter().filter(|byte| matches!(byte, b'[' | b'{')).count();
     let limit = MEMORY
         + MEMORY_PER_BYTE * case.body.len()
+        + MEMORY_PER_NODE * nodes
         + MEMORY_PER_RECORD * usize::try_from(seen.records.max(seen.events)).unwrap_or(usize::MAX);
     assert!(
         used <= limit,
