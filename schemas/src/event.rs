@@ -152,6 +152,8 @@ vocabulary! {
     TimestampSource, default Ingest, {
         /// The record's own time.
         Event = "event",
+        /// The record's own time cannot be stored: the nearest that can be; `data` holds the original.
+        Clamped = "clamped",
         /// The time at which a collector observed the record.
         Observed = "observed",
         /// The record had no usable time: the gateway's time of receipt.

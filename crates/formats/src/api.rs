@@ -53,7 +53,7 @@ pub(crate) fn set_span(
 ) {
     if let Some(start) = start {
         event.timestamp = start.nanos;
-        event.timestamp_source = TimestampSource::Event;
+        event.timestamp_source = start.source();
     } else if let Some(seen) = end.or(written) {
         event.timestamp = seen.nanos;
         event.timestamp_source = TimestampSource::Observed;

@@ -172,29 +172,43 @@ fn elements<'a>(
 ) -> Result<(), BadBody> {
     cursor.array(|cursor| {
         quota.take()?;
-        cursor.peek();
-        let start = cursor.position();
-        // What may follow an element; anything else means the element did not end where it seemed to.
-        let strict = reader.read(cursor).and_then(|()| match cursor.clone().peek() {
-            Some(b',' | b']') => Ok(()),
-            _ => Err(cursor.fault()),
-        });
-        let record = match strict {
-            Ok(()) => cursor.since(start),
-            Err(fault) => {
-                cursor.set_position(start);
-                let record = cursor.skip_loosely().ok_or(fault)?;
-                if record.is_empty() {
-                    return Err(BadBody::from(fault));
-                }
-                record
-            }
-        };
-        let outcome = strict.and_then(|()| utf8(record, clean));
-        let within = |fault: Fault| Fault { at: fault.at.saturating_sub(start), ..fault };
-        reader.record(record, outcome.map_err(within));
+        let (record, outcome) = element(cursor, clean, |cursor| reader.read(cursor))?;
+        reader.record(record, outcome);
         Ok(())
     })
+}
+
+/// Reads one element of an array strictly; one that is broken ends where the brackets say, and costs only itself.
+/// `clean` says that the whole body is UTF-8.
+///
+/// # Errors
+/// The element has no end, so the body's structure is unclear.
+pub(crate) fn element<'a>(
+    cursor: &mut Cursor<'a>,
+    clean: bool,
+    read: impl FnOnce(&mut Cursor<'a>) -> Result<(), Fault>,
+) -> Result<(&'a [u8], Result<(), Fault>), BadBody> {
+    cursor.peek();
+    let start = cursor.position();
+    // What may follow an element; anything else means the element did not end where it seemed to.
+    let strict = read(cursor).and_then(|()| match cursor.clone().peek() {
+        Some(b',' | b']') => Ok(()),
+        _ => Err(cursor.fault()),
+    });
+    let record = match strict {
+        Ok(()) => cursor.since(start),
+        Err(fault) => {
+            cursor.set_position(start);
+            let record = cursor.skip_loosely().ok_or(fault)?;
+            if record.is_empty() {
+                return Err(BadBody::from(fault));
+            }
+            record
+        }
+    };
+    let within = |fault: Fault| Fault { at: fault.at.saturating_sub(start), ..fault };
+    let outcome = strict.map_err(within).and_then(|()| utf8(record, clean));
+    Ok((record, outcome))
 }
 
 fn one_line<'a>(line: &'a [u8], clean: bool, reader: &mut impl RecordReader<'a>) {

@@ -1,5 +1,7 @@
 //! Points in time as senders write them, brought to nanoseconds since the Unix epoch, UTC.
 
+use fleetlog_schemas::event::TimestampSource;
+
 use crate::json::Scalar;
 
 /// 1900-01-01T00:00:00Z, the earliest that ClickHouse's `DateTime64(9)` holds.
@@ -20,6 +22,11 @@ impl Moment {
     pub(crate) fn of_nanos(nanos: i128) -> Self {
         let held = nanos.clamp(EARLIEST, LATEST);
         Self { nanos: held as i64, clamped: held != nanos }
+    }
+
+    /// What the moment is as a timestamp that a sender stated.
+    pub(crate) fn source(self) -> TimestampSource {
+        if self.clamped { TimestampSource::Clamped } else { TimestampSource::Event }
     }
 
     /// Reads RFC 3339 text or a number whose magnitude tells its unit.

@@ -8,8 +8,10 @@ use crate::confine::Budget;
 use crate::identity::Identities;
 use crate::input::{Decoded, Input, Undecodable};
 use crate::inspect::{BadBody, Body, Inspection};
+use crate::json::Cursor;
 use crate::media::{Media, media};
 
+mod depth;
 pub(crate) mod frames;
 mod json;
 pub(crate) mod logs;
@@ -73,12 +75,20 @@ pub(crate) fn inspect(signal: Signal, body: &Body<'_>) -> Result<Inspection, Bad
     let encoding = Encoding::of(body)?;
     let groups = frames::groups(signal, encoding, body.bytes)?;
     let mut found = Inspection::default();
-    for record in groups.iter().flat_map(|group| &group.records) {
-        // Logs sent to the path of traces decode as spans of nonsense; a span's ids tell.
-        if signal == Signal::Traces && !frames::has_span_ids(encoding, record) {
-            found.reject(found.records, "bad_ids", "a span needs a trace id of 16 bytes and a span id of 8");
+    for group in &groups {
+        let mut broken = group.broken.iter().peekable();
+        for (place, record) in group.records.iter().enumerate() {
+            if let Some((_, fault)) = broken.next_if(|(other, _)| *other == place) {
+                found.reject(found.records, fault.code(), fault.message());
+            } else if signal == Signal::Traces && !frames::has_span_ids(encoding, record) {
+                // Logs sent to the path of traces decode as spans of nonsense; a span's ids tell.
+                let message = "a span needs a trace id of 16 bytes and a span id of 8";
+                found.reject(found.records, "bad_ids", message);
+            } else if encoding == Encoding::Protobuf && depth::is_too_deep(signal, record) {
+                found.reject(found.records, "too_deep", depth::message());
+            }
+            found.records += 1;
         }
-        found.records += 1;
     }
     Ok(found)
 }
@@ -143,10 +153,11 @@ impl Decoder<'_> {
             return self.out.dead(index, fault, record);
         }
         let mut event = self.input.blank_event(index);
+        let json = Cursor::new(record).skip_value().is_ok();
         // Whatever id or time it has, it could not be read.
         event.dedup_key = self.identities.arrival(index);
         event.event_id = event.dedup_key.to_string();
-        crate::unknown::keep(&mut event, crate::unknown::BAD_SHAPE, record, true);
+        crate::unknown::keep(&mut event, crate::unknown::BAD_SHAPE, record, json);
         self.out.events.push(event);
     }
 }

@@ -6,7 +6,7 @@
 //! function ([`follow`]), so a file cut at any line gives the same events. Whatever no format takes, or a format cannot
 //! use, is kept whole as `raw.unknown`; a record costs only itself.
 
-use fleetlog_schemas::event::{AgentEvent, Channel, TimestampSource};
+use fleetlog_schemas::event::{AgentEvent, Channel};
 use fleetlog_schemas::id::Key128;
 use fleetlog_schemas::record::StreamContext;
 use serde_json::{Map, Value};
@@ -347,7 +347,7 @@ pub(crate) fn identify(event: &mut AgentEvent, key: Key128) {
 pub(crate) fn set_time(event: &mut AgentEvent, moment: Option<Moment>) {
     if let Some(moment) = moment {
         event.timestamp = moment.nanos;
-        event.timestamp_source = TimestampSource::Event;
+        event.timestamp_source = moment.source();
     }
 }
 

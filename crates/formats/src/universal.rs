@@ -96,7 +96,7 @@ impl Reader<'_> {
         let id = std::mem::take(&mut draft.event.event_id);
         draft.event.dedup_key = if !id.is_empty() {
             self.identities.stated(FORMAT, &[id.as_bytes()])
-        } else if draft.event.timestamp_source == TimestampSource::Event {
+        } else if draft.event.timestamp_source != TimestampSource::Ingest {
             self.identities.content(FORMAT, &[record])
         } else {
             self.identities.arrival(index)
@@ -173,7 +173,7 @@ impl<'a> Draft<'a> {
         let moment = Moment::of_scalar(value);
         if let Some(moment) = moment {
             self.event.timestamp = moment.nanos;
-            self.event.timestamp_source = TimestampSource::Event;
+            self.event.timestamp_source = moment.source();
         }
         if moment.is_none_or(|moment| moment.clamped) {
             self.others.push((Cow::Borrowed("timestamp_original"), text));

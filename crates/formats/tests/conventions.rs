@@ -5,6 +5,8 @@
 
 #![cfg(test)]
 
+#[path = "support/samples.rs"]
+mod samples;
 mod support;
 
 use fleetlog_formats::{Decoded, Fate, decode};
@@ -334,4 +336,71 @@ fn judgements_are_scores_on_both_signals() {
         let data: Value = serde_json::from_str(&score.data).unwrap();
         assert_eq!(data, json!({"value": 0.5, "label": "relevant", "comment": "why", "dataType": "NUMERIC"}));
     }
+}
+
+/// The tables of a document that describe one span each: what its attributes say.
+fn spans_in_tables(document: &str) -> Vec<Value> {
+    let mut tables = vec![serde_json::Map::new()];
+    for line in document.lines() {
+        let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+        let [_, property, value, _] = cells[..] else {
+            tables.push(serde_json::Map::new());
+            continue;
+        };
+        let value = serde_json::from_str(value.trim_matches('`'));
+        if let (Some(name), Ok(value), Some(table)) =
+            (property.strip_prefix('`').and_then(|name| name.strip_suffix('`')), value, tables.last_mut())
+        {
+            table.insert(name.to_owned(), value);
+        }
+    }
+    tables
+        .into_iter()
+        .filter(|table| table.contains_key("gen_ai.operation.name"))
+        .map(Value::Object)
+        .collect()
+}
+
+#[test]
+fn examples_of_the_genai_conventions_are_understood() {
+    let Some(folder) = samples::folder("otel-genai-examples") else { return };
+    let document = std::fs::read_to_string(folder.join("non-normative__examples-llm-calls.md")).unwrap();
+    let examples = spans_in_tables(&document);
+    assert!(examples.len() >= 8, "{}", examples.len());
+    for said in examples {
+        let event = event("gen_ai", "example", said.clone());
+        let expected = match said["gen_ai.operation.name"].as_str().unwrap() {
+            "chat" => EventType::LlmRequest,
+            "execute_tool" => EventType::ToolCall,
+            other => panic!("{other}"),
+        };
+        assert_eq!(event.event_type, expected, "{said}");
+        assert_eq!(event.in_total(), said["gen_ai.usage.input_tokens"].as_u64().unwrap_or(0), "{said}");
+        assert_eq!(event.out_total(), said["gen_ai.usage.output_tokens"].as_u64().unwrap_or(0), "{said}");
+    }
+}
+
+#[test]
+fn examples_of_openinference_are_understood() {
+    let Some(folder) = samples::folder("openinference-spec") else { return };
+    let mut kinds = std::collections::BTreeMap::new();
+    for name in ["llm_spans.md", "traces.md", "semantic_conventions.md"] {
+        let document = std::fs::read_to_string(folder.join(name)).unwrap();
+        let blocks = document.split("```json").skip(1).filter_map(|rest| rest.split("```").next());
+        for example in blocks.filter_map(|block| serde_json::from_str::<Value>(block).ok()) {
+            let said = if example["attributes"].is_object() { &example["attributes"] } else { &example };
+            let Some(kind) = said["openinference.span.kind"].as_str() else { continue };
+            let event = event("openinference", "example", said.clone());
+            let expected = match kind {
+                "LLM" => EventType::LlmRequest,
+                "AGENT" => EventType::AgentStep,
+                "TOOL" => EventType::ToolCall,
+                _ => EventType::Span,
+            };
+            assert_eq!(event.event_type, expected, "{said}");
+            assert_eq!(event.in_total(), said["llm.token_count.prompt"].as_u64().unwrap_or(0), "{said}");
+            *kinds.entry(kind.to_owned()).or_insert(0) += 1;
+        }
+    }
+    assert!(kinds.get("LLM").is_some_and(|count| *count >= 4), "{kinds:?}");
 }

@@ -144,7 +144,7 @@ impl Signs {
         let moment = Moment::of_text(&self.timestamp);
         if let (Some(moment), false) = (moment, event.timestamp_source == TimestampSource::Event) {
             event.timestamp = moment.nanos;
-            event.timestamp_source = TimestampSource::Event;
+            event.timestamp_source = moment.source();
         }
         moment.is_some_and(|moment| !moment.clamped)
     }

@@ -4,7 +4,7 @@
 //! repeat its content. A `file_operation` is a part of the tool call that is reported as `tool_call`. An attribute that
 //! is undefined arrives as an empty value and says nothing.
 
-use fleetlog_schemas::event::{AgentEvent, Channel, EventType, Status, TimestampSource};
+use fleetlog_schemas::event::{AgentEvent, Channel, EventType, Status};
 
 use super::{Counts, FAMILY};
 use crate::json::ObjectWriter;
@@ -145,7 +145,7 @@ impl Signs {
         let moment = Moment::of_text(&self.timestamp);
         if let Some(moment) = moment {
             event.timestamp = moment.nanos;
-            event.timestamp_source = TimestampSource::Event;
+            event.timestamp_source = moment.source();
         }
         moment.is_some_and(|moment| !moment.clamped)
     }

@@ -8,9 +8,7 @@
 //! | `gen_ai.system.message`, `.user.message`, … | a log: every call repeats the messages before it |
 //! | any other | a log, or an error when it says its type |
 
-use fleetlog_schemas::event::{
-    AgentEvent, Channel, EventType, Status, TimestampSource, TokenBasis, UsageRole,
-};
+use fleetlog_schemas::event::{AgentEvent, Channel, EventType, Status, TokenBasis, UsageRole};
 
 use super::{Gathered, Slot};
 use crate::json::ObjectWriter;
@@ -128,7 +126,7 @@ pub(super) fn scores_of_span(
         };
         if entry.time != 0 {
             let moment = Moment::of_nanos(i128::from(entry.time));
-            (event.timestamp, event.timestamp_source) = (moment.nanos, TimestampSource::Event);
+            (event.timestamp, event.timestamp_source) = (moment.nanos, moment.source());
         }
         let parts = [event.trace_id.as_bytes(), event.span_id.as_bytes(), &nth.to_le_bytes()];
         event.dedup_key = decoder.identities.stated(EVALUATION, &parts);

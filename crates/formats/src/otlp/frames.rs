@@ -7,7 +7,7 @@ use fleetlog_schemas::id::Key128;
 
 use super::wire::{Fields, Value};
 use super::{Encoding, Signal};
-use crate::framing::Quota;
+use crate::framing::{Quota, element};
 use crate::inspect::BadBody;
 use crate::json::{Cursor, Fault};
 
@@ -22,17 +22,28 @@ pub(crate) struct Group<'a> {
     pub(crate) metric: &'a [u8],
     /// The records' bytes, in order.
     pub(crate) records: Vec<&'a [u8]>,
+    /// Which of the records, by their place, are not well-formed JSON, and why; in order.
+    pub(crate) broken: Vec<(usize, Fault)>,
     /// What stands for a long resource in an identity.
     pub(crate) resource_digest: Option<Key128>,
     /// What stands for a long scope in an identity.
     pub(crate) scope_digest: Option<Key128>,
 }
 
-impl Group<'_> {
+impl<'a> Group<'a> {
     /// Resource and scope as an identity covers them.
     pub(crate) fn identity(&self) -> [&[u8]; 2] {
         let resource = self.resource_digest.as_ref().map_or(self.resource, |key| key.0.as_slice());
         [resource, self.scope_digest.as_ref().map_or(self.scope, |key| key.0.as_slice())]
+    }
+
+    /// Takes the next element of a JSON array as a record; a broken one costs only itself.
+    fn take(&mut self, cursor: &mut Cursor<'a>, found: &mut Found<'a>) -> Result<(), BadBody> {
+        found.quota.take()?;
+        let (record, outcome) = element(cursor, found.clean, |cursor| cursor.skip_value().map(|_| ()))?;
+        self.broken.extend(outcome.err().map(|fault| (self.records.len(), fault)));
+        self.records.push(record);
+        Ok(())
     }
 }
 
@@ -41,6 +52,8 @@ impl Group<'_> {
 struct Found<'a> {
     groups: Vec<Group<'a>>,
     quota: Quota,
+    /// Whether the whole body is UTF-8.
+    clean: bool,
 }
 
 /// Splits a request of `signal`.
@@ -84,14 +97,12 @@ impl Signal {
 
 fn json_groups(signal: Signal, body: &[u8]) -> Result<Vec<Group<'_>>, BadBody> {
     let body = crate::framing::without_bom(body);
-    if let Err(error) = std::str::from_utf8(body) {
-        return Err(Fault { at: error.valid_up_to(), kind: crate::json::FaultKind::Utf8 }.into());
-    }
     let mut cursor = Cursor::new(body);
     if cursor.peek().is_none() {
         return Err(BadBody::new("empty_body", "the body holds no record", None));
     }
-    let (mut found, mut own, mut foreign) = (Found::default(), false, false);
+    let mut found = Found { clean: std::str::from_utf8(body).is_ok(), ..Found::default() };
+    let (mut own, mut foreign) = (false, false);
     cursor.object(|cursor, key| {
         let key = &*key.text();
         if signal.resources_key(key) {
@@ -146,17 +157,13 @@ fn json_resource<'a>(signal: Signal, cursor: &mut Cursor<'a>, found: &mut Found<
 fn json_scope<'a>(signal: Signal, cursor: &mut Cursor<'a>, found: &mut Found<'a>) -> Result<(), BadBody> {
     let first = found.groups.len();
     let mut scope: &[u8] = b"";
-    let mut records = Vec::new();
+    let mut group = Group::default();
     cursor.object(|cursor, key| {
         let key = &*key.text();
         if signal.records_key(key) {
-            return list(cursor, |cursor| {
-                if signal == Signal::Metrics {
-                    return json_metric(cursor, found);
-                }
-                found.quota.take()?;
-                records.push(cursor.skip_value()?);
-                Ok(())
+            return list(cursor, |cursor| match signal {
+                Signal::Metrics => json_metric(cursor, found),
+                Signal::Logs | Signal::Traces => group.take(cursor, found),
             });
         }
         let value = cursor.skip_value()?;
@@ -165,8 +172,8 @@ fn json_scope<'a>(signal: Signal, cursor: &mut Cursor<'a>, found: &mut Found<'a>
         }
         Ok::<(), BadBody>(())
     })?;
-    if !records.is_empty() {
-        found.groups.push(Group { records, ..Group::default() });
+    if !group.records.is_empty() {
+        found.groups.push(group);
     }
     for group in found.groups.iter_mut().skip(first) {
         group.scope = scope;
@@ -175,7 +182,7 @@ fn json_scope<'a>(signal: Signal, cursor: &mut Cursor<'a>, found: &mut Found<'a>
 }
 
 fn json_metric<'a>(cursor: &mut Cursor<'a>, found: &mut Found<'a>) -> Result<(), BadBody> {
-    let mut records = Vec::new();
+    let mut group = Group::default();
     cursor.peek();
     let start = cursor.position();
     cursor.object(|cursor, key| {
@@ -187,17 +194,13 @@ fn json_metric<'a>(cursor: &mut Cursor<'a>, found: &mut Found<'a>) -> Result<(),
             return Ok::<(), BadBody>(cursor.skip_value().map(|_| ())?);
         }
         cursor.object(|cursor, key| match &*key.text() {
-            "dataPoints" | "data_points" => list(cursor, |cursor| {
-                found.quota.take()?;
-                records.push(cursor.skip_value()?);
-                Ok(())
-            }),
+            "dataPoints" | "data_points" => list(cursor, |cursor| group.take(cursor, found)),
             _ => Ok(cursor.skip_value().map(|_| ())?),
         })
     })?;
-    let metric = cursor.since(start);
-    if !records.is_empty() {
-        found.groups.push(Group { metric, records, ..Group::default() });
+    group.metric = cursor.since(start);
+    if !group.records.is_empty() {
+        found.groups.push(group);
     }
     Ok(())
 }

@@ -366,6 +366,10 @@ pub(super) fn metric(json: &[u8]) -> Result<Metric, Fault> {
             return cursor.skip_value().map(|_| ());
         }
         members(cursor, |cursor, key| {
+            if matches!(key, "dataPoints" | "data_points") {
+                // The points are read one by one; a broken one is none of the metric's.
+                return cursor.skip_loosely().map(|_| ()).ok_or_else(|| cursor.fault());
+            }
             let value = cursor.scalar()?;
             match key {
                 "aggregationTemporality" | "aggregation_temporality" => {

@@ -41,14 +41,14 @@ pub(super) fn decode<'a>(decoder: &mut Decoder<'_>, group: &Group<'a>, origin: &
 
 /// The time of a log record: its own, else when it was observed, else when it was received.
 pub(crate) fn set_time(event: &mut AgentEvent, data: &mut ObjectWriter, log: &Log<'_>) {
-    let (nanos, source) = match (log.time, log.observed) {
+    let (nanos, own) = match (log.time, log.observed) {
         (0, 0) => return,
-        (0, observed) => (observed, TimestampSource::Observed),
-        (time, _) => (time, TimestampSource::Event),
+        (0, observed) => (observed, false),
+        (time, _) => (time, true),
     };
     let moment = Moment::of_nanos(i128::from(nanos));
     event.timestamp = moment.nanos;
-    event.timestamp_source = source;
+    event.timestamp_source = if own || moment.clamped { moment.source() } else { TimestampSource::Observed };
     if moment.clamped {
         data.field("timestamp_original", &nanos.to_string());
     }

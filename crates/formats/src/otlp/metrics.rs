@@ -1,6 +1,6 @@
 //! OTLP metric points. Each is an event of its own and is never added to usage.
 
-use fleetlog_schemas::event::{AgentEvent, Channel, EventType, TimestampSource};
+use fleetlog_schemas::event::{AgentEvent, Channel, EventType};
 
 use super::frames::Group;
 use super::model::{Metric, Object, Point};
@@ -81,7 +81,7 @@ fn event<'a>(
     if point.time != 0 {
         let moment = Moment::of_nanos(i128::from(point.time));
         event.timestamp = moment.nanos;
-        event.timestamp_source = TimestampSource::Event;
+        event.timestamp_source = moment.source();
         if moment.clamped {
             data.field("timestamp_original", &point.time.to_string());
         }

@@ -1,6 +1,6 @@
 //! OTLP spans.
 
-use fleetlog_schemas::event::{AgentEvent, Channel, EventType, Status, TimestampSource};
+use fleetlog_schemas::event::{AgentEvent, Channel, EventType, Status};
 
 use super::frames::Group;
 use super::model::Span;
@@ -77,13 +77,17 @@ pub(crate) fn envelope(
     if span.start != 0 {
         let start = Moment::of_nanos(i128::from(span.start));
         event.timestamp = start.nanos;
-        event.timestamp_source = TimestampSource::Event;
+        event.timestamp_source = start.source();
         if start.clamped {
             data.field("timestamp_original", &span.start.to_string());
         }
     }
     if span.end != 0 {
-        event.end_timestamp = Some(Moment::of_nanos(i128::from(span.end)).nanos);
+        let end = Moment::of_nanos(i128::from(span.end));
+        event.end_timestamp = Some(end.nanos);
+        if end.clamped {
+            data.field("end_timestamp_original", &span.end.to_string());
+        }
         if span.end >= span.start && span.start != 0 {
             event.duration_ms = Some((span.end - span.start) as f64 / 1e6);
         }

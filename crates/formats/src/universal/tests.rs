@@ -118,7 +118,7 @@ fn errors_are_read_in_both_spellings() {
 #[test]
 fn absurd_time_is_clamped_with_the_original_kept() {
     let event = one(r#"{"type":"log","timestamp":"0001-01-01T00:00:00Z"}"#);
-    assert_eq!(event.timestamp_source, TimestampSource::Event);
+    assert_eq!(event.timestamp_source, TimestampSource::Clamped);
     assert_eq!(event.data, r#"{"timestamp_original":"0001-01-01T00:00:00Z"}"#);
     let event = one(r#"{"type":"log","timestamp":"soon"}"#);
     assert_eq!((event.timestamp, event.timestamp_source), (event.received_at, TimestampSource::Ingest));
