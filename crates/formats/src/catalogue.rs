@@ -181,6 +181,20 @@ pub const CATALOGUE: &[Format] = &[
         channel: Channel::Other,
     },
     Format {
+        name: crate::gemini::hooks::FORMAT.name,
+        title: "Gemini CLI, hook payloads",
+        recognised_by: "session_id, and hook_event_name Before* or After*, PreCompress, or another with a timestamp",
+        made_from: "0.61.0",
+        channel: Channel::Hook,
+    },
+    Format {
+        name: crate::gemini::stream::FORMAT.name,
+        title: "Gemini CLI, output of -p --output-format stream-json",
+        recognised_by: "timestamp, and type init with session_id and model, or tool_use or tool_result with tool_id",
+        made_from: "0.61.0",
+        channel: Channel::Other,
+    },
+    Format {
         name: crate::gemini::chat::FORMAT.name,
         title: "Gemini CLI, chat file",
         recognised_by: "members sessionId and projectHash, a member $set or $rewindTo, or type gemini",

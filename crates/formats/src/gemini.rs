@@ -1,4 +1,4 @@
-//! Gemini CLI (MAPPING §5): OTLP logs and spans, and the chat file.
+//! Gemini CLI (MAPPING §5): OTLP logs and spans, the chat file, hooks, and printed events.
 //!
 //! The channels share no id of a call to the model, so whatever states usage says that it is of this family and leaves
 //! it to the derivation which channel counts. Of Gemini's counts the input includes what was read from the cache, while
@@ -9,8 +9,10 @@ use fleetlog_schemas::event::{AgentEvent, TokenBasis, UsageRole};
 use crate::tokens::Stated;
 
 pub(crate) mod chat;
+pub(crate) mod hooks;
 pub(crate) mod logs;
 pub(crate) mod spans;
+pub(crate) mod stream;
 
 /// The family of everything here that states usage.
 const FAMILY: &str = "gemini";

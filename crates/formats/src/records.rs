@@ -50,6 +50,7 @@ pub(crate) const FORMATS: &[&RecordFormat] = &[
     &crate::opik::SPANS,
     &crate::opik::TRACES,
     &crate::opik::FEEDBACK,
+    &gemini::hooks::FORMAT,
     &claude::hooks::FORMAT,
     &agents::cursor::FORMAT,
     &agents::swe_agent::FORMAT,
@@ -64,6 +65,7 @@ pub(crate) const FORMATS: &[&RecordFormat] = &[
     &agents::openhands::FORMAT,
     &agents::managed_agents::FORMAT,
     &agents::cline::HISTORY,
+    &gemini::stream::FORMAT,
     &gemini::chat::FORMAT,
 ];
 

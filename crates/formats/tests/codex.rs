@@ -297,7 +297,7 @@ fn what_codex_adds_in_the_users_role_is_no_prompt() {
     assert_eq!(kinds, [EventType::Log, EventType::Log, EventType::UserPrompt, EventType::Log]);
 }
 
-/// Written after the program's own types, as of 0.169: it was not captured.
+/// Written after the program's own types: it was not captured.
 const EXEC: Stream<'_> = Stream { hint: "", name: "codex-exec/printed.jsonl" };
 
 #[test]
@@ -358,7 +358,7 @@ fn what_fails_is_no_call_and_what_is_refused_was_decided() {
     assert_eq!((cost.usage_role, cost.cost_reported), (UsageRole::Rollup, Some(NanoUsd(40_000_000))));
 }
 
-/// As of Codex 0.20, after the program's own types.
+/// As Codex wrote them in the summer of 2025, after the program's own types.
 const BARE: &str = r#"{"id":"5973b6c0-94b8-487b-a530-2aeb6098ae0e","timestamp":"2025-05-07T17:24:21.123Z","instructions":null,"git":{}}
 {"type":"message","id":null,"role":"user","content":[{"type":"input_text","text":"<environment_context>\n</environment_context>"}]}
 {"type":"message","id":null,"role":"user","content":[{"type":"input_text","text":"list"}]}

@@ -203,6 +203,38 @@ fn what_fails_or_is_refused_says_so_and_a_part_of_a_tool_call_is_no_other() {
     assert_eq!(kinds, expected);
 }
 
+/// Written after the program's own types: they were not captured.
+const PRINTED: Stream<'_> = Stream { hint: "", name: "gemini-cli-printed/stream.jsonl" };
+const HOOKS: Stream<'_> = Stream { hint: "", name: "gemini-cli-printed/hooks.jsonl" };
+
+#[test]
+fn printed_events_tell_of_the_tool_call_and_of_the_processs_total() {
+    let events = streams::whole(PRINTED);
+    assert!(events.iter().all(|event| event.session_id == SESSION && event.source == "gemini-cli"));
+    let pieces: Vec<_> =
+        tools(&events).iter().map(|tool| (tool.tool_call_id.as_str(), tool.status)).collect();
+    assert_eq!(pieces, [(CALL_ID, Status::Unset), (CALL_ID, Status::Ok)]);
+    let totals: Vec<_> = events.iter().filter(|event| event.usage_role == UsageRole::Cumulative).collect();
+    let [total] = totals[..] else { panic!("not one total") };
+    assert_eq!((sum([total]), total.token_basis), ([80, 120, 20, 20], TokenBasis::Guessed));
+    assert_eq!((total.call_family.as_str(), total.model.as_str()), ("", "gemini-2.5-pro"));
+    assert_eq!((of(&events, EventType::UserPrompt), of(&events, EventType::SessionEnd)), (1, 1));
+    streams::assert_cuts_change_nothing(PRINTED);
+}
+
+#[test]
+fn hooks_tell_of_a_tool_call_once_and_of_no_usage() {
+    let events = streams::whole(HOOKS);
+    assert!(
+        events.iter().all(|event| event.channel == Channel::Hook && event.source_format == "gemini.hooks")
+    );
+    assert!(events.iter().all(|event| event.usage_role == UsageRole::None && event.session_id == SESSION));
+    let [tool] = tools(&events)[..] else { panic!("not one tool call") };
+    assert_eq!((tool.event_type, tool.status), (EventType::FileCreate, Status::Error));
+    assert_eq!((tool.error_message.as_str(), tool.file_path.as_str()), ("read-only", "/home/dev/w/out.txt"));
+    assert_eq!((of(&events, EventType::SessionStart), of(&events, EventType::SessionEnd)), (1, 1));
+}
+
 #[test]
 fn documents_of_others_are_read() {
     let Some(folder) = streams::samples("gemini-cli-chats") else { return };

@@ -23,7 +23,7 @@ pub(crate) const FORMAT: RecordFormat =
     RecordFormat { name: "gemini.chat", aliases: &["gemini"], members: &[], recognises, follow, decode };
 
 /// The program that writes it, as it names itself on its other channels.
-const SOURCE: &str = "gemini-cli";
+pub(super) const SOURCE: &str = "gemini-cli";
 
 fn recognises(record: &Object) -> bool {
     is_header(record)
@@ -223,14 +223,18 @@ fn tool(event: &mut AgentEvent, place: &str, call: &Object) {
         _ => Status::Unset,
     };
     set_time(event, Moment::of_text(text(call, "timestamp")));
-    let path = object(call, "args").and_then(|args| {
-        ["file_path", "absolute_path"].into_iter().map(|name| text(args, name)).find(|path| !path.is_empty())
-    });
-    path.unwrap_or_default().clone_into(&mut event.file_path);
+    note_path(event, object(call, "args"));
     if let Some(changed) = object(call, "resultDisplay").and_then(|display| object(display, "diffStat")) {
         event.lines_added = count(changed, "model_added_lines");
         event.lines_removed = count(changed, "model_removed_lines");
     }
+}
+
+/// Finds the file that a tool's arguments name.
+pub(super) fn note_path(event: &mut AgentEvent, arguments: Option<&Object>) {
+    let Some(arguments) = arguments else { return };
+    let paths = ["file_path", "absolute_path"].map(|name| text(arguments, name));
+    paths.into_iter().find(|path| !path.is_empty()).unwrap_or_default().clone_into(&mut event.file_path);
 }
 
 /// Whether a message in the user's role is a person's, and not the results of tools or the surroundings of the session.
