@@ -1,6 +1,7 @@
 //! The command line of Fleetlog: run it, send to it, administer it.
 
 mod check_config;
+mod formats;
 mod keys;
 mod migrate;
 mod output;
@@ -33,6 +34,8 @@ enum Command {
     Keys(keys::Keys),
     /// Create or update Kafka's topics and ClickHouse's tables
     Migrate(migrate::Migrate),
+    /// List the formats that are understood
+    Formats(formats::Formats),
     /// Check the configuration, or list every key with its default
     CheckConfig(check_config::CheckConfig),
 }
@@ -70,6 +73,7 @@ fn main() -> ExitCode {
             Command::Send(send) => send.run().await,
             Command::Keys(keys) => keys.run().await,
             Command::Migrate(migrate) => migrate.run().await,
+            Command::Formats(formats) => formats.run(),
             Command::CheckConfig(check) => check.run(),
         }
     });
