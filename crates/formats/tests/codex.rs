@@ -90,8 +90,11 @@ fn spans_alone_tell_of_two_calls_and_one_tool_call() {
     assert_eq!((turn[0].session_id.as_str(), turn[0].turn_id.as_str()), (SESSION, TURN));
     let tools: Vec<_> = events.iter().filter(|event| event.event_type.is_tool()).collect();
     assert_eq!((tools.len(), tools[0].tool_call_id.as_str()), (1, "call_1"));
-    // The session of the calls is that of their trace.
-    assert!(calls(&events).iter().all(|call| call.trace_id == turn[0].trace_id));
+    // What the spans of the calls do not name, those around them do.
+    for call in calls(&events) {
+        assert_eq!((call.trace_id.as_str(), call.model.as_str()), (turn[0].trace_id.as_str(), "gpt-5"));
+        assert_eq!((call.session_id.as_str(), call.turn_id.as_str()), (SESSION, TURN));
+    }
 }
 
 #[test]

@@ -2,11 +2,15 @@
 //!
 //! They trace the program itself: hundreds a turn, nearly all of them kept as plain spans of level `trace`, told by the
 //! scope `codex_*` and by `code.module.name`. A few say more: one a call states its usage, one a turn their sum, and one
-//! a tool call its duration. Most name neither session nor model; their trace does.
+//! a tool call its duration. Most name neither session nor model: a call's are those of the nearest span around it that
+//! came in the same request, which is how Codex sends them.
+
+use std::collections::HashMap;
 
 use fleetlog_schemas::event::{AgentEvent, EventType, Status, UsageRole};
 
 use super::{FAMILY, state_usage};
+use crate::confine::brief;
 use crate::json::ObjectWriter;
 use crate::otlp::Decoder;
 use crate::otlp::model::{AnyValue, Span};
@@ -52,6 +56,42 @@ pub(crate) fn event<'a>(
     }
     finish_data(&mut event, data, &span);
     event
+}
+
+/// Longest way from a call's span up to one that names its model and session; the captured one has 6 steps.
+const STEPS: usize = 32;
+
+/// Gives each call the model, session and turn of the nearest span around it among these.
+pub(crate) fn inherit(events: &mut [AgentEvent]) {
+    let needy = |event: &AgentEvent| event.usage_role == UsageRole::Call;
+    if !events.iter().any(needy) {
+        return;
+    }
+    let around: HashMap<_, _> = events.iter().map(|event| (place(event, &event.span_id), event)).collect();
+    let inherited: Vec<_> = events
+        .iter()
+        .enumerate()
+        .filter(|(_, event)| needy(event))
+        .map(|(at, event)| {
+            let parent = |inner: &&AgentEvent| around.get(&place(inner, &inner.parent_id)).copied();
+            let ancestors = || std::iter::successors(Some(event), parent).take(STEPS);
+            let nearest = |column: fn(&AgentEvent) -> &String| {
+                let text = ancestors().map(column).find(|text| !text.is_empty());
+                // Many may inherit one long text.
+                text.map(|text| brief(text).unwrap_or_else(|| text.clone())).unwrap_or_default()
+            };
+            (at, nearest(|span| &span.model), nearest(|span| &span.session_id), nearest(|span| &span.turn_id))
+        })
+        .collect();
+    for (at, model, session_id, turn_id) in inherited {
+        if let Some(event) = events.get_mut(at) {
+            (event.model, event.session_id, event.turn_id) = (model, session_id, turn_id);
+        }
+    }
+}
+
+fn place<'e>(event: &'e AgentEvent, span_id: &'e str) -> (&'e str, &'e str) {
+    (&event.trace_id, span_id)
 }
 
 /// Takes an attribute in; false when it has no column or does not fit.

@@ -17,6 +17,7 @@ pub(crate) const FORMAT: &str = "otlp.spans";
 
 /// Decodes the spans of one group.
 pub(super) fn decode<'a>(decoder: &mut Decoder<'_>, group: &Group<'a>, origin: &Origin<'a>) {
+    let before = decoder.out.events.len();
     for record in &group.records {
         let Some(index) = decoder.next_index(record) else { continue };
         let span = match decoder.encoding {
@@ -50,6 +51,9 @@ pub(super) fn decode<'a>(decoder: &mut Decoder<'_>, group: &Group<'a>, origin: &
                 },
             },
         }
+    }
+    if detect::emitter(origin) == Emitter::Codex {
+        crate::codex::spans::inherit(decoder.out.events.get_mut(before..).unwrap_or_default());
     }
 }
 
