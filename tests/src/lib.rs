@@ -8,6 +8,7 @@
 
 mod clickhouse;
 mod client;
+mod deployment;
 mod fixture;
 mod process;
 mod project;
@@ -18,6 +19,7 @@ mod wait;
 
 pub use clickhouse::ClickHouse;
 pub use client::{Answer, Client};
+pub use deployment::{Deployment, Engines, SERVICES};
 pub use fixture::fixture;
 pub use process::{Process, command_line, descendants, is_alive, peak_memory, program, run, signal_process};
 pub use project::{Project, create_key};
