@@ -12,3 +12,13 @@ pub fn fixture(name: &str) -> Result<Vec<u8>> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(name);
     std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))
 }
+
+/// The bytes of a recording that the decoders are tested with too.
+///
+/// # Errors
+/// When there is no such file.
+pub fn recording(name: &str) -> Result<Vec<u8>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/formats/tests/fixtures");
+    let path = folder.join(name);
+    std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))
+}

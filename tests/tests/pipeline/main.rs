@@ -3,6 +3,7 @@
 mod failures;
 mod isolation;
 mod load;
+mod oracles;
 mod otlp;
 mod send;
 mod session;
@@ -29,6 +30,9 @@ fn main() -> anyhow::Result<ExitCode> {
         failures::a_bad_record_costs_itself_only,
         isolation::a_projects_key_reads_and_writes_that_project_only,
         load::every_event_of_a_load_is_a_row_and_all_sums_agree,
+        oracles::a_claude_code_session_has_its_numbers_from_every_channel_and_from_all,
+        oracles::a_codex_session_has_its_numbers_from_every_channel_and_from_all,
+        oracles::a_gemini_session_has_its_numbers_from_every_channel_and_from_all,
         otlp::a_real_exporters_protobuf_is_accepted_and_queryable,
         send::an_interrupted_send_continues_and_sends_each_event_once,
         session::the_recorded_session_has_its_known_numbers_however_often_it_arrives,
