@@ -1,7 +1,8 @@
 //! Developer commands; no product code.
 //!
 //! `cargo xtask up` runs the whole system on this machine, `cargo xtask test` passes every test from a clean
-//! checkout, `cargo xtask engines` fetches or verifies the engines, `cargo xtask ci` does what CI does. All real work
+//! checkout, `cargo xtask faults` lets things fail for as long as you like, `cargo xtask engines` fetches or verifies the
+//! engines, `cargo xtask ci` does what CI does. All real work
 //! is done by cargo and by the product's own programs; this crate only calls them in the right order, so
 //! that it stays quick to compile.
 
@@ -41,6 +42,11 @@ enum Command {
     ///
     /// The engines are kept in `fleetlog/engines` below `FLEETLOG_CACHE`, else `XDG_CACHE_HOME`, else `~/.cache`.
     Engines(Engines),
+    /// Let things fail at random moments under a load that retries, and prove that nothing is lost or stored twice.
+    ///
+    /// Kills, freezes and doubles services, kills and freezes Kafka and ClickHouse. Prints the seed, which decides the
+    /// faults and their order.
+    Faults(Faults),
     /// Do what CI does: formatting, lints, docs, dependencies, compose file, tests.
     Ci,
 }
@@ -63,6 +69,16 @@ struct Test {
 }
 
 #[derive(Args)]
+struct Faults {
+    /// How long, in minutes
+    #[arg(long, default_value_t = 10.0)]
+    minutes: f64,
+    /// Seed of an earlier run, to repeat its faults; the time of day by default
+    #[arg(long)]
+    seed: Option<u64>,
+}
+
+#[derive(Args)]
 struct Engines {
     /// Compare every byte in the cache with the pinned hashes, too
     #[arg(long)]
@@ -82,6 +98,14 @@ fn main() -> Result<()> {
             programs.run(Profile::Dev, "fleetlog-engines", &["fetch"])?;
             let selection = if args.is_empty() { vec!["--workspace".into()] } else { args };
             programs.cargo("test", ["--no-fail-fast".into()].into_iter().chain(selection))
+        }
+        Command::Faults(Faults { minutes, seed }) => {
+            programs.build_all(Profile::Dev)?;
+            programs.run(Profile::Dev, "fleetlog-engines", &["fetch"])?;
+            let mut environment = vec![("FLEETLOG_FAULT_MINUTES", minutes.to_string())];
+            environment.extend(seed.map(|seed| ("FLEETLOG_FAULT_SEED", seed.to_string())));
+            let selection = ["-p", "fleetlog-tests", "--test", "faults", "--", "--nocapture"];
+            programs.cargo_with("test", selection.map(OsString::from), &environment)
         }
         Command::Engines(Engines { verify }) => {
             programs.build(Profile::Dev, &["fleetlog-engines"])?;

@@ -48,7 +48,18 @@ impl Programs {
 
     /// Runs a cargo command in the workspace.
     pub(crate) fn cargo(&self, command: &str, args: impl IntoIterator<Item = OsString>) -> Result<()> {
-        succeed(Command::new(&self.cargo).current_dir(&self.root).arg(command).args(args))
+        self.cargo_with(command, args, &[])
+    }
+
+    /// Runs a cargo command in the workspace with variables in its environment.
+    pub(crate) fn cargo_with(
+        &self,
+        command: &str,
+        args: impl IntoIterator<Item = OsString>,
+        environment: &[(&str, String)],
+    ) -> Result<()> {
+        let environment = environment.iter().map(|(name, value)| (name, value));
+        succeed(Command::new(&self.cargo).current_dir(&self.root).arg(command).args(args).envs(environment))
     }
 
     /// Runs a built program to its end.
