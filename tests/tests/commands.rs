@@ -42,8 +42,18 @@ fn every_command_explains_itself() -> Result<()> {
         waiting.extend(subcommands(&help).into_iter().map(|name| [path.clone(), vec![name]].concat()));
         seen.push(path.join(" "));
     }
-    let commands =
-        ["up", "send", "keys create", "keys list", "keys revoke", "migrate", "formats", "check-config"];
+    let commands = [
+        "up",
+        "send",
+        "keys create",
+        "keys list",
+        "keys revoke",
+        "projects list",
+        "projects set",
+        "migrate",
+        "formats",
+        "check-config",
+    ];
     for command in commands {
         ensure!(seen.iter().any(|seen| seen == command), "no `fleetlog {command}` among {seen:?}");
     }

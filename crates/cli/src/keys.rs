@@ -136,14 +136,18 @@ impl Revoke {
 }
 
 /// A writer of the control topic, which is created if it does not exist yet.
-async fn open(settings: &Settings) -> anyhow::Result<ControlWriter> {
+pub(crate) async fn open(settings: &Settings) -> anyhow::Result<ControlWriter> {
     let kafka: KafkaConfig = settings.section(KafkaConfig::SECTION)?;
     Admin::new(&kafka)?.ensure_topics().await.with_context(|| format!("Kafka at {}", kafka.brokers))?;
     Ok(ControlWriter::new(&kafka)?)
 }
 
 /// Creates the project unless it exists; says whether it did.
-async fn ensure_project(writer: &ControlWriter, project_id: &str, clock: &Clock) -> anyhow::Result<bool> {
+pub(crate) async fn ensure_project(
+    writer: &ControlWriter,
+    project_id: &str,
+    clock: &Clock,
+) -> anyhow::Result<bool> {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     if project_id.is_empty() || project_id.len() > 64 || !project_id.chars().all(plain) {
         bail!("project {project_id:?}: letters, digits, '-', '_' and '.' only, at most 64");

@@ -5,6 +5,7 @@ mod formats;
 mod keys;
 mod migrate;
 mod output;
+mod projects;
 mod send;
 mod up;
 
@@ -32,6 +33,8 @@ enum Command {
     Send(send::Send),
     /// Create, list and revoke API keys
     Keys(keys::Keys),
+    /// List projects and change their settings
+    Projects(projects::Projects),
     /// Create or update Kafka's topics and ClickHouse's tables
     Migrate(migrate::Migrate),
     /// List the formats that are understood
@@ -72,6 +75,7 @@ fn main() -> ExitCode {
             Command::Up(up) => up.run().await,
             Command::Send(send) => send.run().await,
             Command::Keys(keys) => keys.run().await,
+            Command::Projects(projects) => projects.run().await,
             Command::Migrate(migrate) => migrate.run().await,
             Command::Formats(formats) => formats.run(),
             Command::CheckConfig(check) => check.run(),
