@@ -315,6 +315,39 @@ async fn a_traces_events_without_a_session_are_found_with_the_session_that_owns_
     assert_eq!(groups, ["late", "s", "s", "s", "s"]);
 }
 
+/// Two channels tell of the same prompts, and what has no time of its own came hours after the session.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_summary_counts_prompts_once_and_lasts_as_long_as_its_own_times_say() {
+    use fleetlog_schemas::event::{Channel, EventType, TimestampSource};
+    let Some(engine) = engine().await else { return };
+    engine.store.migrate().await.unwrap();
+    let store = engine.store.clone().validating_rows();
+    let attempt = attempt(&store, 1).await;
+    let mut events: Vec<_> = (0..6).map(|n| full_event("p", "s", n)).collect();
+    for (event, channel) in events.iter_mut().zip([Channel::AgentLog, Channel::AgentLog, Channel::Transcript])
+    {
+        (event.event_type, event.channel) = (EventType::UserPrompt, channel);
+    }
+    for event in &mut events {
+        (event.timestamp_source, event.end_timestamp) = (TimestampSource::Event, None);
+    }
+    let own: Vec<i64> = events[..5].iter().map(|event| event.timestamp).collect();
+    events[5].timestamp_source = TimestampSource::Ingest;
+    events[5].timestamp += 5 * 3600 * 1_000_000_000;
+    store.insert_events(&range(7, 7), &attempt, at(7, &events)).await.unwrap();
+    let underived = store.underived(0, -1, 100).await.unwrap();
+    let hours: Vec<GroupHour> = underived
+        .iter()
+        .map(|group| GroupHour { key: group.key(), hour: group.hour, received_day: group.received_day })
+        .collect();
+    store.add_group_hours(&hours).await.unwrap();
+    let filter = store.group_filter(GroupKind::Session, vec![key("s")]).await.unwrap();
+    let summary = &store.summaries(&filter).await.unwrap()[0];
+    assert_eq!((summary.event_count, summary.prompt_count), (6, 2));
+    assert_eq!(Some(&summary.started_at), own.iter().min());
+    assert_eq!(Some(&summary.ended_at), own.iter().max());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn facts_are_found_by_group_and_progress_says_what_is_missing() {
     let Some(engine) = engine().await else { return };

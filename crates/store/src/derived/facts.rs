@@ -289,8 +289,10 @@ impl Store {
     /// Whatever keeps the query from being answered.
     pub async fn summaries(&self, filter: &GroupFilter) -> Result<Vec<Summary>, StoreError> {
         let sql = format!(
-            "SELECT project_id, {group} AS group_id, \
-               min(timestamp) AS started_at, max(greatest(timestamp, ifNull(end_timestamp, timestamp))) AS ended_at, \
+            "WITH greatest(timestamp, ifNull(end_timestamp, timestamp)) AS ends_at \
+             SELECT project_id, {group} AS group_id, \
+               if({timed} > 0, minIf(timestamp, {OWN_TIME}), min(timestamp)) AS started_at, \
+               if({timed} > 0, maxIf(ends_at, {OWN_TIME}), max(ends_at)) AS ended_at, \
                min(received_at) AS first_received_at, max(received_at) AS last_received_at, \
                toUnixTimestamp64Nano(maxIf(timestamp, type = 'session.end')) AS last_end_at, \
                toUnixTimestamp64Nano(maxIf(timestamp, type IN ('session.start', 'user.prompt'))) AS last_begin_at, \
@@ -298,7 +300,7 @@ impl Store {
                uniqExact(toUInt64(dedup_key)) AS event_count, \
                uniqExactIf(toUInt64(dedup_key), type = 'error' OR (status = 'error' AND NOT ({SIGHTING}))) \
                  AS error_count, \
-               uniqExactIf(toUInt64(dedup_key), type = 'user.prompt') AS prompt_count, \
+               greatest({prompts}) AS prompt_count, \
                countIf({SIGHTING}) AS sighting_count, \
                arraySort(arrayFilter(x -> x != '', groupUniqArray(100)(agent_name))) AS agents, \
                arraySort(arrayFilter(x -> x != '', groupUniqArray(100)(user_id))) AS users, \
@@ -306,7 +308,9 @@ impl Store {
                arraySort(arrayFilter(x -> x != '', groupUniqArray(100)(source))) AS sources \
              FROM {db}.events WHERE {facts} GROUP BY project_id, group_id",
             group = filter.group(),
+            timed = format_args!("countIf({OWN_TIME})"),
             starts = channel_starts(),
+            prompts = channel_prompts(),
             db = self.database(),
             facts = filter.facts(),
         );
@@ -343,6 +347,18 @@ impl Store {
 /// decisions about tools.
 pub(super) const SIGHTING: &str = "type IN ('llm.request', 'llm.response', 'tool.decision', 'tool.call', 'command.run', \
      'file.read', 'file.edit', 'file.create', 'file.delete', 'search', 'web.fetch', 'mcp.call')";
+
+/// Whether an event says itself when it happened; the others only came with it, a long time later where a file is sent
+/// after the fact.
+const OWN_TIME: &str = "timestamp_source != 'ingest'";
+
+/// The instructions that each channel tells of: the same ones, so that the most counts and never the sum.
+fn channel_prompts() -> String {
+    let prompts = Channel::ALL.iter().map(|channel| {
+        format!("uniqExactIf(toUInt64(dedup_key), type = 'user.prompt' AND channel = '{channel}')")
+    });
+    prompts.collect::<Vec<_>>().join(", ")
+}
 
 /// The first time of each channel.
 fn channel_starts() -> String {
