@@ -1,6 +1,6 @@
 //! Recorded request bodies of real clients.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
@@ -13,12 +13,16 @@ pub fn fixture(name: &str) -> Result<Vec<u8>> {
     std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))
 }
 
+/// The folder of the recordings that the decoders are tested with.
+pub fn recordings() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/formats/tests/fixtures")
+}
+
 /// The bytes of a recording that the decoders are tested with too.
 ///
 /// # Errors
 /// When there is no such file.
 pub fn recording(name: &str) -> Result<Vec<u8>> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/formats/tests/fixtures");
-    let path = folder.join(name);
+    let path = recordings().join(name);
     std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))
 }

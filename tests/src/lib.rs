@@ -20,7 +20,7 @@ mod wait;
 pub use clickhouse::ClickHouse;
 pub use client::{Answer, Client};
 pub use deployment::{Deployment, Engines, SERVICES};
-pub use fixture::{fixture, recording};
+pub use fixture::{fixture, recording, recordings};
 pub use process::{Process, command_line, descendants, is_alive, peak_memory, program, run, signal_process};
 pub use project::{Project, create_key};
 pub use python::clickhouse_connect;

@@ -36,6 +36,7 @@ fn main() -> anyhow::Result<ExitCode> {
         otlp::a_real_exporters_protobuf_is_accepted_and_queryable,
         send::an_interrupted_send_continues_and_sends_each_event_once,
         session::the_recorded_session_has_its_known_numbers_however_often_it_arrives,
+        session::the_sessions_files_have_its_known_numbers_and_change_none_that_were_there,
         visibility::an_accepted_event_is_soon_visible_to_a_query,
     ];
     Ok(suite.run())

@@ -1,15 +1,19 @@
 //! A recorded session of a real agent.
 
+use std::process::Command;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
-use fleetlog_tests::{Project, SOON, System, eventually, fixture};
+use fleetlog_tests::{Process, Project, SOON, System, eventually, fixture, recordings};
 use serde_json::{Value, json};
 
 const SESSION: &str = "ec31950f-465d-4586-9bf8-1990d065cae4";
 /// Log records and spans of the recording.
 const LOG_RECORDS: u64 = 30;
 const SPANS: u64 = 27;
+
+/// Lines of the transcripts of the session and of its sub-agent.
+const LINES: u64 = 29;
 
 /// What the client itself reported, added up by hand from the recording.
 fn known_numbers() -> Value {
@@ -43,12 +47,16 @@ fn numbers_of(session: &Value) -> Result<Value> {
 }
 
 async fn has_known_numbers(project: &Project, rows: u64) -> Result<()> {
+    has_numbers(project, rows, &known_numbers()).await
+}
+
+async fn has_numbers(project: &Project, rows: u64, known: &Value) -> Result<()> {
     eventually("the session has its known numbers", SOON, || async {
         let stored = project.count("events").await?;
         ensure!(stored >= rows, "{stored} of {rows} events are stored");
         let answer = project.admin.read(&format!("/v1/sessions/{SESSION}"), &[]).await?;
-        let (found, known) = (numbers_of(&answer["data"])?, known_numbers());
-        ensure!(found == known, "found {found}, known {known}");
+        let found = numbers_of(&answer["data"])?;
+        ensure!(found == *known, "found {found}, known {known}");
         Ok(())
     })
     .await
@@ -105,4 +113,35 @@ pub(crate) async fn the_recorded_session_has_its_known_numbers_however_often_it_
     ensure!(times.len() as u64 >= LOG_RECORDS + SPANS, "{} events in the timeline", times.len());
     ensure!(times.is_sorted(), "the timeline is not in the order of time: {times:?}");
     Ok(())
+}
+
+/// The session's files alone, sent in chunks of three lines; then everything at once.
+pub(crate) async fn the_sessions_files_have_its_known_numbers_and_change_none_that_were_there(
+    system: Arc<System>,
+) -> Result<()> {
+    let project = Project::create(&system, "recorded-files").await?;
+    let folder = tempfile::tempdir()?;
+    let send = |command: &mut Command| {
+        command.arg("send").arg(recordings().join("claude-code-2.1/transcripts"));
+        command.arg("--state").arg(folder.path());
+        command.args(["--url", project.admin.ingest_url(), "--chunk-lines", "3"]);
+        command.env("FLEETLOG_KEY", project.admin.key());
+    };
+    let sent = Process::start("fleetlog", send)?;
+    let status = sent.wait(SOON)?;
+    ensure!(status.success(), "the files were not sent: {status}: {}", sent.stderr_tail());
+
+    let mut known = known_numbers();
+    // Transcripts state no cost.
+    (known["cost_reported"], known["cost_reported_calls"]) = (json!(0), json!(0));
+    has_numbers(&project, LINES, &known).await?;
+    let answer = project.admin.read(&format!("/v1/sessions/{SESSION}"), &[]).await?;
+    ensure!(answer["data"]["cost_computed"] == json!(0.021_144), "{answer}");
+    ensure!(answer["data"]["ended_at"].as_str().is_some_and(|ended| ended < "2026-11-21T12:38"), "{answer}");
+
+    for (path, name) in [("/v1/logs", "logs"), ("/v1/traces", "traces")] {
+        let body = fixture(&format!("claude-code-2.1-session/{name}.json"))?;
+        project.admin.post_json(path, body).await?.expect_status(200)?;
+    }
+    has_known_numbers(&project, LINES + LOG_RECORDS + SPANS).await
 }
