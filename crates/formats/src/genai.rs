@@ -102,16 +102,12 @@ impl<'a> Gathered<'a> {
 
     /// What the record describes. The attribute stays where it is: it has no column.
     pub(crate) fn operation(&self) -> Operation {
-        let named = operation::NAMED_BY.iter().filter_map(|attribute| {
-            let word = self.other(attribute)?.as_str()?;
-            Some(Operation::of(attribute, word))
-        });
-        let named = named.into_iter().find(|operation| *operation != Operation::Unsaid);
-        named.unwrap_or(match self.won_by(Slot::ToolName, "gen_ai.tool.name") {
-            // Older instrumentations name the tool that runs and nothing else.
-            true => Operation::Tool,
-            false => Operation::Unsaid,
-        })
+        let word = |attribute: &&'static str| Some((*attribute, self.other(attribute)?.as_str()?));
+        let mut named =
+            operation::NAMED_BY.iter().filter_map(word).map(|(name, word)| Operation::of(name, word));
+        // Older instrumentations name the tool that runs and nothing else.
+        let by_tool = self.won_by(Slot::ToolName, "gen_ai.tool.name").then_some(Operation::Tool);
+        named.find(|operation| *operation != Operation::Unsaid).or(by_tool).unwrap_or(Operation::Unsaid)
     }
 
     /// Session, user and the agent's instance, which the resource may also name.
