@@ -60,9 +60,8 @@ impl Encoding {
     /// The encoding a body claims, else the one it looks like.
     fn of(body: &Body<'_>) -> Result<Self, BadBody> {
         match media(body.content_type)? {
-            Media::Json => Ok(Self::Json),
+            Media::Json | Media::Lines => Ok(Self::Json),
             Media::Protobuf => Ok(Self::Protobuf),
-            Media::Lines => Err(Media::unsupported(body.content_type)),
             // Every OTLP request starts with field 1, a message: the byte 0x0A, which is white space in JSON.
             Media::Unsaid if body.bytes.trim_ascii().first() == Some(&b'{') => Ok(Self::Json),
             Media::Unsaid => Ok(Self::Protobuf),

@@ -6,7 +6,7 @@
 mod samples;
 mod support;
 
-use fleetlog_formats::{Body, Decoded, decode, inspect};
+use fleetlog_formats::{Body, Decoded, Input, decode, inspect};
 use fleetlog_schemas::event::{AgentEvent, EventType, Status, TimestampSource};
 use fleetlog_schemas::record::Route;
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
@@ -108,9 +108,7 @@ fn rejected(route: Route, content_type: &str, bytes: &[u8]) -> (Vec<(u32, &'stat
     let body = Body { route, content_type, format_hint: "", bytes };
     let found = inspect::inspect(&body, "p1").unwrap();
     let indexes: Vec<u32> = found.rejected.iter().map(|rejected| rejected.index).collect();
-    let name = if content_type.ends_with("protobuf") { "body.pb" } else { "body.json" };
-    let decoded =
-        decode(&fleetlog_formats::Input { rejected: &indexes, ..input(route, name, bytes) }).unwrap();
+    let decoded = decode(&Input { content_type, rejected: &indexes, ..input(route, "", bytes) }).unwrap();
     (found.rejected.iter().map(|rejected| (rejected.index, rejected.code)).collect(), decoded.events.len())
 }
 
@@ -145,6 +143,16 @@ fn one_bad_record_of_a_thousand_costs_only_itself() {
         rejected(Route::OtlpMetrics, "application/json", points.as_bytes()),
         (vec![(1, "malformed_json")], 2)
     );
+}
+
+#[test]
+fn requests_that_a_collector_wrote_to_a_file_are_read_line_by_line() {
+    let request = r#"{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"severityText":"a"}]}]}]}"#;
+    let file = format!("{request}\n{request}\n");
+    for content_type in ["application/x-ndjson", ""] {
+        assert_eq!(rejected(Route::OtlpLogs, content_type, file.as_bytes()), (vec![], 2));
+        assert_eq!(rejected(Route::Raw, content_type, file.as_bytes()), (vec![], 2));
+    }
 }
 
 #[test]

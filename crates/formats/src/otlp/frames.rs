@@ -103,18 +103,18 @@ fn json_groups(signal: Signal, body: &[u8]) -> Result<Vec<Group<'_>>, BadBody> {
     }
     let mut found = Found { clean: std::str::from_utf8(body).is_ok(), ..Found::default() };
     let (mut own, mut foreign) = (false, false);
-    cursor.object(|cursor, key| {
-        let key = &*key.text();
-        if signal.resources_key(key) {
-            own = true;
-            return list(cursor, |cursor| json_resource(signal, cursor, &mut found));
-        }
-        foreign |=
-            [Signal::Logs, Signal::Traces, Signal::Metrics].iter().any(|other| other.resources_key(key));
-        Ok::<(), BadBody>(cursor.skip_value().map(|_| ())?)
-    })?;
-    if cursor.peek().is_some() {
-        return Err(cursor.fault().into());
+    // Several requests may follow each other, one a line: so the collector's file exporter writes them.
+    while cursor.peek().is_some() {
+        cursor.object(|cursor, key| {
+            let key = &*key.text();
+            if signal.resources_key(key) {
+                own = true;
+                return list(cursor, |cursor| json_resource(signal, cursor, &mut found));
+            }
+            foreign |=
+                [Signal::Logs, Signal::Traces, Signal::Metrics].iter().any(|other| other.resources_key(key));
+            Ok::<(), BadBody>(cursor.skip_value().map(|_| ())?)
+        })?;
     }
     if foreign && !own {
         return Err(BadBody::new("wrong_signal", "the body belongs to another OTLP signal", None));
