@@ -153,7 +153,8 @@ impl Tail {
         options: &Options,
         report: &mut impl FnMut(Progress),
     ) -> Result<(), ShipError> {
-        let found = fs::metadata(path).ok();
+        // A folder that came to be later is searched like the others.
+        let found = fs::metadata(path).ok().filter(Metadata::is_file);
         let stamp = found.as_ref().map(Stamp::of);
         if stamp == self.seen {
             self.idle = self.idle.saturating_add(1);

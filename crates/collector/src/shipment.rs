@@ -177,6 +177,8 @@ impl Shipment {
     ) -> Result<(), ShipError> {
         let unreadable = |path: &Path, source| ShipError::Read { path: path.to_owned(), source };
         let mut file = self.handle().map_err(|e| unreadable(&self.path, e))?;
+        // Kept, so that what is written until it is replaced can still be read.
+        self.file = Some(file.try_clone().map_err(|e| unreadable(&self.path, e))?);
         file.seek(SeekFrom::Start(self.checkpoint.offset)).map_err(|e| unreadable(&self.path, e))?;
         let place = (self.checkpoint.offset, self.checkpoint.line);
         let mut portions =

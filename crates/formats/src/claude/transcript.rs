@@ -207,7 +207,9 @@ fn call(event: &mut AgentEvent, record: &Record<'_>, message: &Object) {
     text(line, "requestId").clone_into(&mut event.request_id);
     let key = if event.request_id.is_empty() { &event.span_id } else { &event.request_id };
     event.llm_call_key.clone_from(key);
+    // Early versions say what it cost and how long it took.
     event.cost_reported = number(line, "costUSD").and_then(NanoUsd::from_usd);
+    event.duration_ms = number(line, "durationMs");
     event.revision = if event.timestamp_source == TimestampSource::Event {
         event.timestamp
     } else {
