@@ -75,10 +75,10 @@ pub(crate) struct Piece {
 pub(crate) fn check(
     body: &Unchecked,
     limits: Limits,
-    reserve: impl FnMut(usize) -> Result<(), Refusal>,
+    mut reserve: impl FnMut(usize) -> Result<(), Refusal>,
 ) -> Result<Checked, Refusal> {
     let encoding = body.encoding.map_or_else(|| Encoding::of("", &body.payload), Ok)?;
-    let decoded = match decompress(encoding, &body.payload, limits.decoded_bytes, reserve)? {
+    let decoded = match decompress(encoding, &body.payload, limits.decoded_bytes, &mut reserve)? {
         Cow::Borrowed(_) => body.payload.clone(),
         Cow::Owned(bytes) => Bytes::from(bytes),
     };
@@ -90,22 +90,15 @@ pub(crate) fn check(
     if whole.records > 0 && usize::try_from(whole.records) == Ok(whole.rejected.len()) {
         return Err(Refusal::AllRejected(whole.rejected));
     }
-    let pieces = if whole.records == 0 {
-        Vec::new()
+    let (pieces, rejected) = if whole.records == 0 {
+        (Vec::new(), whole.rejected)
     } else if fits(body.payload.len(), whole.rejected.len(), limits) {
-        let rejected = whole.rejected.iter().map(|rejected| rejected.index).collect();
-        vec![Piece {
-            payload: body.payload.clone(),
-            encoding,
-            records: whole.records,
-            first_record: 0,
-            rejected,
-            stream: body.stream.clone(),
-        }]
+        let payload = body.payload.clone();
+        (vec![Piece { payload, encoding, ..Piece::whole(body, &decoded, &whole) }], whole.rejected)
     } else {
-        pieces(body, &decoded, &whole, limits)?
+        pieces(body, &decoded, &whole, limits, reserve)?
     };
-    Ok(Checked { records: whole.records, rejected: whole.rejected, pieces, echo })
+    Ok(Checked { records: whole.records, rejected, pieces, echo })
 }
 
 impl Unchecked {
@@ -129,28 +122,86 @@ fn fits(payload: usize, rejected: usize, limits: Limits) -> bool {
     payload + rejected * REJECTED_INDEX_BYTES + ENVELOPE_BYTES <= limits.message_bytes
 }
 
-/// Splits a body, and proves that the pieces are the whole: the same records, of which the same are rejected.
+/// What a body above the message size becomes: the pieces that fit, and the records that fit into none.
+///
+/// A record longer than a message is compressed; only what is too long even so is rejected, by its index, unless
+/// nothing else is left.
 fn pieces(
     body: &Unchecked,
     decoded: &Bytes,
     whole: &Inspection,
     limits: Limits,
-) -> Result<Vec<Piece>, Refusal> {
-    let unsplittable = || Refusal::Unsplittable { limit: limits.message_bytes };
+    mut reserve: impl FnMut(usize) -> Result<(), Refusal>,
+) -> Result<(Vec<Piece>, Vec<Rejected>), Refusal> {
+    let too_large = || Refusal::Unsplittable { limit: limits.message_bytes };
     let reserved = ENVELOPE_BYTES + whole.rejected.len() * REJECTED_INDEX_BYTES;
-    let max = limits.message_bytes.checked_sub(reserved).ok_or_else(unsplittable)?;
-    let cut = split(body.route, &body.content_type, decoded, max).ok_or_else(unsplittable)?;
+    let max = limits.message_bytes.checked_sub(reserved).ok_or_else(too_large)?;
+    let cut = parts(body, decoded, whole, max).unwrap_or_else(|| vec![Piece::whole(body, decoded, whole)]);
+    let (mut pieces, mut rejected) = (Vec::with_capacity(cut.len()), whole.rejected.clone());
+    for piece in cut {
+        if piece.payload.len() <= max {
+            pieces.push(piece);
+        } else if let Some(payload) = compressed(&piece.payload, max, &mut reserve)? {
+            pieces.push(Piece { payload, encoding: Encoding::Zstd, ..piece });
+        } else {
+            let code = "record_too_large";
+            let message = format!("the record exceeds the message size of {} bytes", limits.message_bytes);
+            let good = (0..piece.records).filter(|index| !piece.rejected.contains(index));
+            let index = |index| piece.first_record.saturating_add(index);
+            rejected.extend(good.map(|at| Rejected { index: index(at), code, message: message.clone() }));
+        }
+    }
+    if pieces.iter().all(|piece| usize::try_from(piece.records) == Ok(piece.rejected.len())) {
+        return Err(too_large());
+    }
+    rejected.sort_by_key(|rejected| rejected.index);
+    Ok((pieces, rejected))
+}
+
+/// `bytes` as a zstd frame of at most `max` bytes, if it becomes so small.
+fn compressed(
+    bytes: &[u8],
+    max: usize,
+    mut reserve: impl FnMut(usize) -> Result<(), Refusal>,
+) -> Result<Option<Bytes>, Refusal> {
+    let most = zstd::zstd_safe::compress_bound(bytes.len()).min(max);
+    reserve(most)?;
+    let mut frame = vec![0; most];
+    // It fails only for want of room.
+    let Ok(length) = zstd::bulk::compress_to_buffer(bytes, &mut frame, zstd::DEFAULT_COMPRESSION_LEVEL)
+    else {
+        return Ok(None);
+    };
+    frame.truncate(length);
+    Ok(Some(Bytes::from(frame)))
+}
+
+impl Piece {
+    /// All of a body, uncompressed.
+    fn whole(body: &Unchecked, decoded: &Bytes, whole: &Inspection) -> Self {
+        Self {
+            payload: decoded.clone(),
+            encoding: Encoding::Identity,
+            records: whole.records,
+            first_record: 0,
+            rejected: whole.rejected.iter().map(|rejected| rejected.index).collect(),
+            stream: body.stream.clone(),
+        }
+    }
+}
+
+/// Splits a body, and proves that the pieces are the whole: the same records, of which the same are rejected.
+fn parts(body: &Unchecked, decoded: &Bytes, whole: &Inspection, max: usize) -> Option<Vec<Piece>> {
+    let cut = split(body.route, &body.content_type, decoded, max)?;
     let mut pieces = Vec::with_capacity(cut.len());
     let mut first_record = 0_u32;
     let mut context = body.context();
     let mut rejected = whole.rejected.iter().map(|rejected| rejected.index);
     for piece in cut {
-        let seen = look_at(body, &piece.bytes).map_err(|_| unsplittable())?;
+        let seen = look_at(body, &piece.bytes).ok()?;
         let within: Vec<u32> = seen.rejected.iter().map(|rejected| rejected.index).collect();
-        for index in &within {
-            if rejected.next() != Some(first_record + index) {
-                return Err(unsplittable());
-            }
+        if within.iter().any(|index| rejected.next() != Some(first_record + index)) {
+            return None;
         }
         let stream = context.as_ref().map(|context| StreamContext {
             first_line: context.first_line.saturating_add(piece.lines_before),
@@ -169,10 +220,7 @@ fn pieces(
         });
         first_record = first_record.saturating_add(seen.records);
     }
-    if first_record != whole.records || rejected.next().is_some() {
-        return Err(unsplittable());
-    }
-    Ok(pieces)
+    (first_record == whole.records && rejected.next().is_none()).then_some(pieces)
 }
 
 #[cfg(test)]
@@ -215,9 +263,53 @@ mod tests {
         }
     }
 
+    /// Text that does not compress.
+    fn noise(length: usize) -> String {
+        let mut state = 1_u64;
+        let mut next = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            char::from(b'0' + u8::try_from(state >> 58).unwrap())
+        };
+        (0..length).map(|_| next()).filter(|c| *c != '\\').collect()
+    }
+
+    #[test]
+    fn a_record_above_the_message_size_is_compressed_or_costs_itself_alone() {
+        let event = |text: &str| format!("{{\"type\":\"log\",\"data\":{{\"x\":\"{text}\"}}}}");
+        let records = [event("a"), event(&"x".repeat(9_000)), event("b"), event(&noise(9_000)), event("c")];
+        for body in [records.join("\n"), format!("[{}]", records.join(","))] {
+            let checked = check(&events(body), LIMITS, |_| Ok(())).unwrap();
+            let rejected: Vec<_> = checked.rejected.iter().map(|bad| (bad.index, bad.code)).collect();
+            assert_eq!((checked.records, rejected), (5, vec![(3, "record_too_large")]));
+            let seen: Vec<_> = checked
+                .pieces
+                .iter()
+                .map(|piece| (piece.first_record, piece.records, piece.encoding))
+                .collect();
+            let expected = [
+                (0, 1, Encoding::Identity),
+                (1, 1, Encoding::Zstd),
+                (2, 1, Encoding::Identity),
+                (4, 1, Encoding::Identity),
+            ];
+            assert_eq!(seen, expected);
+            let whole = zstd::decode_all(&checked.pieces[1].payload[..]).unwrap();
+            assert!(String::from_utf8(whole).unwrap().contains(&records[1]));
+        }
+    }
+
+    #[test]
+    fn a_large_body_that_cannot_be_cut_is_compressed() {
+        let document = format!("{{\n\"batch\":[],\n\"x\":\"{}\"\n}}", "x".repeat(9_000));
+        let body = Unchecked { route: Route::Raw, ..events(document.clone()) };
+        let checked = check(&body, LIMITS, |_| Ok(())).unwrap();
+        let [piece] = &checked.pieces[..] else { panic!("one piece") };
+        assert_eq!(zstd::decode_all(&piece.payload[..]).unwrap(), document.as_bytes());
+    }
+
     #[test]
     fn a_large_body_that_is_one_record_names_the_limit() {
-        let body = format!("{{\"type\":\"log\",\"data\":{{\"x\":\"{}\"}}}}", "x".repeat(6_000));
+        let body = format!("{{\"type\":\"log\",\"data\":{{\"x\":\"{}\"}}}}", noise(9_000));
         let refusal = check(&events(body), LIMITS, |_| Ok(())).unwrap_err();
         assert_eq!((refusal.status(), refusal.limit()), (413, Some(5_000)));
     }

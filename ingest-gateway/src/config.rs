@@ -20,7 +20,8 @@ config_section! {
         pub decoded_max_bytes: usize = 20 * 1024 * 1024,
         /// Most records in one request.
         pub records_max: u32 = 50_000,
-        /// Largest Kafka message; a larger body is split where its format allows it. At most the raw topic's limit.
+        /// Largest Kafka message; a larger body is split where its format allows it, and what is still larger is
+        /// compressed. At most the raw topic's limit.
         pub message_max_bytes: usize = topic::RAW_MAX_MESSAGE_BYTES,
         /// Most bytes of bodies, as sent and decompressed, held at once; more is answered with 503.
         pub in_flight_max_bytes: usize = 256 * 1024 * 1024,

@@ -92,8 +92,8 @@ pub(crate) enum Refusal {
         /// The limit.
         limit: u32,
     },
-    /// It fits into no message and cannot be split.
-    #[error("the body exceeds the message size of {limit} bytes and cannot be split")]
+    /// It fits into no message, not even compressed, and cannot be split.
+    #[error("the body exceeds the message size of {limit} bytes even compressed, and cannot be split")]
     Unsplittable {
         /// The limit.
         limit: usize,

@@ -2,7 +2,7 @@
 //!
 //! Possible where records lie side by side: lines, the elements of an array, the top-level `Resource*` messages of
 //! OTLP. The cut is by syntax alone and may be wrong about a body that is not sound; [`crate::check`] therefore
-//! inspects every piece again and refuses the body when the pieces do not add up to the whole.
+//! inspects every piece again and takes the body whole when the pieces do not add up to it.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use fleetlog_schemas::record::Route;
@@ -18,7 +18,8 @@ pub(crate) struct Piece {
     pub(crate) lines_before: i64,
 }
 
-/// Cuts a body into pieces of at most `max` bytes; `None` when it cannot be cut so small.
+/// Cuts a body into pieces of at most `max` bytes, or of one record that is longer; `None` when its records do not
+/// lie side by side.
 pub(crate) fn split(route: Route, content_type: &str, body: &Bytes, max: usize) -> Option<Vec<Piece>> {
     let first = body.iter().copied().find(|byte| !byte.is_ascii_whitespace())?;
     match route {
@@ -51,7 +52,9 @@ fn lines(body: &Bytes, max: usize) -> Option<Vec<Piece>> {
         let end = if window == body.len() {
             window
         } else {
-            start + memchr::memrchr(b'\n', &body[start..window])? + 1
+            let within = memchr::memrchr(b'\n', &body[start..window]);
+            let beyond = || memchr::memchr(b'\n', &body[window..]).map(|at| window - start + at);
+            within.or_else(beyond).map_or(body.len(), |at| start + at + 1)
         };
         let bytes = body.slice(start..end);
         let lines = memchr::memchr_iter(b'\n', &bytes).count();
@@ -75,9 +78,6 @@ fn wrapped(
     let room = max.checked_sub(prefix.len() + suffix.len())?;
     let mut runs: Vec<Span> = Vec::new();
     for (start, end) in elements {
-        if end - start > room {
-            return None;
-        }
         match runs.last_mut() {
             Some(run) if end - run.0 <= room => run.1 = end,
             _ => runs.push((start, end)),
@@ -160,10 +160,7 @@ fn messages(body: &Bytes, max: usize) -> Option<Vec<Piece>> {
         }
         let length = usize::try_from(prost::encoding::decode_varint(&mut rest).ok()?).ok()?;
         let end = (body.len() - rest.len()).checked_add(length).filter(|end| *end <= body.len())?;
-        if end - at > max {
-            return None;
-        }
-        if end - start > max {
+        if end - start > max && at > start {
             pieces.push(Piece { bytes: body.slice(start..at), lines_before: 0 });
             start = at;
         }
@@ -179,7 +176,6 @@ mod tests {
 
     fn cut(route: Route, content_type: &str, body: &'static str, max: usize) -> Option<Vec<String>> {
         let pieces = split(route, content_type, &Bytes::from_static(body.as_bytes()), max)?;
-        assert!(pieces.iter().all(|piece| piece.bytes.len() <= max), "{pieces:?}");
         Some(pieces.iter().map(|piece| String::from_utf8(piece.bytes.to_vec()).unwrap()).collect())
     }
 
@@ -189,7 +185,8 @@ mod tests {
         let pieces = split(Route::Raw, "application/x-ndjson", &body, 10).unwrap();
         let seen: Vec<_> = pieces.iter().map(|p| (&p.bytes[..], p.lines_before)).collect();
         assert_eq!(seen, [(&b"{\"a\":1}\n\n"[..], 0), (&b"{\"b\":2}\n"[..], 2), (&b"{\"c\":3}"[..], 3)]);
-        assert_eq!(split(Route::Events, "", &body, 5), None, "a line longer than a piece");
+        let long = cut(Route::Events, "", "1\n{\"a\":\"long\"}\n2\n3", 5).unwrap();
+        assert_eq!(long, ["1\n", "{\"a\":\"long\"}\n", "2\n3"], "a line longer than a piece stands alone");
     }
 
     #[test]
@@ -198,7 +195,7 @@ mod tests {
         let pieces = cut(Route::Events, "application/json", body, 18).unwrap();
         assert_eq!(pieces, [r#"[{"a":"x,]"} ]"#, r#"[ {"b":[1,2]}]"#, r#"[{"c":"\"],"}]"#]);
         assert_eq!(cut(Route::Events, "", body, 30).unwrap().len(), 2);
-        assert_eq!(cut(Route::Events, "", body, 8), None);
+        assert_eq!(cut(Route::Events, "", body, 8).unwrap().len(), 3, "one each, however long");
         assert_eq!(cut(Route::Raw, "", body, 30).unwrap().len(), 2);
         assert_eq!(cut(Route::Raw, "application/x-ndjson", "[1]\n[2]\n", 4).unwrap(), ["[1]\n", "[2]\n"]);
     }
@@ -215,6 +212,7 @@ mod tests {
         let pieces = split(Route::OtlpTraces, "application/x-protobuf", &message, 6).unwrap();
         let seen: Vec<_> = pieces.iter().map(|piece| &piece.bytes[..]).collect();
         assert_eq!(seen, [&b"\x0a\x03abc"[..], b"\x0a\x02de", b"\x0a\x01f"].as_slice());
+        assert_eq!(split(Route::OtlpTraces, "", &message, 2).unwrap().len(), 3, "one each, however long");
         assert_eq!(split(Route::OtlpTraces, "", &Bytes::from_static(b"\x0a\x09abc"), 6), None);
     }
 }

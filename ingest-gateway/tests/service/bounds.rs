@@ -135,8 +135,21 @@ fn a_body_above_the_message_size_is_split_where_its_format_allows() {
         let (status, said, _) = answer(gateway.events(array)).await;
         assert_eq!((status, records_of(node, &said).await.0), (202, 100), "{said}");
 
-        let one = format!("{{\"type\":\"log\",\"data\":{{\"x\":\"{}\"}}}}", "x".repeat(10_000));
-        let (status, said, request_id) = answer(gateway.events(one)).await;
+        let one = |text: &str| format!("{{\"type\":\"log\",\"data\":{{\"x\":\"{text}\"}}}}");
+        let long = one(&"x".repeat(10_000));
+        let (status, said, _) = answer(gateway.events(long.clone())).await;
+        assert_eq!((status, &said["accepted"]), (202, &json!(1)), "{said}");
+        let stored = node.stored(positions(&said)[0]).await;
+        assert_eq!(stored.content_encoding, "zstd");
+        assert_eq!(zstd::decode_all(&stored.payload.0[..]).unwrap(), long.as_bytes());
+
+        let noise: String = (0..4_000).map(|_| uuid::Uuid::new_v4().simple().to_string()).collect();
+        let lines = [one("a"), one(&noise), one("b")].join("\n");
+        let (status, said, _) = answer(gateway.events(lines)).await;
+        assert_eq!((status, &said["accepted"], &said["rejected"][0]["index"]), (202, &json!(2), &json!(1)));
+        assert_eq!(said["rejected"][0]["code"], "record_too_large");
+
+        let (status, said, request_id) = answer(gateway.events(one(&noise))).await;
         assert_eq!((status, &said["error"]["code"]), (413, &json!("message_too_large")));
         assert_eq!(said["error"]["limit"], 8_000);
         assert!(!node.holds(&request_id).await);
