@@ -10,6 +10,7 @@ mod admission;
 mod answer;
 mod auth;
 mod check;
+mod codes;
 mod config;
 mod drop_in;
 mod encoding;
@@ -33,6 +34,7 @@ use fleetlog_runtime::{Deps, HttpBounds, Readiness, Shutdown, Supervisor, admin_
 use fleetlog_schemas::topic;
 use tokio::net::TcpListener;
 
+pub use codes::{ErrorCode, RECORD_CODES, error_codes};
 pub use config::{Config, GatewayConfig};
 pub use error::GatewayError;
 

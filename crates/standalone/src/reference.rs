@@ -1,4 +1,4 @@
-//! The reference of configuration keys and metrics, generated from the declarations in the code.
+//! The reference of configuration keys, metrics and error codes, generated from the declarations in the code.
 
 use std::fmt::Write as _;
 
@@ -68,7 +68,40 @@ pub fn reference() -> String {
         };
         line(&mut text, &format!("| `{}` | {kind} | {} |", metric.name, cell(metric.help)));
     }
+    answers(&mut text);
     text
+}
+
+/// What a refused sender is told.
+fn answers(text: &mut String) {
+    line(
+        text,
+        "\n## Answers of the gateway\n\nA refused request is told one of these codes, in the words of the API it used; nothing \
+         of it is accepted. Where seconds are given, `Retry-After` (gRPC: `RetryInfo`) says them, and the request may be \
+         sent again. Opik's clients are told 429 then, because they keep only what was refused so.\n\n\
+         | code | HTTP | gRPC | again after | meaning |\n|---|---|---|---|---|",
+    );
+    for code in fleetlog_ingest_gateway::error_codes() {
+        let again = code.retry_after_seconds.map_or_else(|| "–".to_owned(), |seconds| format!("{seconds} s"));
+        line(
+            text,
+            &format!(
+                "| `{}` | {} | {} | {again} | {} |",
+                code.code,
+                code.http,
+                code.grpc,
+                cell(code.meaning)
+            ),
+        );
+    }
+    line(
+        text,
+        "\nSingle records are rejected by their index with one of these, while the others are accepted.\n\n\
+         | code | meaning |\n|---|---|",
+    );
+    for (code, meaning) in fleetlog_ingest_gateway::RECORD_CODES {
+        line(text, &format!("| `{code}` | {} |", cell(meaning)));
+    }
 }
 
 fn line(text: &mut String, line: &str) {

@@ -1,5 +1,6 @@
 //! OTLP over HTTP, in both encodings, with the answers its exporters expect.
 
+use fleetlog_schemas::record::Route;
 use prost::Message;
 use serde_json::{Value, json};
 
@@ -34,6 +35,25 @@ fn every_signal_is_accepted_in_json() {
             assert_eq!(response.json::<Value>().await.unwrap(), json!({}), "{path}");
             assert!(node.holds(&request_id).await);
         }
+        gateway.stop().await;
+    });
+}
+
+#[test]
+fn otlp_is_known_by_the_end_of_its_path_wherever_a_client_was_pointed() {
+    on_kafka(|node| async move {
+        let gateway = node.gateway().await;
+        for path in ["/otel/v1/traces", "/api/v1/private/otel/v1/traces", "/v1/trace/log-python"] {
+            let request = gateway.post(path).header("content-type", "application/json").body(SPANS);
+            let response = request.send().await.unwrap();
+            assert_eq!(response.status(), 200, "{path}");
+            let published = node.published(&header(&response, "x-request-id")).await;
+            assert_eq!(published[0].route, Route::OtlpTraces, "{path}");
+        }
+        let stray = gateway.post("/otel/v1/traces").header("content-type", "application/json").body(LOGS);
+        assert_eq!(stray.send().await.unwrap().status(), 400, "logs are no traces");
+        let asked = gateway.client.get(format!("{}/otel/v1/traces", gateway.url));
+        assert_eq!(asked.send().await.unwrap().status(), 405);
         gateway.stop().await;
     });
 }
