@@ -1,6 +1,6 @@
 -- Judgements of traces, observations and sessions. A score that is sent again under its id replaces the one before. The
 -- value stands in the event's data or in the body of its envelope, as a number, a word or a truth value; LangSmith calls
--- it score.
+-- it score, and sends a value of null beside it.
 CREATE VIEW IF NOT EXISTS {database}.scores
 (
     project_id      LowCardinality(String)  COMMENT 'Project.',
@@ -38,7 +38,7 @@ FROM
         span_id,
         session_id,
         argMax((given.timestamp, given.name, given.source, given.body), (given.revision, given.timestamp, given.dedup_key)) AS latest,
-        if(JSONHas(latest.4, 'value'), JSONExtractRaw(latest.4, 'value'), JSONExtractRaw(latest.4, 'score')) AS raw
+        if(JSONExtractRaw(latest.4, 'value') NOT IN ('', 'null'), JSONExtractRaw(latest.4, 'value'), JSONExtractRaw(latest.4, 'score')) AS raw
     FROM
     (
         SELECT

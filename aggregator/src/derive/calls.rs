@@ -47,6 +47,9 @@ pub(super) fn calls(sightings: &[&Sighting], starts: &Starts) -> Vec<Call> {
 
 /// The call that an event reports by itself, if any.
 pub(super) fn identity(sighting: &Sighting) -> Option<Identity<'_>> {
+    if merge::is_untyped(sighting) && !sighting.llm_call_key.is_empty() {
+        return Some(Identity::Key(&sighting.llm_call_key));
+    }
     let kind = EventType::parse(&sighting.event_type).filter(|kind| kind.is_llm())?;
     match (tokens::role(sighting), kind, sighting.llm_call_key.is_empty()) {
         (UsageRole::Cumulative, _, _) => None,
@@ -83,6 +86,8 @@ fn distinguish(calls: &mut [Call]) {
 /// The call that accounts make together.
 pub(super) fn call(gathered: &Gathered<'_>) -> Option<Call> {
     let best = gathered.best()?;
+    // Nothing but pieces that do not say what they are of.
+    EventType::parse(&best.event_type).filter(|kind| kind.is_llm())?;
     let states_usage = tokens::role(best) == UsageRole::Call;
     let bucket = |tokens: u64| if states_usage { tokens } else { 0 };
     let priced = gathered.says().find(|sighting| sighting.cost_computed.is_some());

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 
-use fleetlog_schemas::event::{Channel, Status};
+use fleetlog_schemas::event::{Channel, EventType, Status};
 use fleetlog_store::derived::Sighting;
 
 use super::pieces;
@@ -161,6 +161,12 @@ fn position(sighting: &Sighting) -> (i32, i64, u32) {
 /// The channel of a sighting; the order of [`Channel`] is the order of authority.
 pub(super) fn channel(sighting: &Sighting) -> Channel {
     Channel::parse(&sighting.channel).unwrap_or_default()
+}
+
+/// Whether a sighting is a piece that does not say of what kind its thing is, and names it as a call to a model and as a
+/// tool call alike: an update that repeats nothing. It adds to the one that other pieces make of it, and is none itself.
+pub(super) fn is_untyped(sighting: &Sighting) -> bool {
+    sighting.revision > 0 && sighting.event_type == EventType::Span.as_str()
 }
 
 /// How a sighting says it ended.

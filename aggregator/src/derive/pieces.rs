@@ -5,6 +5,7 @@
 //! |---|---|
 //! | a text, a number, a status | the latest that is said at all |
 //! | the token counts | one piece's, whole: the latest with tokens, else the latest that states usage |
+//! | the type | the latest that is said: an update need not repeat it |
 //! | the computed cost | the latest, with its price version |
 //! | the time | the earliest start, the latest end |
 //! | the event | the piece whose token counts are used, else the latest |
@@ -30,6 +31,9 @@ pub(super) fn merged<'a>(mut pieces: Vec<&'a Sighting>) -> Cow<'a, Sighting> {
     whole.end_timestamp = pieces.iter().filter_map(|piece| piece.end_timestamp).max();
     whole.received_at = pieces.iter().map(|piece| piece.received_at).min().unwrap_or_default();
     fill(&mut whole, &pieces);
+    if let Some(typed) = pieces.iter().rev().find(|piece| !merge::is_untyped(piece)) {
+        whole.event_type.clone_from(&typed.event_type);
+    }
     let stating = pieces.iter().rev().filter(|piece| tokens::role(piece) == UsageRole::Call);
     if let Some(counts) = stating.clone().find(|piece| tokens::stated(piece) > 0).or(stating.clone().next()) {
         tokens::set(&mut whole, tokens::vector(counts));

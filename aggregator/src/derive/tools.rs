@@ -101,7 +101,9 @@ fn identity(sighting: &Sighting) -> Option<Identity<'_>> {
     let kind = kind(sighting);
     match (sighting.tool_call_id.is_empty(), kind.is_tool()) {
         (false, true) => Some(Identity::Key(&sighting.tool_call_id)),
-        (false, false) if kind == EventType::ToolDecision => Some(Identity::Key(&sighting.tool_call_id)),
+        (false, false) if kind == EventType::ToolDecision || merge::is_untyped(sighting) => {
+            Some(Identity::Key(&sighting.tool_call_id))
+        }
         (true, true) => Some(Identity::Event(sighting.dedup_key)),
         (false | true, false) => None,
     }

@@ -3,7 +3,7 @@
 //! A piece carries the id of its thing and its revision. Clients write the pieces of one thing within a clock tick, and
 //! send them in any order, so the revision's lowest bit says which of two equally old pieces came second.
 
-use fleetlog_schemas::event::{AgentEvent, TimestampSource};
+use fleetlog_schemas::event::{AgentEvent, EventType, TimestampSource};
 use fleetlog_schemas::record::StreamContext;
 use serde_json::Value;
 
@@ -66,6 +66,14 @@ pub(crate) fn set_span(
 pub(crate) fn milliseconds(from: Option<Moment>, to: Option<Moment>) -> Option<f64> {
     let nanos = to?.nanos.checked_sub(from?.nanos)?;
     (nanos >= 0).then_some(nanos as f64 / 1e6)
+}
+
+/// Marks a piece that does not say of what kind its thing is. It names the thing as a call to a model and as a tool call
+/// alike, so that whichever the other pieces make of it takes it up; alone it makes neither.
+pub(crate) fn untyped(event: &mut AgentEvent) {
+    event.event_type = EventType::Span;
+    event.llm_call_key.clone_from(&event.span_id);
+    event.tool_call_id.clone_from(&event.span_id);
 }
 
 /// The first member that is a text and not empty.

@@ -92,6 +92,7 @@ fn run(records: &mut Records<'_>, record: &Record<'_>) {
             event.tool_name.clone_from(&event.name);
             tools::refine(&mut event);
         }
+        "" => api::untyped(&mut event),
         _ => event.event_type = EventType::Span,
     }
     records.emit(event);

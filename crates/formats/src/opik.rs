@@ -8,6 +8,7 @@ use fleetlog_schemas::event::{AgentEvent, Channel, EventType, Status};
 use serde_json::Value;
 
 use crate::api::{self, set_span};
+use crate::json::ObjectWriter;
 use crate::records::{Object, Record, RecordFormat, Records, identify, number, object, text};
 use crate::{tools, unknown, usage};
 
@@ -79,8 +80,19 @@ fn decode(
     if ids.is_empty() {
         return records.keep(record, format, unknown::BAD_SHAPE);
     }
+    let mut whole: Option<String> = None;
     for id in ids {
         let mut event = envelope(records, record, format, &id, piece);
+        match &whole {
+            None => whole = Some(event.event_id.clone()),
+            // One event keeps the record; the others name it, so that their number does not multiply its size.
+            Some(whole) => {
+                let mut data = ObjectWriter::new();
+                data.field("id", &id);
+                data.field("change_of", whole);
+                event.data = data.finish();
+            }
+        }
         describe(&mut event, id, piece);
         records.emit(event);
     }
@@ -101,7 +113,8 @@ fn envelope(
     identify(&mut event, records.identities.stated(format.name, &[id.as_bytes(), sighting]));
     "opik".clone_into(&mut event.source);
     let (start, end) = (api::time(piece, "start_time"), api::time(piece, "end_time"));
-    let written = api::time(piece, "last_updated_at").or(if patch { None } else { end.or(start) });
+    // A patch need not say when it was written; then it can only be ordered by when it came.
+    let written = api::time(piece, "last_updated_at").or(end).or(start);
     event.revision = written.map_or(event.received_at, |written| api::revision(written, patch));
     set_span(&mut event, start, end, None);
     event.event_type = EventType::Span;
@@ -125,6 +138,7 @@ fn trace(event: &mut AgentEvent, id: String, trace: &Object) {
 }
 
 fn span(event: &mut AgentEvent, id: String, span: &Object) {
+    event.span_id = id;
     text(span, "trace_id").clone_into(&mut event.trace_id);
     text(span, "parent_span_id").clone_into(&mut event.parent_id);
     let stated = object(span, "usage").map(provider_usage);
@@ -136,7 +150,7 @@ fn span(event: &mut AgentEvent, id: String, span: &Object) {
     match kind {
         "llm" => {
             event.event_type = EventType::LlmRequest;
-            event.llm_call_key.clone_from(&id);
+            event.llm_call_key.clone_from(&event.span_id);
             text(span, "model").clone_into(&mut event.model);
             text(span, "provider").clone_into(&mut event.provider);
             if let Some(stated) = &stated {
@@ -146,13 +160,13 @@ fn span(event: &mut AgentEvent, id: String, span: &Object) {
         }
         "tool" => {
             event.event_type = EventType::ToolCall;
-            event.tool_call_id.clone_from(&id);
+            event.tool_call_id.clone_from(&event.span_id);
             event.tool_name.clone_from(&event.name);
             tools::refine(event);
         }
+        "" => api::untyped(event),
         _ => {}
     }
-    event.span_id = id;
 }
 
 /// The provider's own usage, unflattened, where it is given; else the three counts.

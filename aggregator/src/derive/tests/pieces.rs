@@ -121,3 +121,25 @@ fn an_answers_id_joins_channels_while_it_names_one_call_in_each() {
     let elsewhere = answered(5, "api", "run-2", "u", "chatcmpl-1");
     assert_eq!(calls(&[span, elsewhere]).len(), 2);
 }
+
+#[test]
+fn a_piece_that_does_not_say_of_what_adds_to_what_the_others_make_of_it() {
+    let mut update = Sighting {
+        llm_call_key: "generation".to_owned(),
+        tool_call_id: "generation".to_owned(),
+        revision: 20,
+        status: "error".to_owned(),
+        ..sighting(2, "api", "span")
+    };
+    update.end_timestamp = Some(update.timestamp + SECOND);
+    let mut begun = piece(1, 10);
+    let found = calls(&[update.clone(), begun.clone()]);
+    assert_eq!((found.len(), found[0].status, found[0].end_timestamp), (1, "error", update.end_timestamp));
+    assert!(tools(&[update.clone(), begun.clone()]).is_empty());
+    begun.tool_call_id = std::mem::take(&mut begun.llm_call_key);
+    begun.event_type = "tool.call".to_owned();
+    let found = tools(&[update.clone(), begun.clone()]);
+    assert_eq!((found.len(), found[0].status), (1, "error"));
+    assert!(calls(&[update.clone(), begun]).is_empty());
+    assert!(calls(&[update.clone()]).is_empty() && tools(&[update]).is_empty());
+}

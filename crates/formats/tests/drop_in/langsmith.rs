@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use fleetlog_formats::compression::{CompressionError, Encoding, decompress};
 use fleetlog_formats::{Body, inspect};
 use fleetlog_schemas::event::{AgentEvent, EventType, Status, TokenBasis, UsageRole};
 use fleetlog_schemas::record::Route;
@@ -12,12 +11,6 @@ use crate::Request;
 use crate::support::{fixture, view};
 
 const FORM: &str = "multipart/form-data; boundary=4847206e510e471992e1ae263d7a0562";
-
-fn form(name: &str) -> Vec<u8> {
-    let packed = fixture(name);
-    let encoding = Encoding::of("zstd", &packed).unwrap();
-    decompress::<CompressionError>(encoding, &packed, 1 << 20, |_| Ok(())).unwrap().into_owned()
-}
 
 fn sent(body: &[u8]) -> Vec<AgentEvent> {
     Request { hint: "langsmith.multipart", content_type: FORM, body, id: "" }.events()
@@ -29,14 +22,14 @@ fn posted(body: &Value) -> Vec<AgentEvent> {
 
 #[test]
 fn python_sdk() {
-    let mut events = sent(&form("langsmith-py-0.15/runs.form.zst"));
-    events.extend(sent(&form("langsmith-py-0.15/feedback.form.zst")));
+    let mut events = sent(&fixture("langsmith-py-0.15/runs.form"));
+    events.extend(sent(&fixture("langsmith-py-0.15/feedback.form")));
     insta::assert_json_snapshot!(view(&events));
 }
 
 #[test]
 fn form_of_runs_is_what_its_client_did() {
-    let events = sent(&form("langsmith-py-0.15/runs.form.zst"));
+    let events = sent(&fixture("langsmith-py-0.15/runs.form"));
     assert_eq!(events.len(), 8, "a creation and a completion of each of four runs");
     assert!(events.iter().all(|event| event.session_id == "s1" && event.source == "langsmith-py"));
     let call = events.iter().find(|event| event.usage_role == UsageRole::Call).unwrap();
@@ -53,7 +46,7 @@ fn form_of_runs_is_what_its_client_did() {
 
 #[test]
 fn form_and_batch_say_the_same() {
-    let body = form("langsmith-py-0.15/runs.form.zst");
+    let body = fixture("langsmith-py-0.15/runs.form");
     let (mut post, mut patch) = (Vec::<Value>::new(), Vec::<Value>::new());
     for event in sent(&body) {
         let run: Value = serde_json::from_str(&event.data).unwrap();
@@ -71,7 +64,7 @@ fn form_and_batch_say_the_same() {
 
 #[test]
 fn broken_part_costs_only_what_it_said() {
-    let body = String::from_utf8(form("langsmith-py-0.15/runs.form.zst")).unwrap();
+    let body = String::from_utf8(fixture("langsmith-py-0.15/runs.form")).unwrap();
     let broken = body.replace(r#"{"q":"hi"}"#, r#"{"q":"hi""#).replacen("name=\"patch.", "nome=\"patch.", 1);
     let bytes = Body {
         route: Route::Raw,

@@ -4,6 +4,7 @@ use fleetlog_schemas::event::{AgentEvent, EventType, Status, TokenBasis, UsageRo
 use serde_json::{Value, json};
 
 use crate::Request;
+use crate::support::{fixture, view};
 
 fn ingested(data: Value) -> Vec<AgentEvent> {
     Request::json("openai.traces", json!({"data": data}).to_string().as_bytes()).events()
@@ -18,6 +19,12 @@ fn span(id: &str, data: Value, error: Value) -> Value {
 fn usage() -> Value {
     json!({"requests": 1, "input_tokens": 12, "output_tokens": 5, "total_tokens": 17,
         "input_tokens_details": {"cached_tokens": 4}, "output_tokens_details": {"reasoning_tokens": 2}})
+}
+
+#[test]
+fn python_sdk() {
+    let events = Request::json("openai.traces", &fixture("openai-agents-0.24/traces.json")).events();
+    insta::assert_json_snapshot!(view(&events));
 }
 
 #[test]

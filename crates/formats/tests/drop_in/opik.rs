@@ -4,6 +4,7 @@ use fleetlog_schemas::event::{AgentEvent, EventType, Status, TokenBasis, UsageRo
 use serde_json::{Value, json};
 
 use crate::Request;
+use crate::support::{fixture, view};
 
 fn spans(list: Value) -> Vec<AgentEvent> {
     Request::json("opik.spans", json!({"spans": list}).to_string().as_bytes()).events()
@@ -20,6 +21,22 @@ fn finished(usage: Value) -> Value {
     span["last_updated_at"] = json!("2026-11-21T12:00:01.2Z");
     span["usage"] = usage;
     span
+}
+
+#[test]
+fn python_sdk() {
+    let sent = [
+        ("opik.traces", "traces", ""),
+        ("opik.spans", "spans", ""),
+        ("opik.trace.scores", "trace-scores", ""),
+        ("opik.span.scores", "span-scores", ""),
+        ("opik.spans", "span-begun", ""),
+        ("opik.span.patch", "span-ended", "01a1ffaa-de14-7acd-960f-2fd9f79e3ebb"),
+    ];
+    let events = sent.map(|(hint, name, id)| {
+        Request { id, ..Request::json(hint, &fixture(&format!("opik-2.2/{name}.json"))) }.events()
+    });
+    insta::assert_json_snapshot!(view(&events.concat()));
 }
 
 #[test]
@@ -81,6 +98,11 @@ fn patches_are_named_by_their_path_or_list_what_they_change() {
     let one = &Request { id: "s1", ..Request::json("opik.span.patch", body) }.events()[0];
     assert_eq!((one.span_id.as_str(), one.llm_call_key.as_str(), one.in_uncached), ("s1", "s1", 3));
     assert!(one.revision > spans(json!([start()]))[0].revision);
+    let bare = &Request { id: "s1", ..Request::json("opik.span.patch", br#"{"output":{}}"#) }.events()[0];
+    assert_eq!(
+        (bare.event_type, bare.tool_call_id.as_str(), bare.llm_call_key.as_str()),
+        (EventType::Span, "s1", "s1")
+    );
     let body = br#"{"ids":["t1","t2"],"update":{"output":{"x":1}}}"#;
     let both = Request::json("opik.trace.patch", body).decoded();
     let ids: Vec<&str> = both.iter().map(|event| event.trace_id.as_str()).collect();

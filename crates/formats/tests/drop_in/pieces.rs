@@ -35,11 +35,11 @@ fn merged(events: &[AgentEvent]) -> BTreeMap<Key, Map<String, Value>> {
         let of_the_piece = ["event_id", "dedup_key", "raw_index", "revision", "data"];
         let observed = fields.get("timestamp_source") == Some(&json!("observed"));
         for (name, value) in fields {
-            let place = of_the_piece.contains(&name.as_str());
             let no_statement = observed && matches!(name.as_str(), "timestamp" | "timestamp_source");
-            if !place && !(no_statement && thing.contains_key(&name)) {
-                thing.insert(name, value);
+            if of_the_piece.contains(&name.as_str()) || no_statement && thing.contains_key(&name) {
+                continue;
             }
+            thing.insert(name, value);
         }
     }
     things

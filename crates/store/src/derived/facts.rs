@@ -301,7 +301,7 @@ impl Store {
                uniqExactIf(toUInt64(dedup_key), type = 'error' OR (status = 'error' AND NOT ({SIGHTING}))) \
                  AS error_count, \
                greatest({prompts}) AS prompt_count, \
-               countIf({SIGHTING}) AS sighting_count, \
+               countIf({SIGHTING} OR {UNTYPED}) AS sighting_count, \
                arraySort(arrayFilter(x -> x != '', groupUniqArray(100)(agent_name))) AS agents, \
                arraySort(arrayFilter(x -> x != '', groupUniqArray(100)(user_id))) AS users, \
                arraySort(arrayFilter(x -> x != '', groupUniqArray(100)(host))) AS hosts, \
@@ -317,13 +317,13 @@ impl Store {
         self.read_with(&sql, |query| filter.bind(query)).await
     }
 
-    /// All events of the groups that may report a call, in no order.
+    /// All events of the groups that may report a call, or are a piece of the report of one, in no order.
     ///
     /// # Errors
     /// When the query cannot be prepared; what ClickHouse says comes with the rows.
     pub fn sightings(&self, filter: &GroupFilter) -> Result<Sightings, StoreError> {
         let sql = format!(
-            "SELECT {group} AS group_id, {columns} FROM {db}.events WHERE {facts} AND ({SIGHTING})",
+            "SELECT {group} AS group_id, {columns} FROM {db}.events WHERE {facts} AND ({SIGHTING} OR {UNTYPED})",
             group = filter.group(),
             columns = SIGHTING_COLUMNS.join(", "),
             db = self.database(),
@@ -347,6 +347,9 @@ impl Store {
 /// decisions about tools.
 pub(super) const SIGHTING: &str = "type IN ('llm.request', 'llm.response', 'tool.decision', 'tool.call', 'command.run', \
      'file.read', 'file.edit', 'file.create', 'file.delete', 'search', 'web.fetch', 'mcp.call')";
+
+/// Pieces that do not say of what kind their thing is: they add to the call that other pieces make of it, if any does.
+const UNTYPED: &str = "(type = 'span' AND revision > 0 AND tool_call_id != '')";
 
 /// Whether an event says itself when it happened; the others only came with it, a long time later where a file is sent
 /// after the fact.
