@@ -23,7 +23,7 @@ pub use deployment::{Deployment, Engines, SERVICES};
 pub use fixture::{fixture, recording, recordings};
 pub use process::{Process, command_line, descendants, is_alive, peak_memory, program, run, signal_process};
 pub use project::{Project, create_key};
-pub use python::clickhouse_connect;
+pub use python::{clickhouse_connect, client_library, sdks};
 pub use suite::{Suite, say};
 pub use system::{Addresses, Ports, System};
 pub use wait::{SOON, eventually};
