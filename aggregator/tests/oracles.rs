@@ -1,0 +1,169 @@
+//! What real sessions come to, from their captures: decoded, told apart by session, and derived.
+//!
+//! Every channel that states usage gives the same calls alone, and all channels together do in any order and twice over.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
+
+mod support;
+
+use fleetlog_schemas::AgentEvent;
+use fleetlog_store::derived::DerivedGroup;
+use proptest::prelude::*;
+use support::{Source, channel, derived, events};
+
+const CLAUDE: &[Source] = &[
+    Source::logs("claude-code-2.1/logs.json"),
+    Source::spans("claude-code-2.1/spans.json"),
+    Source::lines("claude-code-2.1/transcripts/session.jsonl"),
+    Source::lines("claude-code-2.1/transcripts/subagent.jsonl"),
+    Source::metrics("claude-code-2.1/metrics.json"),
+];
+const CODEX: &[Source] = &[
+    Source::logs("codex-0.169/logs.json"),
+    Source::spans("codex-0.169/spans.json"),
+    Source::lines("codex-0.169/rollout.jsonl"),
+    Source::metrics("codex-0.169/metrics.json"),
+];
+const GEMINI: &[Source] = &[
+    Source::logs("gemini-cli-0.61/logs.json"),
+    Source::spans("gemini-cli-0.61/spans.json"),
+    Source::lines("gemini-cli-0.61/chat.jsonl"),
+    Source::metrics("gemini-cli-0.61/metrics.json"),
+];
+
+/// What a session comes to.
+#[derive(Debug, PartialEq, Eq)]
+struct Sums {
+    calls: usize,
+    /// Uncached, read from a cache, written to one, visible, reasoning.
+    tokens: [u64; 5],
+    tools: usize,
+    failed_tools: usize,
+    guessed: usize,
+}
+
+fn sums(group: &DerivedGroup) -> Sums {
+    let sum = |of: fn(&fleetlog_store::Call) -> u64| group.calls.iter().map(of).sum();
+    Sums {
+        calls: group.calls.len(),
+        tokens: [
+            sum(|call| call.in_uncached),
+            sum(|call| call.cache_read),
+            sum(|call| call.cache_write_5m + call.cache_write_1h),
+            sum(|call| call.out_visible),
+            sum(|call| call.out_reasoning),
+        ],
+        tools: group.tools.len(),
+        failed_tools: group.tools.iter().filter(|tool| tool.status == "error").count(),
+        guessed: group.calls.iter().filter(|call| call.guessed).count()
+            + group.tools.iter().filter(|tool| tool.guessed).count(),
+    }
+}
+
+/// The one session that these events are.
+fn session(events: &[AgentEvent]) -> DerivedGroup {
+    let mut groups = derived(events);
+    assert_eq!(groups.len(), 1, "{:?}", groups.iter().map(|group| &group.key).collect::<Vec<_>>());
+    groups.remove(0)
+}
+
+fn claude() -> Sums {
+    Sums { calls: 8, tokens: [168, 32_000, 2_400, 136, 0], tools: 6, failed_tools: 2, guessed: 0 }
+}
+
+fn codex() -> Sums {
+    Sums { calls: 2, tokens: [400, 2_000, 0, 60, 40], tools: 1, failed_tools: 0, guessed: 0 }
+}
+
+fn gemini() -> Sums {
+    Sums { calls: 2, tokens: [80, 120, 0, 20, 20], tools: 1, failed_tools: 0, guessed: 0 }
+}
+
+#[test]
+fn a_claude_session_is_the_same_by_every_channel() {
+    let all = events(CLAUDE);
+    for name in ["agent_log", "span", "transcript"] {
+        let group = session(&channel(&all, name));
+        assert_eq!(sums(&group), claude(), "{name}");
+    }
+    let group = session(&all);
+    assert_eq!(sums(&group), claude());
+    let reported: i64 = group.calls.iter().filter_map(|call| call.cost_reported).sum();
+    assert_eq!(reported, 21_144_000, "billionths of a dollar");
+    assert!(
+        group
+            .calls
+            .iter()
+            .all(|call| call.channel == "agent_log" && call.channels == "agent_log,span,transcript")
+    );
+}
+
+#[test]
+fn a_codex_session_is_the_same_by_every_channel() {
+    let all = events(CODEX);
+    for name in ["agent_log", "span", "transcript"] {
+        assert_eq!(sums(&session(&channel(&all, name))), codex(), "{name}");
+    }
+    let group = session(&all);
+    assert_eq!(sums(&group), codex());
+    assert!(group.calls.iter().all(|call| call.channel == "agent_log"));
+}
+
+#[test]
+fn a_gemini_session_is_the_same_by_every_channel() {
+    let all = events(GEMINI);
+    for name in ["agent_log", "span", "transcript"] {
+        let found = sums(&session(&channel(&all, name)));
+        // Spans state neither cached tokens nor thoughts.
+        let expected = if name == "span" { Sums { tokens: found.tokens, ..gemini() } } else { gemini() };
+        assert_eq!(found, expected, "{name}");
+    }
+    assert_eq!(sums(&session(&all)), gemini());
+}
+
+/// The events in another order, some of them again from another place in the raw log.
+fn disturbed(all: &[AgentEvent], seed: u64, repeats: usize) -> Vec<AgentEvent> {
+    let mut state = seed | 1;
+    let mut next = move |below: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % below.max(1)
+    };
+    let mut seen = all.to_vec();
+    for round in 0..repeats {
+        seen.extend(all.iter().cloned().map(|mut event| {
+            event.raw_offset += 1 + round as i64;
+            event.received_at += 1;
+            event
+        }));
+    }
+    for place in (1..seen.len()).rev() {
+        seen.swap(place, next(place + 1));
+    }
+    seen
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn all_channels_in_any_order_and_twice_over_come_to_the_same(seed in any::<u64>(), repeats in 0usize..3) {
+        for (sources, expected) in [(CLAUDE, claude()), (CODEX, codex()), (GEMINI, gemini())] {
+            let all = events(sources);
+            let group = session(&disturbed(&all, seed, repeats));
+            prop_assert_eq!(&group.calls, &session(&all).calls);
+            prop_assert_eq!(&group.tools, &session(&all).tools);
+            prop_assert_eq!(sums(&group), expected);
+        }
+    }
+
+    /// Whatever has arrived so far, nothing is counted twice.
+    #[test]
+    fn a_part_of_a_session_never_counts_more_than_the_whole(seed in any::<u64>(), share in 1usize..20) {
+        for (sources, expected) in [(CLAUDE, claude()), (CODEX, codex()), (GEMINI, gemini())] {
+            let all = disturbed(&events(sources), seed, 0);
+            let some = &all[..all.len() * share / 20];
+            let calls: usize = derived(some).iter().map(|group| group.calls.len()).sum();
+            prop_assert!(calls <= expected.calls, "{calls} of {}", expected.calls);
+        }
+    }
+}
