@@ -64,19 +64,22 @@ impl Recomputer {
             taken.iter().map(|(key, _)| key).filter(|key| key.kind == kind).cloned().collect()
         };
         let (sessions, traces, loose) = (of(GroupKind::Session), of(GroupKind::Trace), of(GroupKind::Loose));
-        let namings = self.remember_namings(&sessions).await?;
         // The clock is read before whatever decides: the highest version has seen the most (design: versions).
         let version = self.store.next_version().await?;
-        let plan = self.plan(&namings, &traces).await?;
-        spent.on(|spent| &mut spent.ownership_ms);
         let mut run =
             Run { version, spent, minutes: BTreeSet::new(), sizes: Vec::with_capacity(taken.len()) };
-        for (keys, adopted) in by_adoption(&sessions, &plan.adopted) {
-            self.groups(&mut run, GroupKind::Session, keys, adopted, &namings).await?;
+        let traced = self.untraced(&mut run, sessions).await?;
+        let namings = self.remember_namings(&traced).await?;
+        // Read again: who names whom is written before the version of what depends on it.
+        run.version = self.store.next_version().await?;
+        let plan = self.plan(&namings, &traces).await?;
+        run.spent.on(|spent| &mut spent.ownership_ms);
+        for (keys, adopted) in by_adoption(&traced, &plan.adopted) {
+            self.groups(&mut run, GroupKind::Session, keys, adopted).await?;
         }
-        self.groups(&mut run, GroupKind::Trace, plan.unowned, Vec::new(), &[]).await?;
+        self.groups(&mut run, GroupKind::Trace, plan.unowned, Vec::new()).await?;
         self.vacate(&mut run, plan.vacated.into_iter().collect()).await?;
-        self.groups(&mut run, GroupKind::Loose, loose, Vec::new(), &[]).await?;
+        self.groups(&mut run, GroupKind::Loose, loose, Vec::new()).await?;
         self.store.recompute_usage(&run.minutes).await?;
         run.spent.on(|spent| &mut spent.usage_ms);
         self.remembered.settled(&plan.adopted);
@@ -136,6 +139,19 @@ impl Recomputer {
         Ok(ownership::plan(&self.remembered, namings, traces, &owners, &hours))
     }
 
+    /// Recomputes the sessions that name no trace, which therefore own none, and returns the others.
+    async fn untraced(&self, run: &mut Run, sessions: Vec<GroupKey>) -> Result<Vec<GroupKey>, StoreError> {
+        if sessions.is_empty() {
+            return Ok(Vec::new());
+        }
+        let filter = self.store.group_filter(GroupKind::Session, sessions).await?;
+        let (traced, untraced): (Vec<Summary>, Vec<Summary>) =
+            self.summaries(&filter).await?.into_iter().partition(|summary| summary.traced);
+        run.spent.on(|spent| &mut spent.summaries_ms);
+        self.portions(run, &filter, untraced, HashMap::new()).await?;
+        Ok(traced.iter().map(|summary| key_of(GroupKind::Session, summary)).collect())
+    }
+
     /// Recomputes groups of one kind.
     async fn groups(
         &self,
@@ -143,17 +159,30 @@ impl Recomputer {
         kind: GroupKind,
         keys: Vec<GroupKey>,
         adopted: Vec<Adopted>,
-        namings: &[SessionTrace],
     ) -> Result<(), StoreError> {
         if keys.is_empty() {
             return Ok(());
         }
         let filter = GroupFilter { adopted, ..self.store.group_filter(kind, keys).await? };
         let summaries = self.summaries(&filter).await?;
-        let mut shares = self.shares(&filter, namings).await?;
+        let shares = match kind {
+            GroupKind::Session | GroupKind::Trace => self.shares(&filter).await?,
+            GroupKind::Loose => HashMap::new(),
+        };
         run.spent.on(|spent| &mut spent.summaries_ms);
+        self.portions(run, &filter, summaries, shares).await
+    }
+
+    /// Derives and writes groups, a portion at a time.
+    async fn portions(
+        &self,
+        run: &mut Run,
+        filter: &GroupFilter,
+        summaries: Vec<Summary>,
+        mut shares: HashMap<(String, String), Vec<TraceShare>>,
+    ) -> Result<(), StoreError> {
         for portion in portions(summaries, self.max_sightings) {
-            let (filter, mut sightings) = self.sightings(&filter, &portion).await?;
+            let (filter, mut sightings) = self.sightings(filter, &portion).await?;
             let mut groups = Vec::with_capacity(portion.len());
             for (key, summary) in filter.keys.into_iter().zip(&portion) {
                 let name = (key.project_id.clone(), key.id.clone());
@@ -211,30 +240,14 @@ impl Recomputer {
         Ok(summaries)
     }
 
-    /// What the groups share in traces; only those are asked that have any.
+    /// What the groups share in traces, by group.
     async fn shares(
         &self,
         filter: &GroupFilter,
-        namings: &[SessionTrace],
     ) -> Result<HashMap<(String, String), Vec<TraceShare>>, StoreError> {
-        let naming: HashSet<(&str, &str)> =
-            namings.iter().map(|naming| (naming.project_id.as_str(), naming.session_id.as_str())).collect();
-        let keys: Vec<GroupKey> = filter
-            .keys
-            .iter()
-            .filter(|key| match key.kind {
-                GroupKind::Session => naming.contains(&(key.project_id.as_str(), key.id.as_str())),
-                GroupKind::Trace => true,
-                GroupKind::Loose => false,
-            })
-            .cloned()
-            .collect();
         let mut shares: HashMap<(String, String), Vec<TraceShare>> = HashMap::new();
-        if !keys.is_empty() {
-            for share in self.store.trace_shares(&GroupFilter { keys, ..filter.clone() }).await? {
-                let group = (share.project_id.clone(), share.group_id.clone());
-                shares.entry(group).or_default().push(share);
-            }
+        for share in self.store.trace_shares(filter).await? {
+            shares.entry((share.project_id.clone(), share.group_id.clone())).or_default().push(share);
         }
         Ok(shares)
     }
@@ -245,14 +258,7 @@ impl Recomputer {
         filter: &GroupFilter,
         portion: &[Summary],
     ) -> Result<(GroupFilter, HashMap<(String, String), Vec<Sighting>>), StoreError> {
-        let keys: Vec<GroupKey> = portion
-            .iter()
-            .map(|summary| GroupKey {
-                project_id: summary.project_id.clone(),
-                kind: filter.kind,
-                id: summary.group_id.clone(),
-            })
-            .collect();
+        let keys: Vec<GroupKey> = portion.iter().map(|summary| key_of(filter.kind, summary)).collect();
         let named: HashSet<(&str, &str)> =
             keys.iter().map(|key| (key.project_id.as_str(), key.id.as_str())).collect();
         let adopted = filter
@@ -273,6 +279,10 @@ impl Recomputer {
         metrics::DERIVED_SIGHTINGS.add(count);
         Ok((filter, sightings))
     }
+}
+
+fn key_of(kind: GroupKind, summary: &Summary) -> GroupKey {
+    GroupKey { project_id: summary.project_id.clone(), kind, id: summary.group_id.clone() }
 }
 
 /// Sessions with what they adopt, in parts whose statements stay small.

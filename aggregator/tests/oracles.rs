@@ -104,6 +104,11 @@ fn a_codex_session_is_the_same_by_every_channel() {
     for name in ["agent_log", "span", "transcript"] {
         assert_eq!(sums(&session(&channel(&all, name))), codex(), "{name}");
     }
+    // What `codex exec --json` printed of the same thread is its running total.
+    let printed = events(&[Source::lines("codex-exec/printed.jsonl")]);
+    let totals = sums(&session(&printed));
+    assert_eq!((totals.calls, totals.tokens), (1, codex().tokens));
+    assert_eq!(session(&[all.clone(), printed].concat()).calls.len(), 2);
     let group = session(&all);
     assert_eq!(sums(&group), codex());
     assert!(group.calls.iter().all(|call| call.channel == "agent_log"));
@@ -143,7 +148,7 @@ fn disturbed(all: &[AgentEvent], seed: u64, repeats: usize) -> Vec<AgentEvent> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn all_channels_in_any_order_and_twice_over_come_to_the_same(seed in any::<u64>(), repeats in 0usize..3) {
@@ -156,14 +161,18 @@ proptest! {
         }
     }
 
-    /// Whatever has arrived so far, nothing is counted twice.
+    /// Whatever has arrived so far, what is counted beyond the whole is at least marked as a guess.
     #[test]
-    fn a_part_of_a_session_never_counts_more_than_the_whole(seed in any::<u64>(), share in 1usize..20) {
+    fn a_part_of_a_session_counts_no_more_than_the_whole_without_saying_that_it_guesses(
+        seed in any::<u64>(),
+        share in 1usize..20,
+    ) {
         for (sources, expected) in [(CLAUDE, claude()), (CODEX, codex()), (GEMINI, gemini())] {
             let all = disturbed(&events(sources), seed, 0);
             let some = &all[..all.len() * share / 20];
-            let calls: usize = derived(some).iter().map(|group| group.calls.len()).sum();
-            prop_assert!(calls <= expected.calls, "{calls} of {}", expected.calls);
+            let groups = derived(some);
+            let sure = groups.iter().flat_map(|group| &group.calls).filter(|call| !call.guessed).count();
+            prop_assert!(sure <= expected.calls, "{} of {}", sure, expected.calls);
         }
     }
 }

@@ -7,7 +7,7 @@
 //! taken for a call that the better channel has told of. At the edge of a cover this may leave out one call too many,
 //! and never counts one twice.
 
-use fleetlog_schemas::event::Channel;
+use fleetlog_schemas::event::{Channel, TimestampSource};
 
 /// When each channel has its first event of any kind in the group, nanoseconds; absent where that is not known.
 #[derive(Clone, Copy, Debug, Default)]
@@ -37,12 +37,19 @@ pub(super) struct Interval {
 }
 
 impl Interval {
-    /// Of a record with a time, and an end or a duration in milliseconds. A record without an end was written at it.
-    pub(super) fn of(timestamp: i64, end: Option<i64>, duration_ms: Option<f64>) -> Self {
-        match end {
-            Some(end) => Self { start: timestamp.min(end), end: timestamp.max(end) },
+    /// Of a record with a time, and an end or a duration in milliseconds. A record without an end was written at it;
+    /// one whose time is only that of its receipt may have been at any time.
+    pub(super) fn of(
+        timestamp: i64,
+        end: Option<i64>,
+        duration_ms: Option<f64>,
+        source: TimestampSource,
+    ) -> Self {
+        match (source, end) {
+            (TimestampSource::Ingest, _) => Self { start: i64::MIN, end: i64::MAX },
+            (_, Some(end)) => Self { start: timestamp.min(end), end: timestamp.max(end) },
             // `as` saturates, and turns NaN into 0.
-            None => {
+            (_, None) => {
                 let lasted = (duration_ms.unwrap_or(0.0).max(0.0) * 1e6) as i64;
                 Self { start: timestamp.saturating_sub(lasted), end: timestamp }
             }

@@ -116,8 +116,12 @@ impl Told {
         let gathered: Vec<Gathered<'_>> = merge::gather(named, |name| name, calls::rank);
         let mut calls: Vec<(Interval, Call)> = gathered
             .iter()
-            .filter_map(calls::call)
-            .map(|call| (Interval::of(call.timestamp, call.end_timestamp, call.duration_ms), call))
+            .filter_map(|gathered| {
+                let call = calls::call(gathered)?;
+                let source = merge::timestamp_source(gathered.best()?);
+                let lasted = Interval::of(call.timestamp, call.end_timestamp, call.duration_ms, source);
+                Some((lasted, call))
+            })
             .collect();
         calls.sort_by(|(a, one), (b, other)| (a, &one.call_key).cmp(&(b, &other.call_key)));
         let states_usage = gathered.iter().any(|call| call.says().any(|says| tokens::stated(says) > 0));

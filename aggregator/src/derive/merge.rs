@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 
-use fleetlog_schemas::event::{Channel, EventType, Status};
+use fleetlog_schemas::event::{Channel, EventType, Status, TimestampSource};
 use fleetlog_store::derived::Sighting;
 
 use super::pieces;
@@ -167,6 +167,11 @@ pub(super) fn channel(sighting: &Sighting) -> Channel {
 /// tool call alike: an update that repeats nothing. It adds to the one that other pieces make of it, and is none itself.
 pub(super) fn is_untyped(sighting: &Sighting) -> bool {
     sighting.revision > 0 && sighting.event_type == EventType::Span.as_str()
+}
+
+/// Where a sighting's time comes from.
+pub(super) fn timestamp_source(sighting: &Sighting) -> TimestampSource {
+    TimestampSource::parse(&sighting.timestamp_source).unwrap_or(TimestampSource::Event)
 }
 
 /// How a sighting says it ended.

@@ -28,6 +28,9 @@ pub(super) fn merged<'a>(mut pieces: Vec<&'a Sighting>) -> Cow<'a, Sighting> {
     }
     let mut whole = pieces.last().map(|last| (*last).clone()).unwrap_or_default();
     whole.timestamp = pieces.iter().map(|piece| piece.timestamp).min().unwrap_or_default();
+    if let Some(first) = pieces.iter().min_by_key(|piece| (piece.timestamp, piece.dedup_key)) {
+        whole.timestamp_source.clone_from(&first.timestamp_source);
+    }
     whole.end_timestamp = pieces.iter().filter_map(|piece| piece.end_timestamp).max();
     whole.received_at = pieces.iter().map(|piece| piece.received_at).min().unwrap_or_default();
     fill(&mut whole, &pieces);

@@ -207,6 +207,7 @@ fn summary() -> Summary {
         error_count: 0,
         prompt_count: 0,
         sighting_count: 0,
+        traced: false,
         agents: Vec::new(),
         users: Vec::new(),
         hosts: Vec::new(),

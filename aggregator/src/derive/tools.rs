@@ -94,7 +94,7 @@ fn beside(sightings: &[&Sighting], starts: &Starts) -> HashMap<u128, Beside> {
 }
 
 fn interval(call: &Sighting) -> Interval {
-    Interval::of(call.timestamp, call.end_timestamp, call.duration_ms)
+    Interval::of(call.timestamp, call.end_timestamp, call.duration_ms, merge::timestamp_source(call))
 }
 
 fn identity(sighting: &Sighting) -> Option<Identity<'_>> {

@@ -128,6 +128,20 @@ fn a_file_that_begins_after_the_logs_have_ended_counts_from_its_first_call() {
 }
 
 #[test]
+fn a_record_without_a_time_of_its_own_proves_nothing_beside_better_channels() {
+    let timeless = |mut sighting: Sighting| {
+        sighting.timestamp_source = "ingest".to_owned();
+        sighting
+    };
+    let printed = [timeless(told(2, "other", 90_000, 2)), timeless(told(3, "other", 90_000, 3))];
+    let log = told(1, "agent_log", 1_000, 1);
+    assert_eq!(calls(&printed).len(), 2);
+    assert_eq!(short(&calls(&[&printed[..], &[log]].concat())), [("e1", "agent_log", 1, false)]);
+    let tool_log = tool(4, "agent_log", 1_000, "");
+    assert_eq!(tools(&[timeless(tool(5, "other", 90_000, "")), tool_log]).len(), 1);
+}
+
+#[test]
 fn of_one_turn_only_the_preferred_records_count() {
     let turn = |mut sighting: Sighting, turn: &str, precedence: u32| {
         sighting.turn_id = turn.to_owned();

@@ -123,6 +123,8 @@ pub struct Summary {
     pub prompt_count: u64,
     /// Events that report a call to a model or a tool, repeats included: how many rows reading them will give.
     pub sighting_count: u64,
+    /// Whether any event names a trace.
+    pub traced: bool,
     /// Names of agents, sorted, at most 100.
     pub agents: Vec<String>,
     /// Users, sorted, at most 100.
@@ -163,6 +165,8 @@ sighting! {
     "channel" channel: String,
     /// When it happened, nanoseconds.
     "timestamp" timestamp: i64,
+    /// Where that time comes from.
+    "timestamp_source" timestamp_source: String,
     /// When it ended, nanoseconds.
     "end_timestamp" end_timestamp: Option<i64>,
     /// When it was received, nanoseconds.
@@ -301,7 +305,7 @@ impl Store {
                uniqExactIf(toUInt64(dedup_key), type = 'error' OR (status = 'error' AND NOT ({SIGHTING}))) \
                  AS error_count, \
                greatest({prompts}) AS prompt_count, \
-               countIf({SIGHTING} OR {UNTYPED}) AS sighting_count, \
+               countIf({SIGHTING} OR {UNTYPED}) AS sighting_count, max(trace_id != '') = 1 AS traced, \
                arraySort(arrayFilter(x -> x != '', groupUniqArray(100)(agent_name))) AS agents, \
                arraySort(arrayFilter(x -> x != '', groupUniqArray(100)(user_id))) AS users, \
                arraySort(arrayFilter(x -> x != '', groupUniqArray(100)(host))) AS hosts, \
