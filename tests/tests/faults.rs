@@ -258,7 +258,21 @@ async fn nothing_is_lost_nothing_is_stored_twice_and_the_ledger_balances_whateve
         suffered.values().sum::<u32>(),
         load.retries.load(Ordering::Relaxed),
     ));
-    all_is_true(&stage, sent).await.with_context(|| format!("seed {seed}"))
+    let truth = all_is_true(&stage, sent).await;
+    if truth.is_err() {
+        for service in HIT {
+            say(&format!("{} said last:\n{}", SERVICES[service], stage.services[service].stderr_tail()));
+        }
+    }
+    truth.with_context(|| format!("seed {seed}"))
+}
+
+/// How far each partition of the events topic is stored: one that lags behind the others names itself.
+async fn lags(clickhouse: &ClickHouse) -> Result<String> {
+    let sql = "SELECT log_partition, max(log_offset), toString(max(received_at)) FROM events
+        GROUP BY log_partition ORDER BY log_partition";
+    let stored: Vec<(i32, i64, String)> = clickhouse.select(sql, &[]).await?;
+    Ok(format!("stored by partition: {stored:?}"))
 }
 
 async fn all_is_true(stage: &Stage, sent: u64) -> Result<()> {
@@ -275,7 +289,11 @@ async fn all_is_true(stage: &Stage, sent: u64) -> Result<()> {
         (SELECT sum(stored) FROM piece_settlements)";
     eventually("everything is true", SETTLED, || async {
         let (events, stored): (u64, u64) = clickhouse.select_one(rows, &[]).await?;
-        ensure!(events == sent, "{events} of {sent} acknowledged events are stored");
+        ensure!(
+            events == sent,
+            "{events} of {sent} acknowledged events are stored; {}",
+            lags(&clickhouse).await?
+        );
         ensure!(stored == events, "{events} events in {stored} rows");
         let counts: [u64; 4] = clickhouse.select_one(numbers, &[]).await?;
         ensure!(counts == [sent; 4], "{sent} calls; calls, sessions, usage by minute and hour: {counts:?}");

@@ -117,7 +117,8 @@ impl Lease {
         let asked = tokio::time::Instant::now();
         let deadline = asked + COMMIT_BUDGET;
         loop {
-            if *self.0.phase.borrow() == Phase::Ended {
+            let phase = *self.0.phase.borrow();
+            if phase == Phase::Ended {
                 return Err(self.not_owner());
             }
             let lease = self.clone();
@@ -134,7 +135,14 @@ impl Lease {
                 Err(e) if settling(&e) && tokio::time::Instant::now() < deadline => {
                     tokio::time::sleep(COMMIT_RETRY).await;
                 }
-                Err(e) if disowned(&e) => return Err(self.not_owner()),
+                // A generation that this member has not heard of yet: it may keep the partition in the next one, and then
+                // nobody else works on it. Only the end of the assignment, which is on its way otherwise, tells.
+                Err(e)
+                    if disowned(&e) && phase == Phase::Active && tokio::time::Instant::now() < deadline =>
+                {
+                    tokio::time::sleep(COMMIT_RETRY).await;
+                }
+                Err(e) if disowned(&e) && phase != Phase::Active => return Err(self.not_owner()),
                 Err(e) => return Err(LogError::from_kafka("commit", &e)),
             }
         }

@@ -9,6 +9,7 @@ use fleetlog_schemas::id::Position;
 use rdkafka::TopicPartitionList;
 use rdkafka::admin::AdminOptions;
 use rdkafka::topic_partition_list::Offset;
+use tokio::task::JoinSet;
 
 use crate::node::{Node, on_kafka};
 
@@ -179,5 +180,51 @@ fn an_unread_partition_does_not_hold_up_another() {
         assert_eq!(read_all(&mut read).await, ["b"]);
         drop((stalled, read));
         consumer.close().await;
+    });
+}
+
+/// Commits as fast as it can for as long as the partition is its own.
+async fn commit_on(partition: AssignedPartition) {
+    let lease = partition.lease();
+    while lease.is_active() {
+        match lease.commit(0, "").await {
+            Ok(()) => {}
+            Err(LogError::NotOwner { .. }) if !lease.is_active() => {}
+            Err(error) => panic!("refused although the partition is still assigned: {error}"),
+        }
+    }
+}
+
+/// Others come and go: a partition that stays with its owner is never given up by mistake, or nobody would work on it.
+#[test]
+fn a_commit_is_refused_only_when_the_partition_really_goes() {
+    on_kafka(|node| async move {
+        let topic = node.topic(2).await;
+        let mut owner = member(node, &topic);
+        let first = take(&mut owner).await;
+        let done = Arc::new(tokio::sync::Notify::new());
+        let told = Arc::clone(&done);
+        let working = node.spawn(async move {
+            let mut workers = JoinSet::from_iter([commit_on(first)]);
+            loop {
+                tokio::select! {
+                    assigned = owner.next_assignment() => {
+                        workers.spawn(commit_on(assigned.unwrap().expect("an assignment")));
+                    }
+                    () = told.notified() => break,
+                }
+            }
+            owner.close().await;
+            while let Some(worked) = workers.join_next().await {
+                worked.unwrap();
+            }
+        });
+        for _ in 0..3 {
+            let mut other = member(node, &topic);
+            drop(take(&mut other).await);
+            other.close().await;
+        }
+        done.notify_one();
+        working.await.unwrap();
     });
 }
