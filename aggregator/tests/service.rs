@@ -1,6 +1,7 @@
 //! The aggregator on a real Kafka and a real ClickHouse engine.
 #![expect(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "helpers of tests")]
 
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use fleetlog_aggregator::{AggregatorConfig, AggregatorError, Config, run};
@@ -229,6 +230,10 @@ async fn facts_are_stored_and_calls_counted_once_however_often_they_are_reported
     system.stop().await;
 }
 
+/// A full minute, the same for all spans however long the test takes: which of them is the earliest depends on it.
+static SPANS_BEGIN: LazyLock<i64> =
+    LazyLock::new(|| call("", 0, Channel::Span, 0).timestamp / 60_000_000_000 * 60_000_000_000);
+
 /// A span's event: of a trace, and perhaps of a session.
 fn span(trace: &str, session: &str, number: u32, second: i64) -> AgentEvent {
     AgentEvent {
@@ -237,8 +242,7 @@ fn span(trace: &str, session: &str, number: u32, second: i64) -> AgentEvent {
         span_id: format!("{number:016x}"),
         name: format!("step {number}"),
         llm_call_key: format!("{trace}:{number}"),
-        timestamp: call("", 0, Channel::Span, 0).timestamp / 60_000_000_000 * 60_000_000_000
-            + second * 1_000_000_000,
+        timestamp: *SPANS_BEGIN + second * 1_000_000_000,
         ..call(session, number, Channel::Span, 7)
     }
 }
