@@ -68,13 +68,21 @@ struct Output {
 }
 
 impl Output {
-    /// Reads both topics until every position has its settlement and all dead letters are there.
+    /// Whether every position has its settlement, and every event that a settlement counts is there: they may lie in
+    /// different partitions, which are read in any order.
+    fn is_complete(&self, positions: &[Position]) -> bool {
+        let counted: u32 = self.settlements.values().flatten().map(|settlement| settlement.events).sum();
+        positions.iter().all(|position| self.settlements.contains_key(position))
+            && self.events.len() >= counted as usize
+    }
+
+    /// Reads both topics until all of it is there, and all dead letters.
     async fn read(kafka: &KafkaConfig, positions: &[Position], letters: usize) -> Self {
         let mut output = Self::default();
         let all =
             |topic| Tail::open(kafka, topic, (0..4).map(|n| (n, From::Beginning)), Isolation::Committed);
         let events = all(topic::EVENTS).unwrap();
-        while !positions.iter().all(|position| output.settlements.contains_key(position)) {
+        while !output.is_complete(positions) {
             if let TailRead::Record(record) = events.next().await.unwrap() {
                 let batch: EventBatch = from_single_object(record.payload.as_deref().unwrap()).unwrap();
                 output.events.extend(batch.events);
