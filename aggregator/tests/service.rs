@@ -13,7 +13,7 @@ use fleetlog_log::{Admin, KafkaConfig, Outgoing, Producer, Target};
 use fleetlog_runtime::{Clock, Deps, Health, Shutdown, TelemetryConfig, init_telemetry};
 use fleetlog_schemas::avro::{Published, to_single_object};
 use fleetlog_schemas::ddl::{DatabaseName, users_config_xml};
-use fleetlog_schemas::event::{Channel, Status, TokenBasis, UsageRole};
+use fleetlog_schemas::event::{Channel, Status, TimestampSource, TokenBasis, UsageRole};
 use fleetlog_schemas::id::{Key128, NanoUsd};
 use fleetlog_schemas::record::{DeadReason, PieceCount};
 use fleetlog_schemas::{AgentEvent, DeadLetter, EventBatch, EventType, Settlement, topic};
@@ -243,6 +243,7 @@ fn span(trace: &str, session: &str, number: u32, second: i64) -> AgentEvent {
         name: format!("step {number}"),
         llm_call_key: format!("{trace}:{number}"),
         timestamp: *SPANS_BEGIN + second * 1_000_000_000,
+        timestamp_source: TimestampSource::Event,
         ..call(session, number, Channel::Span, 7)
     }
 }
@@ -274,6 +275,16 @@ async fn a_spans_session_is_found_through_its_trace_whichever_arrives_first() {
     system.becomes("traces", 2).await;
     let sums = "(SELECT sum(calls) AS c, sum(in_uncached) AS i FROM usage_1m) WHERE c = 10 AND i = 70";
     system.becomes(sums, 1).await;
+
+    // A judgement long after makes the trace no longer.
+    let judged = AgentEvent {
+        event_type: EventType::Score,
+        llm_call_key: String::new(),
+        ..span("t2", "s2", 30, 90_000)
+    };
+    system.publish(topic::EVENTS, 0, &batch(vec![judged])).await;
+    let seconds = "dateDiff('second', started_at, ended_at)";
+    system.becomes(&format!("traces WHERE trace_id = 't2' AND score_count = 1 AND {seconds} < 60"), 1).await;
 
     // An earlier event names another session: the trace's events are that one's.
     let mut earlier = span("t1", "s0", 1, 0);

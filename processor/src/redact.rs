@@ -10,7 +10,8 @@ mod shapes;
 mod values;
 
 use aho_corasick::AhoCorasick;
-use fleetlog_schemas::event::AgentEvent;
+use base64::Engine as _;
+use fleetlog_schemas::event::{AgentEvent, EventType};
 use regex::{Regex, RegexBuilder, RegexSet, RegexSetBuilder};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -160,6 +161,9 @@ impl Redactor {
     /// Replaces the secrets of an event and adds their number to its `redactions`.
     pub fn redact(&self, event: &mut AgentEvent, counts: &mut Redactions) {
         let before = counts.total();
+        if event.event_type == EventType::RawUnknown {
+            self.redact_bytes(event, counts);
+        }
         for json in [&mut event.data, &mut event.context] {
             self.replace_known(json, counts);
             if !self.own.is_empty() {
@@ -174,6 +178,21 @@ impl Redactor {
         }
         let found = u32::try_from(counts.total() - before).unwrap_or(u32::MAX);
         event.redactions = event.redactions.saturating_add(found);
+    }
+
+    /// Bytes that are no text are kept in base64, where no rule would find anything. Where what is readable of them holds
+    /// a secret, that is kept instead, without the secret; the bytes themselves stay in the raw topic alone.
+    fn redact_bytes(&self, event: &mut AgentEvent, counts: &mut Redactions) {
+        let Some(bytes) = kept_bytes(&event.data) else { return };
+        let before = counts.total();
+        let mut text = String::from_utf8_lossy(&bytes).into_owned();
+        self.replace_known(&mut text, counts);
+        if let Some(new) = self.replaced_own(&text, counts) {
+            text = new;
+        }
+        if counts.total() > before {
+            event.data = serde_json::json!({ "text": text }).to_string();
+        }
     }
 
     /// Replaces the well-known secrets of a text, JSON or not.
@@ -214,6 +233,17 @@ impl Redactor {
         }
         new
     }
+}
+
+/// The bytes of a record that was kept whole although it is no text.
+fn kept_bytes(data: &str) -> Option<Vec<u8>> {
+    #[derive(serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Kept<'d> {
+        base64: &'d str,
+    }
+    let kept: Kept<'_> = serde_json::from_str(data).ok()?;
+    base64::engine::general_purpose::STANDARD.decode(kept.base64).ok()
 }
 
 fn own_rules(rules: &[RedactRule]) -> Result<Vec<OwnRule>, RuleError> {

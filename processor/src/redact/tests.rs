@@ -226,3 +226,21 @@ proptest! {
         prop_assert!(serde_json::from_str::<Value>(&redacted).is_ok(), "{}", redacted);
     }
 }
+
+#[test]
+fn a_secret_in_bytes_that_are_no_text_is_replaced_and_other_bytes_are_kept() {
+    let kept = |bytes: &[u8]| {
+        let data = serde_json::json!({"base64": base64::engine::general_purpose::STANDARD.encode(bytes)});
+        let mut event =
+            AgentEvent { event_type: EventType::RawUnknown, data: data.to_string(), ..AgentEvent::default() };
+        redactor().redact(&mut event, &mut Redactions::default());
+        (event.data, event.redactions)
+    };
+    let secret = format!("sk-{}{FILLER}", "ant-api03-");
+    let (data, redactions) = kept(&[b"bad\xff key ".as_slice(), secret.as_bytes(), b" end"].concat());
+    assert_eq!(
+        (data.as_str(), redactions),
+        ("{\"text\":\"bad\u{fffd} key [redacted:anthropic-key] end\"}", 1)
+    );
+    assert_eq!(kept(b"\xff\x00"), ("{\"base64\":\"/wA=\"}".to_owned(), 0));
+}

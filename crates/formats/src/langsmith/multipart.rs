@@ -20,7 +20,8 @@ pub(crate) const HINT: &str = "langsmith.multipart";
 /// Largest attachment whose content is kept with its run; of a larger one only type and size are.
 const MAX_ATTACHMENT: usize = 64 * 1024;
 
-/// Counts and checks the parts of a form.
+/// Counts the parts of a form. The answer to a form has no place for single parts, so a bad one among good ones is not
+/// rejected: it is kept whole where the others are decoded. A form of bad parts alone is refused.
 pub(crate) fn inspect(body: &Body<'_>) -> Result<Inspection, BadBody> {
     let mut seen = Inspection::default();
     each_part(body.content_type, body.bytes, |_, part| {
@@ -34,6 +35,9 @@ pub(crate) fn inspect(body: &Body<'_>) -> Result<Inspection, BadBody> {
             seen.reject(index, code, message);
         }
     })?;
+    if seen.rejected.len() < seen.records as usize {
+        seen.rejected.clear();
+    }
     Ok(seen)
 }
 

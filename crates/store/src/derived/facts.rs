@@ -356,8 +356,8 @@ pub(super) const SIGHTING: &str = "type IN ('llm.request', 'llm.response', 'tool
 const UNTYPED: &str = "(type = 'span' AND revision > 0 AND tool_call_id != '')";
 
 /// Whether an event says itself when it happened; the others only came with it, a long time later where a file is sent
-/// after the fact.
-const OWN_TIME: &str = "timestamp_source != 'ingest'";
+/// after the fact. A judgement may come days after what it judges, and makes it no longer.
+pub(super) const OWN_TIME: &str = "(timestamp_source != 'ingest' AND type != 'score')";
 
 /// The instructions that each channel tells of: the same ones, so that the most counts and never the sum.
 fn channel_prompts() -> String {

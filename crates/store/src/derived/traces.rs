@@ -5,7 +5,7 @@
 //! it is written before the version is read under which a session is recomputed, and read after: of two recomputations
 //! that see different owners the later version belongs to the one that saw more.
 
-use super::facts::{GroupFilter, SIGHTING};
+use super::facts::{GroupFilter, OWN_TIME, SIGHTING};
 use crate::{Store, StoreError};
 
 /// Traces that one statement names; bounds its parameters.
@@ -156,13 +156,15 @@ impl Store {
     /// Whatever keeps the query from being answered.
     pub async fn trace_shares(&self, filter: &GroupFilter) -> Result<Vec<TraceShare>, StoreError> {
         let sql = format!(
-            "SELECT project_id, {group} AS group_id, trace_id, \
+            "WITH greatest(timestamp, ifNull(end_timestamp, timestamp)) AS ends_at \
+             SELECT project_id, {group} AS group_id, trace_id, \
                argMaxIf(toString(name), (revision, timestamp, dedup_key), \
                  type = 'span' AND span_id = '' AND name != '') AS record_name, \
                argMinIf(toString(name), (timestamp, span_id, dedup_key), \
                  parent_id = '' AND name != '' AND {OBSERVATION}) AS root_name, \
                argMaxIf(toString(user_id), (timestamp, dedup_key), user_id != '') AS last_user, \
-               min(timestamp) AS started_at, max(greatest(timestamp, ifNull(end_timestamp, timestamp))) AS ended_at, \
+               if(countIf({OWN_TIME}) > 0, minIf(timestamp, {OWN_TIME}), min(timestamp)) AS started_at, \
+               if(countIf({OWN_TIME}) > 0, maxIf(ends_at, {OWN_TIME}), max(ends_at)) AS ended_at, \
                min(received_at) AS first_received_at, max(received_at) AS last_received_at, \
                uniqExact(toUInt64(dedup_key)) AS event_count, \
                uniqExactIf(span_id, {OBSERVATION}) AS observation_count, \
