@@ -1,11 +1,12 @@
-//! The load generator: sends a known load, waits until it is queryable, and compares; or measures how soon an event
-//! is visible.
+//! The load generator: sends a known load, waits until it is queryable, and compares; measures how soon an event is
+//! visible; or attacks every listener with garbage.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand};
+use fleetlog_load_tests::garbage::{self, Listener};
 use fleetlog_load_tests::mix::{Expected, Shape};
 use fleetlog_load_tests::process::{Usage, usage_of_tree};
 use fleetlog_load_tests::sender::{Plan, quantile, send};
@@ -29,6 +30,8 @@ enum Command {
     Mix(Mix),
     /// Measure, one event after the other, how soon an accepted event answers a query
     Visibility(Visibility),
+    /// Make requests that no client would make, against every listener
+    Garbage(Garbage),
 }
 
 /// Where to send and ask.
@@ -93,12 +96,40 @@ struct Visibility {
     pause_ms: u64,
 }
 
+#[derive(Debug, Args)]
+struct Garbage {
+    #[command(flatten)]
+    target: Target,
+    /// Address of the gateway's listener for gRPC; empty for none
+    #[arg(long, default_value = "127.0.0.1:4317")]
+    grpc: String,
+    /// Address of ClickHouse's HTTP interface; empty for none
+    #[arg(long, default_value = "127.0.0.1:8123")]
+    clickhouse: String,
+    /// Addresses of services' listeners for health and metrics
+    #[arg(long, value_delimiter = ',')]
+    admin: Vec<String>,
+    /// Folder of recordings to change
+    #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../crates/formats/tests/fixtures"))]
+    seeds: PathBuf,
+    /// Requests to make
+    #[arg(long, default_value_t = 1_000_000)]
+    requests: u64,
+    /// Connections to work on at once
+    #[arg(long, default_value_t = 16)]
+    connections: u64,
+    /// Process whose tree's memory is watched, for instance that of `fleetlog up`
+    #[arg(long)]
+    pid: Option<u32>,
+}
+
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let now_ms = Clock::system().now_ms();
     match Cli::parse().command {
         Command::Mix(mix) => mix.run(now_ms).await,
         Command::Visibility(visibility) => visibility.run(now_ms).await,
+        Command::Garbage(garbage) => garbage.run(now_ms).await,
     }
 }
 
@@ -114,6 +145,60 @@ impl Visibility {
         let times = probe.run(self.target.seed.unwrap_or(now_ms as u64), self.events).await?;
         let [p50, p95, p99, most] = [0.5, 0.95, 0.99, 1.0].map(|q| quantile(&times, q));
         say(&format!("accepted to visible: p50 {p50:.1?} p95 {p95:.1?} p99 {p99:.1?} most {most:.1?}"));
+        Ok(())
+    }
+}
+
+impl Garbage {
+    async fn run(self, now_ms: i64) -> anyhow::Result<()> {
+        let address = |url: &str| url.trim_start_matches("http://").trim_end_matches('/').to_owned();
+        let mut listeners = vec![
+            (Listener::Ingest, address(&self.target.url)),
+            (Listener::Query, address(&self.target.query_url)),
+        ];
+        listeners.extend(Some((Listener::Grpc, self.grpc)).filter(|(_, address)| !address.is_empty()));
+        listeners.extend(Some((Listener::Store, self.clickhouse)).filter(|(_, address)| !address.is_empty()));
+        listeners.extend(self.admin.into_iter().map(|address| (Listener::Admin, address)));
+        let seed = self.target.seed.unwrap_or(now_ms as u64);
+        say(&format!("seed {seed}, {} requests against {listeners:?}", self.requests));
+        let plan = garbage::Plan {
+            listeners,
+            key: self.target.key.clone(),
+            seeds: self.seeds,
+            requests: self.requests,
+            connections: self.connections,
+            seed,
+            pid: self.pid,
+        };
+        let report = garbage::attack(plan, say).await?;
+        let made: u64 = report.tally.answers.values().sum();
+        say(&format!("{made} requests in {:.0?}", report.elapsed));
+        for ((listener, status), count) in &report.tally.answers {
+            let status = if *status == 0 { "closed".to_owned() } else { status.to_string() };
+            say(&format!("{listener:?} {status}: {count}"));
+        }
+        for (made, usages) in &report.memory {
+            say(&format!("memory after {made}: {}", garbage::resident(usages)));
+        }
+        for request in &report.tally.hung {
+            say(&format!("no answer: {request}"));
+        }
+        for request in &report.tally.broke {
+            say(&format!("500: {request}"));
+        }
+        // Whatever was thrown at it, it must still do its work.
+        let probe = Probe {
+            ingest: self.target.url,
+            query: self.target.query_url,
+            key: self.target.key,
+            pause: Duration::ZERO,
+            patience: Duration::from_secs(600),
+        };
+        let times = probe.run(seed, 1).await.context("sending an event after the attack")?;
+        say(&format!("an event sent afterwards is visible after {:.1?}", quantile(&times, 1.0)));
+        if !report.tally.hung.is_empty() || !report.tally.broke.is_empty() {
+            bail!("{} requests got no answer, {} a 500", report.tally.hung.len(), report.tally.broke.len());
+        }
         Ok(())
     }
 }

@@ -11,6 +11,8 @@ pub struct Usage {
     pub name: String,
     /// User and system time since it started.
     pub cpu: Duration,
+    /// Resident set now, bytes.
+    pub rss: u64,
     /// Largest resident set, bytes.
     pub peak_rss: u64,
 }
@@ -58,8 +60,16 @@ fn stat(pid: u32) -> Option<Stat> {
 fn usage(pid: u32) -> Option<Usage> {
     let stat = stat(pid)?;
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    let kib: u64 = peak.split_whitespace().next()?.parse().ok()?;
+    let bytes = |field: &str| {
+        let text = status.lines().find_map(|line| line.strip_prefix(field))?;
+        let kib: u64 = text.split_whitespace().next()?.parse().ok()?;
+        Some(kib * 1024)
+    };
     // USER_HZ is 100 on every Linux that Fleetlog runs on (proc(5), sysconf(_SC_CLK_TCK)).
-    Some(Usage { name: stat.name, cpu: Duration::from_millis(stat.ticks * 10), peak_rss: kib * 1024 })
+    Some(Usage {
+        name: stat.name,
+        cpu: Duration::from_millis(stat.ticks * 10),
+        rss: bytes("VmRSS:")?,
+        peak_rss: bytes("VmHWM:")?,
+    })
 }

@@ -442,6 +442,17 @@ async fn an_absurd_time_hides_an_event_from_nobody() {
     assert_eq!((minute_of(i64::MIN), minute_of(i64::MAX) % 60), (0, 0));
 }
 
+/// A minute that cannot be recomputed would keep every other one from it, for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_and_the_last_minute_that_a_rollup_can_name_are_recomputed() {
+    let Some(engine) = engine().await else { return };
+    engine.store.migrate().await.unwrap();
+    for minute in [0, 60, 7_200, 36_000, u32::MAX - u32::MAX % 60] {
+        let minutes = BTreeSet::from([("p".to_owned(), minute)]);
+        engine.store.recompute_usage(&minutes).await.unwrap_or_else(|e| panic!("minute {minute}: {e}"));
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_range_sent_again_is_stored_once_and_a_late_one_not_at_all() {
     let Some(engine) = engine().await else { return };

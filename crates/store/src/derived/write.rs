@@ -115,6 +115,7 @@ impl Store {
             .with_setting("optimize_on_insert", "0")
             .param("version", version)
             .param("buckets", buckets)
+            // As a number: text of fewer than five digits is no time to ClickHouse, and the first hours of 1970 have fewer.
             .param("first", first)
             .param("end", last.saturating_add(width));
         crate::store::limited(self.read_timeout, query.execute()).await
@@ -154,7 +155,7 @@ impl Store {
              SELECT project_id, start, {{version:UInt64}}, {grouped} FROM ( \
                SELECT project_id, start, {keys}, {sums} FROM ( \
                  SELECT project_id, {bucket} AS start, {inputs} FROM {db}.{from} FINAL LEFT ARRAY JOIN usage \
-                 WHERE {time} >= {{first:DateTime('UTC')}} AND {time} < {{end:DateTime('UTC')}} \
+                 WHERE {time} >= toDateTime({{first:UInt32}}, 'UTC') AND {time} < toDateTime({{end:UInt32}}, 'UTC') \
                    AND (project_id, toUnixTimestamp({bucket})) IN {{buckets:Array(Tuple(String, UInt32))}} \
                ) AS u GROUP BY project_id, start, {keys} ORDER BY project_id, start, {keys} \
              ) GROUP BY project_id, start"
