@@ -25,6 +25,17 @@ pub const MISSING_ROWS: Metric = Metric::counter(
     "fleetlog_aggregator_missing_rows_total",
     "Rows that were proved missing after an insert of unknown outcome, and were inserted alone.",
 );
+/// Rows that are refused.
+pub const REFUSED_ROWS: Metric = Metric::counter(
+    "fleetlog_aggregator_refused_rows_total",
+    "Rows that ClickHouse refuses for their data, stored as stand-ins at their positions, by table; after a crash a row \
+     may be counted again.",
+);
+/// Questions asked to find them.
+pub const REFUSAL_PROBES: Metric = Metric::counter(
+    "fleetlog_aggregator_refusal_probes_total",
+    "Inserts into probe tables, made to find the rows that ClickHouse refuses.",
+);
 /// Rows stored twice.
 pub const REPEATED_ROWS: Metric = Metric::counter(
     "fleetlog_aggregator_repeated_rows_total",
@@ -111,6 +122,8 @@ pub const ALL: &[Metric] = &[
     STORE_SECONDS,
     STORE_RETRIES,
     MISSING_ROWS,
+    REFUSED_ROWS,
+    REFUSAL_PROBES,
     REPEATED_ROWS,
     REPLAYED_RANGES,
     DUPLICATES,

@@ -166,7 +166,7 @@ async fn take<F: Facts>(shared: &Shared, facts: &mut F, record: &Record) -> Resu
 }
 
 /// Writes a dead letter and waits until it is durable.
-async fn bury(shared: &Shared, mut letter: DeadLetter) -> Result<(), AggregatorError> {
+pub(crate) async fn bury(shared: &Shared, mut letter: DeadLetter) -> Result<(), AggregatorError> {
     let mut backoff = BACKOFF_START;
     loop {
         let bytes = to_single_object(&letter).map_err(|e| LogError::Control(e.to_string()))?;
@@ -208,7 +208,7 @@ async fn settle<F: Facts>(
     if !judge(shared, lease, &mut facts, dedup).await {
         return Ok(false);
     }
-    match Settling::new(shared, lease, &facts, range, *settled).run(inherited).await {
+    match Settling::new(shared, lease, &mut facts, range, *settled).run(inherited).await {
         Ok(()) => {}
         Err(Unsettled::Abandoned) => return Ok(false),
         Err(Unsettled::Failed(error)) => return Err(error),

@@ -154,7 +154,22 @@ pub const MIGRATIONS: &[Migration] = migrations![
     22 "0022_traces",
     23 "0023_observations",
     24 "0024_scores",
+    40 "0040_events_probe",
+    41 "0041_dead_letters_probe",
+    42 "0042_settlements_probe",
+    43 "0043_piece_settlements_probe",
 ];
+
+/// The statement that makes the probe of a table of facts anew, from the table as it is.
+pub fn renew_probe(parameters: &Parameters, table: &str, probe: &str) -> String {
+    fill(
+        &format!(
+            "CREATE OR REPLACE TABLE {{database}}.{probe}\nAS {{database}}.{table}\nENGINE = Null\n\
+             COMMENT 'Internal, always empty: asked which rows {table} would refuse.'"
+        ),
+        parameters,
+    )
+}
 
 /// Who may read a base table's rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -190,6 +205,10 @@ pub const TABLES: &[(&str, Readers)] = &[
     ("derivation_progress", Readers::Operators),
     ("trace_sessions", Readers::Project),
     ("trace_groups", Readers::Project),
+    ("events_probe", Readers::Operators),
+    ("dead_letters_probe", Readers::Operators),
+    ("settlements_probe", Readers::Operators),
+    ("piece_settlements_probe", Readers::Operators),
 ];
 
 /// Name of the row policy on each table of a server.
