@@ -106,13 +106,13 @@ impl Facts for EventFacts {
 
     async fn judge(&mut self, store: &Store, dedup: &mut Dedup, now: i64) -> Result<usize, StoreError> {
         let in_doubt = |(place, (_, event)): (usize, &(Located, AgentEvent))| {
-            (!dedup.recent.take(event, now)).then_some(place)
+            (!dedup.recent.take(event, now, dedup.window_ns)).then_some(place)
         };
         let doubtful: Vec<usize> = self.events.iter().enumerate().filter_map(in_doubt).collect();
         metrics::LOOKUPS.add(doubtful.len() as u64);
         let asked: Vec<&AgentEvent> =
             doubtful.iter().filter_map(|place| self.events.get(*place)).map(|(_, event)| event).collect();
-        let known = store.known_events(&asked).await?;
+        let known = store.known_events(&asked, dedup.window_ns).await?;
         let duplicates = duplicates(&self.events, &doubtful, &known, dedup.window_ns);
         self.pieces = pieces(&self.events, &duplicates);
         let mut place = 0..;
@@ -162,9 +162,9 @@ impl Facts for EventFacts {
 
     fn stand_in(&mut self, table: FactTable, place: (i64, u32), form: Form) -> bool {
         match table {
-            FactTable::Events => stand_in(&self.events, &mut self.event_stand_ins, place, |event| {
-                refused_event(event, form)
-            }),
+            FactTable::Events => {
+                stand_in(&self.events, &mut self.event_stand_ins, place, |event| refused_event(event, form))
+            }
             FactTable::Settlements => {
                 stand_in(&self.settlements, &mut self.settlement_stand_ins, place, |settlement| Settlement {
                     request_id: String::new(),
@@ -188,7 +188,10 @@ impl Facts for EventFacts {
         Some(DeadLetter {
             project_id: event.project_id.clone(),
             reason: DeadReason::Poison,
-            message: format!("refused by the store; stored without its contents at {}:{}:{}", at.partition, at.offset, at.index),
+            message: format!(
+                "refused by the store; stored without its contents at {}:{}:{}",
+                at.partition, at.offset, at.index
+            ),
             stage: "aggregator".to_owned(),
             raw_partition: event.raw_partition,
             raw_offset: event.raw_offset,

@@ -61,6 +61,12 @@ pub const DEDUP_HORIZON: Metric = Metric::gauge(
     "fleetlog_aggregator_dedup_horizon_seconds",
     "Own time of an event, seconds since the epoch, from which on repeats are recognised from memory, by partition.",
 );
+/// How far memory reaches back for events without times.
+pub const DEDUP_UNTIMED_HORIZON: Metric = Metric::gauge(
+    "fleetlog_aggregator_dedup_untimed_horizon_seconds",
+    "Receipt of an event without a time of its own, seconds since the epoch, from which on repeats are recognised from \
+     memory, by partition.",
+);
 /// Memory for recognising repeats.
 pub const DEDUP_BYTES: Metric = Metric::gauge(
     "fleetlog_aggregator_dedup_bytes",
@@ -129,6 +135,7 @@ pub const ALL: &[Metric] = &[
     DUPLICATES,
     LOOKUPS,
     DEDUP_HORIZON,
+    DEDUP_UNTIMED_HORIZON,
     DEDUP_BYTES,
     BATCH_WAIT,
     UNDECODABLE,

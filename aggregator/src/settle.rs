@@ -95,7 +95,8 @@ impl<'a, F: Facts> Settling<'a, F> {
         let mut only: Option<Positions> = None;
         let mut sends = 0;
         loop {
-            match proof.next(self.now().await?) {
+            // On a cluster another server's clock may be behind the one that was read.
+            match proof.next(self.now().await? - self.shared.store.clock_skew_ms()) {
                 Step::Done => return Ok(()),
                 Step::Begin(attempt) => {
                     proof.begun(attempt, self.record(number, attempt).await?);

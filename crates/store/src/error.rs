@@ -250,7 +250,8 @@ mod tests {
         let timeout = of("Code: 159. DB::Exception: Timeout exceeded");
         assert!(matches!(timeout, StoreError::Unavailable(_)));
         assert!(matches!(timeout.of_reader(), StoreError::Limit { code: 159, .. }));
-        let late = "Code: 469. DB::Exception: Constraint `insert_in_time` for table `fleetlog.events` is violated";
+        let late =
+            "Code: 469. DB::Exception: Constraint `insert_in_time` for table `fleetlog.events` is violated";
         assert!(matches!(of(late), StoreError::TooLate));
         assert!(matches!(of("<html>502 Bad Gateway</html>"), StoreError::Unavailable(_)));
         assert_eq!(of("Code: 999999").class(), ErrorClass::Unavailable);
@@ -267,7 +268,10 @@ mod tests {
         ] {
             let error = of(answer);
             assert!(!error.to_string().contains("secret"), "{error}");
-            assert!(matches!(&error, StoreError::Refused { code: c, message } if (*c, message.as_str()) == (code, said)), "{error}");
+            assert!(
+                matches!(&error, StoreError::Refused { code: c, message } if (*c, message.as_str()) == (code, said)),
+                "{error}"
+            );
         }
     }
 }

@@ -123,6 +123,7 @@ macro_rules! insert_facts {
             facts: impl Iterator<Item = (Located, &'a $fact)> + Send,
         ) -> Result<(), StoreError> {
             let identity = identity($table, range, attempt);
+            let _turn = self.turn().await;
             let mut insert = self.insert::<$row<'static>>($table.name(), Some(identity)).await?;
             for (at, fact) in facts {
                 insert.write(&$row::new(fact, at, attempt)).await.map_err(StoreError::from_client)?;
@@ -187,8 +188,6 @@ impl Store {
                     .param("partition", range.partition)
                     .param("first", range.first)
                     .param("last", range.last)
-                    // On a replica behind the others a stored row would look missing.
-                    .with_setting("select_sequential_consistency", "1")
             })
             .await?;
         let read = rows.len();
@@ -196,13 +195,17 @@ impl Store {
         Ok(Stored { repeats: read - positions.len(), positions })
     }
 
-    /// Whether an insert from the range's partition into a table is still under way on this node.
+    /// Whether an insert from the range's partition into a table may still be under way: on this node, or on any replica
+    /// of the cluster.
     ///
     /// # Errors
     /// Whatever keeps ClickHouse, or the bridge of the embedded engine, from telling.
     pub async fn is_inserting(&self, table: FactTable, range: &FactRange) -> Result<bool, StoreError> {
-        let running = self.running(&range.inserts(table)).await?;
-        Ok(running > 0)
+        if self.running(&range.inserts(table)).await? > 0 {
+            return Ok(true);
+        }
+        // A part that waits for its quorum belongs to no running query, and becomes visible later.
+        Ok(self.cluster().is_some() && self.awaits_quorum(table.name()).await?)
     }
 }
 
