@@ -109,7 +109,7 @@ impl<'a, F: Facts> Settling<'a, F> {
                         insert_before_ms: proof.insert_before_ms(),
                     };
                     sends += 1;
-                    proof.sent(self.send(table, &attempt, only.as_ref().unwrap_or(wanted)).await?);
+                    proof.sent(self.send(table, &attempt, only.as_ref(), wanted).await?);
                 }
                 Step::ReadBack => {
                     let missing = self.missing(table, wanted).await?;
@@ -154,16 +154,18 @@ impl<'a, F: Facts> Settling<'a, F> {
         &mut self,
         table: FactTable,
         attempt: &Attempt,
-        rows: &Positions,
+        only: Option<&Positions>,
+        wanted: &Positions,
     ) -> Result<Sent, Unsettled> {
         let to = To::Table(&self.range, attempt);
-        let error = match self.facts.send(table, &self.shared.store, to, Some(rows)).await {
+        let error = match self.facts.send(table, &self.shared.store, to, only).await {
             Ok(()) => {
                 self.backoff = BACKOFF_START;
                 return Ok(Sent::Acknowledged);
             }
             Err(error) => error,
         };
+        let rows = only.unwrap_or(wanted);
         if matches!(error, StoreError::Refused { .. }) && self.examine(table, rows).await? {
             metrics::STORE_RETRIES.add_for("code", error.code(), 1);
             return Ok(Sent::Refused);
