@@ -23,7 +23,8 @@ config_section! {
         pub batch_wait_ms: u64 = 1000,
         /// An event that is received again within so many hours is a sender's retry: counted, not stored.
         pub dedup_window_hours: u32 = 24,
-        /// Memory for recognising such events without asking ClickHouse, over all partitions, bytes: about 15 a key.
+        /// Memory for recognising such events without asking ClickHouse, over all partitions, bytes: 11 to 22 a
+        /// key; docs/deduplication.md says how far it reaches.
         pub dedup_max_bytes: usize = 128 * 1024 * 1024,
         /// Shortest time between two recomputations, milliseconds.
         pub derive_interval_ms: u64 = 500,

@@ -10,6 +10,11 @@
 //!                           horizon                       now + 1 h          ceiling
 //! ```
 //!
+//! An event without a time of its own has that of its receipt, and a retry of it another one. So its key is sought in all
+//! of the window before it, in slices of their own. Where its sender gave it an id, it is new without a lookup only when
+//! memory reaches so far back. Where it is known by its place in a request, only a request with an `Idempotency-Key` can
+//! repeat it, and nothing tells the one from the other any more: it is recognised as far as memory reaches.
+//!
 //! Two events with one key are duplicates when they were received within the window of each other. What was decided
 //! is not decided again: a row that is stored was new, and a range that is stored a second time after a crash ignores
 //! whatever is stored at or after its own positions (INV-4.3).
@@ -18,16 +23,21 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 
 use fleetlog_schemas::AgentEvent;
+use fleetlog_schemas::event::TimestampSource;
 use fleetlog_schemas::id::Key128;
 use fleetlog_store::{KnownRow, Located};
 
-const SLICE_NS: i64 = 5 * 60 * 1_000_000_000;
+/// The oldest slice is forgotten as a whole, so the one that is being filled must be a small part of the memory, at 50,000
+/// events a second too.
+const SLICE_NS: i64 = 20 * 1_000_000_000;
+/// Of events without a time of their own: fewer slices, because all of the window's are searched.
+const UNTIMED_SLICE_NS: i64 = 60 * 1_000_000_000;
 /// Clocks are rarely further ahead.
 const AHEAD_NS: i64 = 3600 * 1_000_000_000;
 /// Share of the memory for times further ahead: a wrong clock must not push out everybody else's keys.
 const AHEAD_SHARE: usize = 8;
-/// A key, its control byte, and the room that a hash table keeps free.
-const BYTES_PER_SLOT: usize = 10;
+/// A key, its control byte, and the eighth that a hash table keeps free: 10.3, rounded up.
+const BYTES_PER_SLOT: usize = 11;
 const BYTES_PER_SLICE: usize = 160;
 
 /// The keys are hashes already.
@@ -55,21 +65,32 @@ type Keys = HashSet<u64, BuildHasherDefault<Identity>>;
 /// The keys of what was stored lately, by the events' own times.
 ///
 /// # Invariants
-/// Every stored key of the partition whose timestamp lies in `horizon..ceiling` is in it.
+/// Every stored key of the partition whose timestamp lies in `horizon..ceiling` is in it; and every one without a time of
+/// its own that was received from `untimed_horizon` on.
 #[derive(Debug)]
 pub(crate) struct Recent {
     slices: BTreeMap<i64, Keys>,
+    untimed: BTreeMap<i64, Keys>,
     bytes: usize,
     budget: usize,
     horizon: i64,
     ceiling: i64,
+    untimed_horizon: i64,
 }
 
 impl Recent {
     /// A filter of at most about `budget` bytes that knows nothing stored before `now`; all later keys must be
     /// [loaded](Self::load).
     pub(crate) const fn since(now: i64, budget: usize) -> Self {
-        Self { slices: BTreeMap::new(), bytes: 0, budget, horizon: now, ceiling: i64::MAX }
+        Self {
+            slices: BTreeMap::new(),
+            untimed: BTreeMap::new(),
+            bytes: 0,
+            budget,
+            horizon: now,
+            ceiling: i64::MAX,
+            untimed_horizon: now,
+        }
     }
 
     /// The time from which on keys are answered from memory.
@@ -77,25 +98,56 @@ impl Recent {
         self.horizon
     }
 
+    /// The receipt from which on events without a time of their own are recognised from memory.
+    pub(crate) const fn untimed_horizon(&self) -> i64 {
+        self.untimed_horizon
+    }
+
     /// Bytes in use, about.
     pub(crate) const fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Takes a stored key; only those before `all_below` are known to be complete.
+    /// From where on stored keys must be [loaded](Self::load) again, when the present has reached the ceiling: what lies
+    /// beyond was not remembered, and everything would be looked up from now on.
+    pub(crate) fn reaches_ceiling(&self, now: i64) -> Option<i64> {
+        (self.ceiling <= now.saturating_add(SLICE_NS)).then_some(self.ceiling)
+    }
+
+    /// Takes the stored keys from the horizon, or from the ceiling, on; only those before `all_below` are known to be
+    /// complete.
     pub(crate) fn load(&mut self, stored: impl IntoIterator<Item = (u128, i64)>, all_below: i64, now: i64) {
+        self.ceiling = i64::MAX;
         for (key, timestamp) in stored {
             self.put(low(Key128::from_u128(key)), timestamp, now);
         }
         self.ceiling = self.ceiling.min(all_below);
     }
 
+    /// Takes stored keys without a time of their own, by their receipt; from `all_from` on they are complete.
+    pub(crate) fn load_untimed(&mut self, stored: impl IntoIterator<Item = (u128, i64)>, all_from: i64) {
+        self.untimed_horizon = self.untimed_horizon.min(all_from);
+        for (key, received_at) in stored {
+            self.put_untimed(low(Key128::from_u128(key)), received_at);
+        }
+    }
+
     /// Takes the key of an event that is about to be stored. Returns whether it is certainly new; if not, only a lookup
     /// can tell.
-    pub(crate) fn take(&mut self, event: &AgentEvent, now: i64) -> bool {
+    pub(crate) fn take(&mut self, event: &AgentEvent, now: i64, window_ns: i64) -> bool {
+        let key = low(event.dedup_key);
+        if event.timestamp_source == TimestampSource::Ingest {
+            let from = event.received_at.saturating_sub(window_ns);
+            let known_range = from >= self.untimed_horizon || !has_id_of_its_own(event);
+            // Later ones too: a replay judges what was received before them.
+            let mut near = self.untimed.range(from.div_euclid(UNTIMED_SLICE_NS)..);
+            let is_new = !near.any(|(_, keys)| keys.contains(&key));
+            self.put_untimed(key, event.received_at);
+            return known_range && is_new;
+        }
         let timestamp = event.timestamp;
         let known_range = timestamp >= self.horizon && timestamp < self.ceiling;
-        self.put(low(event.dedup_key), timestamp, now) && known_range
+        self.put(key, timestamp, now) && known_range
     }
 
     /// Whether the key was added; false when it was there, or when it does not fit in.
@@ -104,7 +156,8 @@ impl Recent {
             return false;
         }
         let slice = timestamp.div_euclid(SLICE_NS);
-        if timestamp > now.saturating_add(AHEAD_NS) && !self.slices.contains_key(&slice) {
+        let grows = self.slices.get(&slice).is_none_or(|keys| keys.len() == keys.capacity());
+        if grows && timestamp > now.saturating_add(AHEAD_NS) {
             let ahead = now.saturating_add(AHEAD_NS).div_euclid(SLICE_NS);
             let bytes: usize = self.slices.range(ahead..).map(|(_, keys)| size(keys)).sum();
             if bytes > self.budget / AHEAD_SHARE {
@@ -113,23 +166,57 @@ impl Recent {
                 return false;
             }
         }
-        let keys = self.slices.entry(slice).or_default();
-        let before = if keys.capacity() == 0 { 0 } else { size(keys) };
-        let added = keys.insert(key);
-        self.bytes += size(keys) - before;
-        while self.bytes > self.budget
-            && let Some((oldest, keys)) = self.slices.pop_first()
-        {
-            self.bytes -= size(&keys);
-            self.horizon = oldest.saturating_add(1).saturating_mul(SLICE_NS);
-        }
+        let added = insert(&mut self.slices, slice, key, &mut self.bytes);
+        self.shrink();
         added
+    }
+
+    fn put_untimed(&mut self, key: u64, received_at: i64) {
+        if received_at >= self.untimed_horizon {
+            insert(&mut self.untimed, received_at.div_euclid(UNTIMED_SLICE_NS), key, &mut self.bytes);
+            self.shrink();
+        }
+    }
+
+    /// Forgets the oldest keys until the rest fits the budget.
+    fn shrink(&mut self) {
+        while self.bytes > self.budget {
+            let end = |first: Option<(&i64, &Keys)>, length: i64| {
+                first.map_or(i64::MAX, |(slice, _)| slice.saturating_add(1).saturating_mul(length))
+            };
+            let timed = end(self.slices.first_key_value(), SLICE_NS);
+            let untimed = end(self.untimed.first_key_value(), UNTIMED_SLICE_NS);
+            let forgotten = if timed <= untimed {
+                self.horizon = timed;
+                self.slices.pop_first()
+            } else {
+                self.untimed_horizon = untimed;
+                self.untimed.pop_first()
+            };
+            let Some((_, keys)) = forgotten else { return };
+            self.bytes -= size(&keys);
+        }
     }
 
     fn drop_beyond_ceiling(&mut self) {
         let beyond = self.slices.split_off(&self.ceiling.div_euclid(SLICE_NS));
         self.bytes -= beyond.values().map(size).sum::<usize>();
     }
+}
+
+/// Whether its sender gave it an id; otherwise its id is its key.
+fn has_id_of_its_own(event: &AgentEvent) -> bool {
+    event.event_id.len() != 32
+        || u128::from_str_radix(&event.event_id, 16).ok() != Some(event.dedup_key.as_u128())
+}
+
+/// Adds a key to a slice and the memory that it takes to `bytes`; false when it was there.
+fn insert(slices: &mut BTreeMap<i64, Keys>, slice: i64, key: u64, bytes: &mut usize) -> bool {
+    let keys = slices.entry(slice).or_default();
+    let before = if keys.capacity() == 0 { 0 } else { size(keys) };
+    let added = keys.insert(key);
+    *bytes += size(keys) - before;
+    added
 }
 
 fn size(keys: &Keys) -> usize {

@@ -1,11 +1,13 @@
 //! What a range of a topic holds, and how it is stored.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::future::Future;
 
-use fleetlog_schemas::avro::{DecodeError, from_single_object};
+use fleetlog_schemas::api::ApiEvent;
+use fleetlog_schemas::avro::{Blob, DecodeError, from_single_object};
 use fleetlog_schemas::id::Position;
-use fleetlog_schemas::{AgentEvent, DeadLetter, EventBatch, Settlement, topic};
+use fleetlog_schemas::record::DeadReason;
+use fleetlog_schemas::{AgentEvent, DeadLetter, EventBatch, EventType, Settlement, topic};
 use fleetlog_store::derived::{GroupHour, GroupKey, hour_of, loose_id_of};
 use fleetlog_store::{
     Attempt, FactRange, FactTable, GroupKind, Located, PieceRow, Positions, Store, StoreError,
@@ -15,6 +17,24 @@ use crate::dedup::{Dedup, duplicates};
 use crate::metrics;
 
 const DAY_SECONDS: i64 = 24 * 3600;
+
+/// Where rows are sent.
+#[derive(Clone, Copy)]
+pub(crate) enum To<'a> {
+    /// Into the table, as an attempt of a range.
+    Table(&'a FactRange, &'a Attempt),
+    /// To the table's probe, which says whether it would take them.
+    Probe,
+}
+
+/// How much is left of a row that ClickHouse refuses ([`crate::settle`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// All of it, as text.
+    Whole,
+    /// What makes it the row of its position, and nothing else.
+    Bare,
+}
 
 /// The facts of one range of one topic.
 pub(crate) trait Facts: Default + Send + Sync {
@@ -38,15 +58,23 @@ pub(crate) trait Facts: Default + Send + Sync {
     /// The places of the facts that go to a table.
     fn positions(&self, table: FactTable) -> Positions;
 
-    /// Sends the rows of a table: all of them, or only those of some places.
+    /// Sends the rows of a table: all of them, or only those of some places; stand-ins where there are any.
     fn send(
         &self,
         table: FactTable,
         store: &Store,
-        range: &FactRange,
-        attempt: &Attempt,
+        to: To<'_>,
         only: Option<&Positions>,
     ) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Has a row of this form sent in place of one; false where a table has none.
+    fn stand_in(&mut self, table: FactTable, place: (i64, u32), form: Form) -> bool;
+
+    /// Has these rows sent as they came again.
+    fn restore(&mut self, table: FactTable, places: &Positions);
+
+    /// The dead letter that keeps what the barest form of a row cannot; `None` where its topic keeps it.
+    fn letter(&self, place: (i64, u32), now: i64) -> Option<DeadLetter>;
 
     /// The groups that are to be recomputed once it is stored.
     fn touched(&self) -> Vec<GroupHour>;
@@ -58,7 +86,12 @@ pub(crate) struct EventFacts {
     events: Vec<(Located, AgentEvent)>,
     settlements: Vec<(Located, Settlement)>,
     pieces: Vec<(Located, PieceRow)>,
+    event_stand_ins: StandIns<AgentEvent>,
+    settlement_stand_ins: StandIns<Settlement>,
 }
+
+/// Rows that are sent in place of those of the same places.
+type StandIns<T> = HashMap<(i64, u32), T>;
 
 impl Facts for EventFacts {
     const TOPIC: &'static str = topic::EVENTS;
@@ -73,13 +106,13 @@ impl Facts for EventFacts {
 
     async fn judge(&mut self, store: &Store, dedup: &mut Dedup, now: i64) -> Result<usize, StoreError> {
         let in_doubt = |(place, (_, event)): (usize, &(Located, AgentEvent))| {
-            (!dedup.recent.take(event, now)).then_some(place)
+            (!dedup.recent.take(event, now, dedup.window_ns)).then_some(place)
         };
         let doubtful: Vec<usize> = self.events.iter().enumerate().filter_map(in_doubt).collect();
         metrics::LOOKUPS.add(doubtful.len() as u64);
         let asked: Vec<&AgentEvent> =
             doubtful.iter().filter_map(|place| self.events.get(*place)).map(|(_, event)| event).collect();
-        let known = store.known_events(&asked).await?;
+        let known = store.known_events(&asked, dedup.window_ns).await?;
         let duplicates = duplicates(&self.events, &doubtful, &known, dedup.window_ns);
         self.pieces = pieces(&self.events, &duplicates);
         let mut place = 0..;
@@ -103,18 +136,74 @@ impl Facts for EventFacts {
         &self,
         table: FactTable,
         store: &Store,
-        range: &FactRange,
-        attempt: &Attempt,
+        to: To<'_>,
         only: Option<&Positions>,
     ) -> Result<(), StoreError> {
-        match table {
-            FactTable::Events => store.insert_events(range, attempt, chosen(&self.events, only)).await,
-            FactTable::Pieces => store.insert_pieces(range, attempt, chosen(&self.pieces, only)).await,
-            FactTable::Settlements => {
-                store.insert_settlements(range, attempt, chosen(&self.settlements, only)).await
+        let events = chosen(&self.events, &self.event_stand_ins, only);
+        let settlements = chosen(&self.settlements, &self.settlement_stand_ins, only);
+        let none = StandIns::new();
+        let pieces = chosen(&self.pieces, &none, only);
+        match (table, to) {
+            (FactTable::Events, To::Table(range, attempt)) => {
+                store.insert_events(range, attempt, events).await
             }
-            FactTable::DeadLetters => Ok(()),
+            (FactTable::Events, To::Probe) => store.probe_events(events).await,
+            (FactTable::Pieces, To::Table(range, attempt)) => {
+                store.insert_pieces(range, attempt, pieces).await
+            }
+            (FactTable::Pieces, To::Probe) => store.probe_pieces(pieces).await,
+            (FactTable::Settlements, To::Table(range, attempt)) => {
+                store.insert_settlements(range, attempt, settlements).await
+            }
+            (FactTable::Settlements, To::Probe) => store.probe_settlements(settlements).await,
+            (FactTable::DeadLetters, _) => Ok(()),
         }
+    }
+
+    fn stand_in(&mut self, table: FactTable, place: (i64, u32), form: Form) -> bool {
+        match table {
+            FactTable::Events => {
+                stand_in(&self.events, &mut self.event_stand_ins, place, |event| refused_event(event, form))
+            }
+            FactTable::Settlements => {
+                stand_in(&self.settlements, &mut self.settlement_stand_ins, place, |settlement| Settlement {
+                    request_id: String::new(),
+                    ..settlement.clone()
+                })
+            }
+            FactTable::Pieces | FactTable::DeadLetters => false,
+        }
+    }
+
+    fn restore(&mut self, table: FactTable, places: &Positions) {
+        match table {
+            FactTable::Events => self.event_stand_ins.retain(|place, _| !places.contains(place)),
+            FactTable::Settlements => self.settlement_stand_ins.retain(|place, _| !places.contains(place)),
+            FactTable::Pieces | FactTable::DeadLetters => {}
+        }
+    }
+
+    fn letter(&self, place: (i64, u32), now: i64) -> Option<DeadLetter> {
+        let (at, event) = at_place(&self.events, place)?;
+        Some(DeadLetter {
+            project_id: event.project_id.clone(),
+            reason: DeadReason::Poison,
+            message: format!(
+                "refused by the store; stored without its contents at {}:{}:{}",
+                at.partition, at.offset, at.index
+            ),
+            stage: "aggregator".to_owned(),
+            raw_partition: event.raw_partition,
+            raw_offset: event.raw_offset,
+            raw_index: i32::try_from(event.raw_index).unwrap_or(-1),
+            // Its record counts as stored, not as lost.
+            records: 0,
+            received_at: event.received_at,
+            failed_at: now,
+            content_type: "application/json".to_owned(),
+            payload: Blob(json(event)),
+            ..DeadLetter::default()
+        })
     }
 
     fn touched(&self) -> Vec<GroupHour> {
@@ -128,13 +217,16 @@ impl Facts for EventFacts {
 
 /// A range of the dead-letter topic.
 #[derive(Default)]
-pub(crate) struct DeadFacts(Vec<(Located, DeadLetter)>);
+pub(crate) struct DeadFacts {
+    letters: Vec<(Located, DeadLetter)>,
+    stand_ins: StandIns<DeadLetter>,
+}
 
 impl Facts for DeadFacts {
     const TOPIC: &'static str = topic::DEAD;
 
     fn add(&mut self, at: Position, payload: &[u8]) -> Result<usize, DecodeError> {
-        self.0.extend(located(at, vec![from_single_object(payload)?]));
+        self.letters.extend(located(at, vec![from_single_object(payload)?]));
         Ok(1)
     }
 
@@ -146,18 +238,33 @@ impl Facts for DeadFacts {
     const TABLES: &'static [FactTable] = &[FactTable::DeadLetters];
 
     fn positions(&self, table: FactTable) -> Positions {
-        if table == FactTable::DeadLetters { places(&self.0) } else { Positions::new() }
+        if table == FactTable::DeadLetters { places(&self.letters) } else { Positions::new() }
     }
 
     async fn send(
         &self,
         _table: FactTable,
         store: &Store,
-        range: &FactRange,
-        attempt: &Attempt,
+        to: To<'_>,
         only: Option<&Positions>,
     ) -> Result<(), StoreError> {
-        store.insert_dead_letters(range, attempt, chosen(&self.0, only)).await
+        let letters = chosen(&self.letters, &self.stand_ins, only);
+        match to {
+            To::Table(range, attempt) => store.insert_dead_letters(range, attempt, letters).await,
+            To::Probe => store.probe_dead_letters(letters).await,
+        }
+    }
+
+    fn stand_in(&mut self, _table: FactTable, place: (i64, u32), form: Form) -> bool {
+        stand_in(&self.letters, &mut self.stand_ins, place, |letter| refused_letter(letter, form))
+    }
+
+    fn restore(&mut self, _table: FactTable, places: &Positions) {
+        self.stand_ins.retain(|place, _| !places.contains(place));
+    }
+
+    fn letter(&self, _: (i64, u32), _: i64) -> Option<DeadLetter> {
+        None
     }
 
     fn touched(&self) -> Vec<GroupHour> {
@@ -175,13 +282,95 @@ fn places<T>(facts: &[(Located, T)]) -> Positions {
     facts.iter().map(|(at, _)| (at.offset, at.index)).collect()
 }
 
-/// All facts, or those of some places.
+/// All facts, or those of some places; what stands in for a fact goes in its place.
 fn chosen<'a, T: Sync>(
     facts: &'a [(Located, T)],
+    stand_ins: &'a StandIns<T>,
     only: Option<&'a Positions>,
 ) -> impl Iterator<Item = (Located, &'a T)> + Send {
     let wanted = move |at: &Located| only.is_none_or(|only| only.contains(&(at.offset, at.index)));
-    facts.iter().filter(move |(at, _)| wanted(at)).map(|(at, fact)| (*at, fact))
+    let sent = move |(at, fact): &'a (Located, T)| {
+        let stand_in = if stand_ins.is_empty() { None } else { stand_ins.get(&(at.offset, at.index)) };
+        (*at, stand_in.unwrap_or(fact))
+    };
+    facts.iter().filter(move |(at, _)| wanted(at)).map(sent)
+}
+
+/// Makes what stands in for the fact of a place.
+fn stand_in<T>(
+    facts: &[(Located, T)],
+    stand_ins: &mut StandIns<T>,
+    place: (i64, u32),
+    make: impl FnOnce(&T) -> T,
+) -> bool {
+    let Some((_, fact)) = at_place(facts, place) else { return false };
+    stand_ins.insert(place, make(fact));
+    true
+}
+
+/// The fact of a place; they are in the order of their places.
+fn at_place<T>(facts: &[(Located, T)], place: (i64, u32)) -> Option<&(Located, T)> {
+    let found = facts.binary_search_by_key(&place, |(at, _)| (at.offset, at.index)).ok()?;
+    facts.get(found)
+}
+
+/// Why a refused event is a `raw.unknown`.
+const REFUSED_BY_STORE: &str = "refused_by_store";
+
+/// What is stored of an event that ClickHouse refuses. Its identity and times stay, so that a sender's retry is
+/// recognised and its record counts as stored.
+fn refused_event(event: &AgentEvent, form: Form) -> AgentEvent {
+    let kept = AgentEvent {
+        event_type: EventType::RawUnknown,
+        unknown_reason: REFUSED_BY_STORE.to_owned(),
+        event_id: event.dedup_key.to_string(),
+        dedup_key: event.dedup_key,
+        project_id: event.project_id.clone(),
+        timestamp: event.timestamp,
+        timestamp_source: event.timestamp_source,
+        received_at: event.received_at,
+        channel: event.channel,
+        raw_partition: event.raw_partition,
+        raw_offset: event.raw_offset,
+        raw_index: event.raw_index,
+        context: "{}".to_owned(),
+        data: "{}".to_owned(),
+        ..AgentEvent::default()
+    };
+    match form {
+        Form::Bare => kept,
+        Form::Whole => AgentEvent {
+            event_id: event.event_id.clone(),
+            source: event.source.clone(),
+            source_format: event.source_format.clone(),
+            session_id: event.session_id.clone(),
+            trace_id: event.trace_id.clone(),
+            // As text within text: whatever is wrong with its structure is no structure of this row.
+            data: serde_json::json!({ "event": String::from_utf8_lossy(&json(event)) }).to_string(),
+            ..kept
+        },
+    }
+}
+
+/// The event as people and tools see it.
+fn json(event: &AgentEvent) -> Vec<u8> {
+    // INVARIANT: its fields are text, numbers and JSON kept as text; there is nothing that has no JSON form.
+    serde_json::to_vec(&ApiEvent(event.clone())).unwrap_or_default()
+}
+
+/// What is stored of a dead letter that ClickHouse refuses; the topic keeps the rest.
+fn refused_letter(letter: &DeadLetter, form: Form) -> DeadLetter {
+    let project_id = if form == Form::Whole { letter.project_id.clone() } else { String::new() };
+    DeadLetter {
+        project_id,
+        message: REFUSED_BY_STORE.to_owned(),
+        request_id: String::new(),
+        key_id: String::new(),
+        format_hint: String::new(),
+        content_type: String::new(),
+        content_encoding: String::new(),
+        ..letter.clone()
+    }
 }
 
 /// What became of each raw record's events in one record of the events topic, given the places of those that are

@@ -6,10 +6,11 @@
 //! event says, and no number is ever added up from what was inserted.
 //!
 //! The cores are pure: the batcher (when a range is closed), the touched groups (what is to be recomputed, and how far
-//! the recomputation has come), ownership (whose the events are that name a trace alone) and [`mod@derive`]. `pipeline`
+//! the recomputation has come), the search for refused rows, ownership (whose the events are that name a trace alone) and [`mod@derive`]. `pipeline`
 //! shows how they are joined.
 
 mod batch;
+mod bisect;
 mod config;
 mod dedup;
 pub mod derive;

@@ -25,6 +25,17 @@ pub const MISSING_ROWS: Metric = Metric::counter(
     "fleetlog_aggregator_missing_rows_total",
     "Rows that were proved missing after an insert of unknown outcome, and were inserted alone.",
 );
+/// Rows that are refused.
+pub const REFUSED_ROWS: Metric = Metric::counter(
+    "fleetlog_aggregator_refused_rows_total",
+    "Rows that ClickHouse refuses for their data, stored as stand-ins at their positions, by table; after a crash a row \
+     may be counted again.",
+);
+/// Questions asked to find them.
+pub const REFUSAL_PROBES: Metric = Metric::counter(
+    "fleetlog_aggregator_refusal_probes_total",
+    "Inserts into probe tables, made to find the rows that ClickHouse refuses.",
+);
 /// Rows stored twice.
 pub const REPEATED_ROWS: Metric = Metric::counter(
     "fleetlog_aggregator_repeated_rows_total",
@@ -49,6 +60,12 @@ pub const LOOKUPS: Metric = Metric::counter(
 pub const DEDUP_HORIZON: Metric = Metric::gauge(
     "fleetlog_aggregator_dedup_horizon_seconds",
     "Own time of an event, seconds since the epoch, from which on repeats are recognised from memory, by partition.",
+);
+/// How far memory reaches back for events without times.
+pub const DEDUP_UNTIMED_HORIZON: Metric = Metric::gauge(
+    "fleetlog_aggregator_dedup_untimed_horizon_seconds",
+    "Receipt of an event without a time of its own, seconds since the epoch, from which on repeats are recognised from \
+     memory, by partition.",
 );
 /// Memory for recognising repeats.
 pub const DEDUP_BYTES: Metric = Metric::gauge(
@@ -111,11 +128,14 @@ pub const ALL: &[Metric] = &[
     STORE_SECONDS,
     STORE_RETRIES,
     MISSING_ROWS,
+    REFUSED_ROWS,
+    REFUSAL_PROBES,
     REPEATED_ROWS,
     REPLAYED_RANGES,
     DUPLICATES,
     LOOKUPS,
     DEDUP_HORIZON,
+    DEDUP_UNTIMED_HORIZON,
     DEDUP_BYTES,
     BATCH_WAIT,
     UNDECODABLE,

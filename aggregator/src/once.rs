@@ -12,6 +12,10 @@
 //! |---|---|---|---|---|
 //! | nothing | | | | record attempt 1, send all |
 //! | once, here, answered with success | | | | stored: no doubt ever arose |
+//! | once, here, answered with a refusal of rows that have stand-ins now | | some | | wait |
+//! | the same | | none | some | at once: record a further attempt, send the missing rows, stand-ins among them |
+//! | refused after an outcome was open | ahead | | | read back: the rows have changed, so the token is used up |
+//! | refused, and no row of it on its own | ahead | | | as any open outcome: send the same rows again |
 //! | the outcome is open | ahead | | | send the same rows again under the same token, then read back |
 //! | the same, and the rows are not known here | ahead | | | read back |
 //! | read back | ahead | | none | stored |
@@ -29,6 +33,8 @@
 //! | during the insert | attempt | nothing, later all of it | the same; the token or `insert_before` keeps it from being stored twice |
 //! | after the insert, before the commit | attempt | all of it | sends again: ignored by the token; reads back: nothing is missing |
 //! | during a further attempt | that attempt | some | does not know its rows, so waits for `insert_before`, then reads back |
+//! | after a refusal, while its rows are looked for | attempt 1 | nothing | sends again, is refused, looks for them again |
+//! | with stand-ins sent as a further attempt | that attempt | all, or nothing | waits and reads back: a stand-in proves its position as any row does; else sends what is missing as it came, and is refused as at first |
 //! | ClickHouse itself, between its record and the part | attempt | a record, no rows | reads back: missing, so sends them under a fresh token |
 
 use serde::{Deserialize, Serialize};
@@ -91,6 +97,8 @@ enum Doubt {
     Open,
     /// Something may be on its way that cannot be repeated, or has been.
     Unrepeatable,
+    /// What was sent is answered with a refusal, so nothing of it is on its way; its rows have changed since.
+    Refused,
     /// All rows are stored.
     Stored,
 }
@@ -115,6 +123,8 @@ pub(crate) enum Step {
 pub(crate) enum Sent {
     /// ClickHouse said that it stored them.
     Acknowledged,
+    /// ClickHouse refused them for their data, and what is sent next are other rows at the same positions.
+    Refused,
     /// Nobody knows.
     Unknown,
 }
@@ -155,7 +165,8 @@ impl Proof {
             Doubt::Recorded if !past => Step::Send,
             Doubt::Open if !past => Step::Send,
             Doubt::Unrepeatable if !past => Step::ReadBack,
-            Doubt::Recorded | Doubt::Open | Doubt::Unrepeatable => Step::Settle,
+            // Other rows under the same token could be ignored for those that came before.
+            Doubt::Recorded | Doubt::Open | Doubt::Unrepeatable | Doubt::Refused => Step::Settle,
             Doubt::Stored => Step::Done,
         }
     }
@@ -172,12 +183,15 @@ impl Proof {
             (Doubt::Recorded, Sent::Acknowledged) => Doubt::Stored,
             // Acknowledged may mean ignored: the positions tell.
             (_, Sent::Acknowledged) => Doubt::Unrepeatable,
+            (Doubt::Recorded, Sent::Refused) => Doubt::Refused,
+            // What was sent before may still arrive, with the rows as they were.
+            (_, Sent::Refused) => Doubt::Unrepeatable,
             (_, Sent::Unknown) => Doubt::Open,
         };
     }
 
     /// The positions were read back. `settled` tells that nothing of the attempt can change them any more: its time was
-    /// past and nothing ran before they were read. Returns whether a further attempt is due.
+    /// past, or it was answered, and nothing ran before they were read. Returns whether a further attempt is due.
     pub(crate) const fn read_back(&mut self, missing: usize, settled: bool) -> Option<Step> {
         if missing == 0 {
             self.doubt = Doubt::Stored;
@@ -187,5 +201,7 @@ impl Proof {
     }
 }
 
+#[cfg(test)]
+mod refusal;
 #[cfg(test)]
 mod tests;

@@ -166,7 +166,7 @@ async fn take<F: Facts>(shared: &Shared, facts: &mut F, record: &Record) -> Resu
 }
 
 /// Writes a dead letter and waits until it is durable.
-async fn bury(shared: &Shared, mut letter: DeadLetter) -> Result<(), AggregatorError> {
+pub(crate) async fn bury(shared: &Shared, mut letter: DeadLetter) -> Result<(), AggregatorError> {
     let mut backoff = BACKOFF_START;
     loop {
         let bytes = to_single_object(&letter).map_err(|e| LogError::Control(e.to_string()))?;
@@ -208,7 +208,7 @@ async fn settle<F: Facts>(
     if !judge(shared, lease, &mut facts, dedup).await {
         return Ok(false);
     }
-    match Settling::new(shared, lease, &facts, range, *settled).run(inherited).await {
+    match Settling::new(shared, lease, &mut facts, range, *settled).run(inherited).await {
         Ok(()) => {}
         Err(Unsettled::Abandoned) => return Ok(false),
         Err(Unsettled::Failed(error)) => return Err(error),
@@ -236,6 +236,7 @@ async fn settle<F: Facts>(
 /// Takes out of a range what is stored already. Returns false when the partition, or the service, is going away.
 async fn judge<F: Facts>(shared: &Shared, lease: &Lease, facts: &mut F, dedup: &mut Dedup) -> bool {
     let mut backoff = BACKOFF_START;
+    raise_ceiling(shared, lease, dedup).await;
     loop {
         let error = match facts.judge(&shared.store, dedup, shared.clock.now_ns()).await {
             Ok(duplicates) => {
@@ -244,6 +245,11 @@ async fn judge<F: Facts>(shared: &Shared, lease: &Lease, facts: &mut F, dedup: &
                     "partition",
                     lease.partition().to_string(),
                     dedup.recent.horizon() as f64 / 1e9,
+                );
+                metrics::DEDUP_UNTIMED_HORIZON.set_for(
+                    "partition",
+                    lease.partition().to_string(),
+                    dedup.recent.untimed_horizon() as f64 / 1e9,
                 );
                 metrics::DEDUP_BYTES.set_for(
                     "partition",
@@ -273,11 +279,30 @@ async fn remember<F: Facts>(shared: &Shared, lease: &Lease) -> Option<Dedup> {
         match shared.store.later_keys(lease.partition(), now).await {
             Ok((keys, complete_below)) => {
                 dedup.recent.load(keys, complete_below, now);
-                return Some(dedup);
+                break;
             }
             Err(error) if wait_out(shared, lease, &error, &mut backoff).await => {}
             Err(_) => return None,
         }
+    }
+    let since = now.saturating_sub(shared.dedup_window_ns);
+    match shared.store.untimed_keys(lease.partition(), since).await {
+        Ok((keys, complete_from)) => dedup.recent.load_untimed(keys, complete_from),
+        // Without them, such events are looked up until the window has passed.
+        Err(error) => {
+            tracing::warn!(%error, partition = lease.partition(), "keys without times are not loaded")
+        }
+    }
+    Some(dedup)
+}
+
+/// Loads what was too far ahead to be remembered, once the present comes near it. Without it, it is looked up.
+async fn raise_ceiling(shared: &Shared, lease: &Lease, dedup: &mut Dedup) {
+    let now = shared.clock.now_ns();
+    let Some(ceiling) = dedup.recent.reaches_ceiling(now) else { return };
+    match shared.store.later_keys(lease.partition(), ceiling).await {
+        Ok((keys, complete_below)) => dedup.recent.load(keys, complete_below, now),
+        Err(error) => tracing::warn!(%error, partition = lease.partition(), "later keys are not loaded"),
     }
 }
 

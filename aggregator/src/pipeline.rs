@@ -80,7 +80,13 @@ async fn wait_for_store(
     shutdown: &Shutdown,
 ) -> Result<bool, AggregatorError> {
     loop {
-        let attempt = async { if migrate { store.migrate().await.map(|_| ()) } else { store.ping().await } };
+        let attempt = async {
+            if migrate {
+                return store.migrate().await.map(|_| ());
+            }
+            store.ping().await?;
+            store.verify_cluster().await
+        };
         let attempt = tokio::select! {
             attempt = attempt => attempt,
             () = shutdown.triggered() => return Ok(false),

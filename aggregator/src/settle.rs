@@ -7,14 +7,16 @@ use fleetlog_runtime::{Classified, ErrorClass};
 use fleetlog_store::{Attempt, FactRange, FactTable, Positions, StoreError};
 
 use crate::error::AggregatorError;
-use crate::facts::Facts;
+use crate::facts::{Facts, To};
 use crate::metrics;
 use crate::once::{INSERT_WINDOW_MS, Note, Proof, Sent, Step};
 use crate::partition::Shared;
 
+mod refused;
+
 const BACKOFF_START: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
-/// ClickHouse refuses the data: repeating it is for the operator who looks, and for what bisects it (INV-8).
+/// ClickHouse refuses the range, and no row of it: repeating it is for the operator who looks.
 const BACKOFF_REFUSED: Duration = Duration::from_secs(30);
 /// Between two looks at what is on its way.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
@@ -31,7 +33,7 @@ pub(crate) enum Unsettled {
 pub(crate) struct Settling<'a, F> {
     shared: &'a Shared,
     lease: &'a Lease,
-    facts: &'a F,
+    facts: &'a mut F,
     range: FactRange,
     /// Everything of the partition below it is settled.
     settled: i64,
@@ -43,7 +45,7 @@ impl<'a, F: Facts> Settling<'a, F> {
     pub(crate) fn new(
         shared: &'a Shared,
         lease: &'a Lease,
-        facts: &'a F,
+        facts: &'a mut F,
         range: FactRange,
         settled: i64,
     ) -> Self {
@@ -93,7 +95,8 @@ impl<'a, F: Facts> Settling<'a, F> {
         let mut only: Option<Positions> = None;
         let mut sends = 0;
         loop {
-            match proof.next(self.now().await?) {
+            // On a cluster another server's clock may be behind the one that was read.
+            match proof.next(self.now().await? - self.shared.store.clock_skew_ms()) {
                 Step::Done => return Ok(()),
                 Step::Begin(attempt) => {
                     proof.begun(attempt, self.record(number, attempt).await?);
@@ -106,7 +109,7 @@ impl<'a, F: Facts> Settling<'a, F> {
                         insert_before_ms: proof.insert_before_ms(),
                     };
                     sends += 1;
-                    proof.sent(self.send(table, &attempt, only.as_ref()).await?);
+                    proof.sent(self.send(table, &attempt, only.as_ref(), wanted).await?);
                 }
                 Step::ReadBack => {
                     let missing = self.missing(table, wanted).await?;
@@ -152,14 +155,21 @@ impl<'a, F: Facts> Settling<'a, F> {
         table: FactTable,
         attempt: &Attempt,
         only: Option<&Positions>,
+        wanted: &Positions,
     ) -> Result<Sent, Unsettled> {
-        let error = match self.facts.send(table, &self.shared.store, &self.range, attempt, only).await {
+        let to = To::Table(&self.range, attempt);
+        let error = match self.facts.send(table, &self.shared.store, to, only).await {
             Ok(()) => {
                 self.backoff = BACKOFF_START;
                 return Ok(Sent::Acknowledged);
             }
             Err(error) => error,
         };
+        let rows = only.unwrap_or(wanted);
+        if matches!(error, StoreError::Refused { .. }) && self.examine(table, rows).await? {
+            metrics::STORE_RETRIES.add_for("code", error.code(), 1);
+            return Ok(Sent::Refused);
+        }
         self.complain(&error);
         if error.class() == ErrorClass::Unavailable {
             self.back_off().await?;

@@ -10,9 +10,9 @@ use fleetlog_engines::{
     Progress,
 };
 use fleetlog_log::{Admin, KafkaConfig, Outgoing, Producer, Target};
-use fleetlog_runtime::{Clock, Deps, Health, Shutdown, TelemetryConfig, init_telemetry};
+use fleetlog_runtime::{Clock, Deps, Health, Secret, Shutdown, TelemetryConfig, init_telemetry};
 use fleetlog_schemas::avro::{Published, to_single_object};
-use fleetlog_schemas::ddl::{DatabaseName, users_config_xml};
+use fleetlog_schemas::ddl::{DatabaseName, TABLES, users_config_xml};
 use fleetlog_schemas::event::{Channel, Status, TimestampSource, TokenBasis, UsageRole};
 use fleetlog_schemas::id::{Key128, NanoUsd};
 use fleetlog_schemas::record::{DeadReason, PieceCount};
@@ -35,15 +35,35 @@ struct System {
     config: Config,
     producer: Producer,
     store: Store,
-    clickhouse: ClickHouseNode,
+    /// The embedded engine; `None` on a configured server, which is not ours to kill.
+    clickhouse: Option<ClickHouseNode>,
     running: JoinSet<Result<(), AggregatorError>>,
     shutdown: Shutdown,
+    health: Health,
     _kafka: KafkaNode,
     _folder: TempDir,
 }
 
 /// Both engines and the aggregator; `None`, said aloud, where the engines cannot be had.
 async fn system() -> Option<System> {
+    system_on(None).await
+}
+
+/// The server that `FLEETLOG_TEST_CLICKHOUSE_URL` names (`_USER`, `_PASSWORD`, `_CLUSTER`), with a database of its own.
+fn configured_server() -> Option<StoreConfig> {
+    let of = |name: &str| std::env::var(format!("FLEETLOG_TEST_CLICKHOUSE_{name}")).unwrap_or_default();
+    let base = StoreConfig::default();
+    (!of("URL").is_empty()).then(|| StoreConfig {
+        url: of("URL"),
+        user: Some(of("USER")).filter(|user| !user.is_empty()).unwrap_or(base.user.clone()),
+        password: Secret::new(of("PASSWORD")),
+        cluster: of("CLUSTER"),
+        database: format!("fleetlog_aggregator_{}", std::process::id()),
+        ..base
+    })
+}
+
+async fn system_on(server: Option<StoreConfig>) -> Option<System> {
     let engines = match EngineCache::of_user().unwrap().locate_or_fetch(&Progress::stderr()) {
         Ok(engines) => engines,
         Err(error @ (EngineError::MissingTool { .. } | EngineError::UnsupportedPlatform { .. })) => {
@@ -63,8 +83,16 @@ async fn system() -> Option<System> {
     };
     let kafka =
         KafkaOptions { heap_mb: 256, ..KafkaOptions::new(engines.kafka_lib, folder.path().join("kafka")) };
-    let (clickhouse, kafka) = tokio::join!(ClickHouseNode::start(clickhouse), KafkaNode::start(kafka));
-    let (clickhouse, kafka) = (clickhouse.unwrap(), kafka.unwrap());
+    let embedded = async {
+        if server.is_some() { None } else { Some(ClickHouseNode::start(clickhouse).await.unwrap()) }
+    };
+    let (clickhouse, kafka) = tokio::join!(embedded, KafkaNode::start(kafka));
+    let kafka = kafka.unwrap();
+    let stored_in = clickhouse
+        .as_ref()
+        .map(|node| StoreConfig { url: node.url(), ..StoreConfig::default() })
+        .or(server)
+        .unwrap();
     let config = Config {
         aggregator: AggregatorConfig {
             batch_wait_ms: 100,
@@ -72,7 +100,7 @@ async fn system() -> Option<System> {
             ..AggregatorConfig::default()
         },
         kafka: KafkaConfig { brokers: kafka.bootstrap(), events_partitions: 2, ..KafkaConfig::default() },
-        clickhouse: StoreConfig { url: clickhouse.url(), ..StoreConfig::default() },
+        clickhouse: stored_in,
         ..Config::default()
     };
     Admin::new(&config.kafka).unwrap().ensure_topics().await.unwrap();
@@ -85,6 +113,7 @@ async fn system() -> Option<System> {
         clickhouse,
         running: JoinSet::new(),
         shutdown: Shutdown::new(),
+        health: Health::new(),
         _kafka: kafka,
         _folder: folder,
     };
@@ -96,7 +125,8 @@ impl System {
     fn start(&mut self) {
         let telemetry = TelemetryConfig { log: "warn".to_owned(), ..TelemetryConfig::default() };
         let metrics = init_telemetry(&telemetry).unwrap();
-        let deps = Deps { clock: Clock::system(), health: Health::new(), metrics };
+        self.health = Health::new();
+        let deps = Deps { clock: Clock::system(), health: self.health.clone(), metrics };
         self.shutdown = Shutdown::new();
         self.running.spawn(run(self.config.clone(), deps, self.shutdown.clone()));
     }
@@ -134,6 +164,22 @@ impl System {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         panic!("{from}: {last:?} and not {wanted}");
+    }
+
+    /// Waits until every table is there.
+    async fn migrated(&self) {
+        for (table, _) in TABLES.iter().filter(|(table, _)| *table != "schema_migrations") {
+            self.becomes(table, 0).await;
+        }
+    }
+
+    /// Runs a statement as the engine's operator would.
+    async fn operator(&self, sql: &str) {
+        let url = &self.config.clickhouse.url;
+        let answer = reqwest::Client::new().post(url).body(sql.to_owned()).send().await;
+        let answer = answer.unwrap();
+        let status = answer.status();
+        assert!(status.is_success(), "{sql}: {}", answer.text().await.unwrap());
     }
 
     /// Waits until everything stored is reflected in the derivations.
@@ -315,12 +361,15 @@ async fn an_outage_of_the_store_delays_and_loses_nothing() {
     let Some(mut system) = system().await else { return };
     system.publish(topic::EVENTS, 0, &batch(vec![call("a", 0, Channel::Api, 1)])).await;
     system.becomes("events", 1).await;
-    system.clickhouse.kill().await;
+    let clickhouse = system.clickhouse.as_ref().unwrap();
+    clickhouse.kill().await;
     for number in 1..=20 {
         system.publish(topic::EVENTS, 0, &batch(vec![call("a", number, Channel::Api, 1)])).await;
     }
-    system.clickhouse.restart().await.unwrap();
+    system.clickhouse.as_mut().unwrap().restart().await.unwrap();
     system.becomes("events", 21).await;
+    // An outage is no poison: nothing was stored in another form.
+    system.becomes("events WHERE type = 'llm.request' AND unknown_reason = ''", 21).await;
     system.becomes("sessions WHERE llm_call_count = 21", 1).await;
 
     // Killed without a word: the next one goes on from what is committed and derived.
@@ -346,8 +395,23 @@ async fn an_outage_of_the_store_delays_and_loses_nothing() {
 /// INV-4: whatever is killed, and whenever, each fact is stored exactly once.
 #[tokio::test(flavor = "multi_thread")]
 async fn kills_of_the_aggregator_and_of_the_store_at_any_moment_leave_each_fact_once() {
+    let Some(system) = system().await else { return };
+    kills_leave_each_fact_once(system).await;
+}
+
+/// The same on a configured server, replicated tables or not; it is not killed.
+#[tokio::test(flavor = "multi_thread")]
+async fn kills_of_the_aggregator_leave_each_fact_once_on_a_configured_server() {
+    let Some(server) = configured_server() else {
+        println!("SKIPPED: FLEETLOG_TEST_CLICKHOUSE_URL names no server; replicated tables are not proved");
+        return;
+    };
+    let Some(system) = system_on(Some(server)).await else { return };
+    kills_leave_each_fact_once(system).await;
+}
+
+async fn kills_leave_each_fact_once(mut system: System) {
     const KILLS: u32 = 12;
-    let Some(mut system) = system().await else { return };
     system.becomes("events", 0).await;
     let mut sent = 0;
     for kill in 0..KILLS {
@@ -360,9 +424,9 @@ async fn kills_of_the_aggregator_and_of_the_store_at_any_moment_leave_each_fact_
         // Ranges are closed 20 ms after their first record and inserted within some milliseconds more: the moments of the
         // kills are spread over that way.
         tokio::time::sleep(Duration::from_millis(u64::from(kill) * 7)).await;
-        if kill % 4 == 3 {
-            system.clickhouse.kill().await;
-            system.clickhouse.restart().await.unwrap();
+        if let (3, Some(clickhouse)) = (kill % 4, &mut system.clickhouse) {
+            clickhouse.kill().await;
+            clickhouse.restart().await.unwrap();
         } else {
             system.running.abort_all();
             while system.running.join_next().await.is_some() {}
@@ -375,5 +439,105 @@ async fn kills_of_the_aggregator_and_of_the_store_at_any_moment_leave_each_fact_
     system.becomes("settlements", sent.into()).await;
     system.becomes("piece_settlements", sent.into()).await;
     system.becomes(&format!("sessions WHERE llm_call_count = {sent}"), 1).await;
+    system.stop().await;
+}
+
+/// INV-8: what ClickHouse refuses costs only itself, keeps its place, and counts as stored.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_event_costs_only_itself_and_keeps_its_place() {
+    let Some(mut system) = system().await else { return };
+    system.migrated().await;
+    let constraint =
+        |name: &str, check: &str| format!("ALTER TABLE fleetlog.events ADD CONSTRAINT {name} CHECK {check}");
+    system.operator(&constraint("known_model", "model != 'refused'")).await;
+    system.operator(&constraint("speakable", "position(data, 'unspeakable') = 0")).await;
+    let mut events: Vec<_> = (0..1000).map(|n| call("r", n, Channel::Api, 1)).collect();
+    events[137].model = "refused".to_owned();
+    events[500].data = r#"{"text":"unspeakable"}"#.to_owned();
+    let sent = batch(events);
+    system.publish(topic::EVENTS, 0, &sent).await;
+    system.publish(topic::EVENTS, 0, &batch(vec![call("r", 1000, Channel::Api, 1)])).await;
+    system.becomes("events", 1001).await;
+    system.becomes("events WHERE type = 'llm.request'", 999).await;
+    let refused =
+        "events WHERE type = 'raw.unknown' AND unknown_reason = 'refused_by_store' AND log_offset = 0";
+    let kept =
+        "JSONExtractString(JSONExtractString(data, 'event'), 'model') = 'refused' AND session_id = 'r'";
+    system.becomes(&format!("{refused} AND log_index = 137 AND raw_offset = 137 AND {kept}"), 1).await;
+    // What cannot even be kept as text is kept in the dead-letter topic.
+    system.becomes(&format!("{refused} AND log_index = 500 AND raw_offset = 500 AND data = '{{}}'"), 1).await;
+    system
+        .becomes("dead_letters WHERE reason = 'poison' AND raw_offset = 500 AND payload_size > 100", 1)
+        .await;
+    let places = "SELECT uniqExact(log_partition, log_offset, log_index) AS u, count() AS c FROM events";
+    system.becomes(&format!("({places}) WHERE u = 1001 AND c = 1001"), 1).await;
+    // The ledger balances: every record is stored.
+    let pieces = "SELECT sum(stored) AS s, sum(duplicate) AS d FROM piece_settlements";
+    system.becomes(&format!("({pieces}) WHERE s = 1001 AND d = 0"), 1).await;
+    system.becomes("(SELECT sum(records) AS r FROM settlements) WHERE r = 1001", 1).await;
+    system.derived().await;
+    system
+        .becomes("sessions WHERE session_id = 'r' AND llm_call_count = 999 AND event_count = 1000", 1)
+        .await;
+    // Its sender's retry is recognised; that of the other, which has lost its session, is refused and kept once more.
+    system.publish(topic::EVENTS, 0, &sent).await;
+    system.becomes(&format!("({pieces}) WHERE d = 999 AND s = 1002"), 1).await;
+    system.becomes("events", 1002).await;
+    system.stop().await;
+}
+
+/// A dead letter and a settlement are refused for their texts: what they count is stored.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_dead_letter_and_settlement_keep_what_they_count() {
+    let Some(mut system) = system().await else { return };
+    system.migrated().await;
+    for (table, column) in [("dead_letters", "message"), ("settlements", "request_id")] {
+        let check = format!("{column} != 'refused'");
+        system.operator(&format!("ALTER TABLE fleetlog.{table} ADD CONSTRAINT said CHECK {check}")).await;
+    }
+    let now = Clock::system().now_ns();
+    let letter = |message: &str| DeadLetter {
+        project_id: PROJECT.to_owned(),
+        reason: DeadReason::TooLarge,
+        message: message.to_owned(),
+        records: 3,
+        failed_at: now,
+        received_at: now,
+        ..DeadLetter::default()
+    };
+    system.publish(topic::DEAD, 0, &letter("refused")).await;
+    system.publish(topic::DEAD, 0, &letter("accepted")).await;
+    let mut sent = batch(vec![call("s", 1, Channel::Api, 1)]);
+    sent.settlements[0].request_id = "refused".to_owned();
+    system.publish(topic::EVENTS, 0, &sent).await;
+    system.becomes("dead_letters WHERE records = 3 AND reason = 'too_large'", 2).await;
+    system.becomes("dead_letters WHERE message = 'refused_by_store' AND log_offset = 0", 1).await;
+    system.becomes("settlements WHERE records = 1 AND request_id = ''", 1).await;
+    system.becomes("events WHERE type = 'llm.request'", 1).await;
+    system.stop().await;
+}
+
+/// INV-8: what the probe does not repeat is an outage, however definite it sounds.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_that_the_probe_does_not_repeat_changes_no_event() {
+    let Some(mut system) = system().await else { return };
+    system.migrated().await;
+    // Somebody's view behind the table fails.
+    system
+        .operator(
+            "CREATE MATERIALIZED VIEW fleetlog.broken ENGINE = Null AS \
+             SELECT throwIf(toString(model) = 'm') AS failed FROM fleetlog.events",
+        )
+        .await;
+    system.publish(topic::EVENTS, 0, &batch(vec![call("a", 0, Channel::Api, 1)])).await;
+    let deadline = Instant::now() + DEADLINE;
+    while !system.health.obstacles().values().any(|why| why.contains("refuses")) {
+        assert!(Instant::now() < deadline, "nothing says that the range waits");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    system.operator("DROP TABLE fleetlog.broken").await;
+    system.becomes("settlements", 1).await;
+    system.becomes("events", 1).await;
+    system.becomes("events WHERE type = 'llm.request' AND unknown_reason = ''", 1).await;
     system.stop().await;
 }

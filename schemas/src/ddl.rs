@@ -1,7 +1,8 @@
 //! The numbered ClickHouse migrations, and who may read which table.
 //!
 //! Each file under `ddl/` is one statement, named `<number>_<table or view>.sql`, and never changes once released: what
-//! is applied is recorded with its checksum. A view that changes is replaced by a later file of the same name. Only the parameters of [`Parameters`] are filled in. Facts are append-only;
+//! is applied is recorded with its checksum. A view that changes is replaced by a later file of the same name. Only the
+//! parameters of [`Parameters`] are filled in; on a cluster the same text becomes its replicated form ([`Engine`]). Facts are append-only;
 //! derived base tables (`*_groups`, `usage_contributions`, `derivation_progress`) hold one row per group and version,
 //! and everyone reads the views, which take a group's highest version only.
 //!
@@ -50,11 +51,48 @@ impl fmt::Display for DatabaseName {
 }
 
 /// What the tables are built on.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Engine {
-    /// One node. The templates are written for it; the replicated variant rewrites their `ENGINE` clause.
+    /// One node. The templates are written for it.
     #[default]
     SingleNode,
+    /// One shard of replicas: every statement runs on the whole cluster of this name, and every table of the MergeTree
+    /// family is its `Replicated…` form. Servers define the cluster and the macros `shard` and `replica`.
+    Replicated(ClusterName),
+}
+
+/// A cluster's name that is safe to write into a statement.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClusterName(DatabaseName);
+
+impl ClusterName {
+    /// Accepts a plain identifier, as for a database.
+    ///
+    /// # Errors
+    /// When the text needs quoting, is empty or longer than 64 characters.
+    pub fn parse(text: &str) -> Result<Self, BadDatabaseName> {
+        DatabaseName::parse(text).map(Self)
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        self.0.as_str()
+    }
+}
+
+impl Engine {
+    /// The cluster, when there is one.
+    pub const fn cluster(&self) -> Option<&ClusterName> {
+        match self {
+            Self::SingleNode => None,
+            Self::Replicated(cluster) => Some(cluster),
+        }
+    }
+
+    /// What follows a table's name in a statement that alters it; empty on a single node.
+    pub fn on_cluster(&self) -> String {
+        self.cluster().map_or_else(String::new, |cluster| format!(" ON CLUSTER {}", cluster.as_str()))
+    }
 }
 
 /// What a migration's text leaves open.
@@ -101,11 +139,64 @@ impl Migration {
 }
 
 fn fill(template: &str, parameters: &Parameters) -> String {
-    let Engine::SingleNode = parameters.engine;
-    template
+    let text = template
         .replace("{database}", parameters.database.as_str())
         .replace("{retention_days}", &parameters.retention_days.to_string())
-        .replace("{derived_retention_days}", &parameters.derived_retention_days.to_string())
+        .replace("{derived_retention_days}", &parameters.derived_retention_days.to_string());
+    match &parameters.engine {
+        Engine::SingleNode => text,
+        Engine::Replicated(_) => replicated(&text, parameters),
+    }
+}
+
+/// How statements begin that name what they make or alter at the end of a line.
+const HEADS: [&str; 5] = [
+    "CREATE TABLE IF NOT EXISTS ",
+    "CREATE OR REPLACE TABLE ",
+    "CREATE VIEW IF NOT EXISTS ",
+    "CREATE OR REPLACE VIEW ",
+    "ALTER TABLE ",
+];
+/// The window that tables of facts have on a single node, as the templates write it.
+const NODE_WINDOW: &str = "non_replicated_deduplication_window = 10000";
+/// Its replicated form: in inserts and in seconds, for seven days. A token is sent again within 30 seconds (INV-4.2), so
+/// both are far beyond it.
+const REPLICATED_WINDOW: &str =
+    "replicated_deduplication_window = 10000, replicated_deduplication_window_seconds = 604800";
+/// What is derived is inserted without tokens, and equal rows of two versions are two inserts.
+const NO_WINDOW: &str =
+    "SETTINGS replicated_deduplication_window = 0, replicated_deduplication_window_seconds = 604800";
+
+/// A statement's replicated form. The templates keep to one clause a line, which a test holds them to.
+fn replicated(statement: &str, parameters: &Parameters) -> String {
+    let (database, on_cluster) = (parameters.database.as_str(), parameters.engine.on_cluster());
+    let mut lines: Vec<String> = Vec::new();
+    let mut table = "";
+    let mut without_settings = false;
+    for line in statement.lines() {
+        if let Some(name) = HEADS.iter().find_map(|head| line.strip_prefix(head)) {
+            table = name.rsplit('.').next().unwrap_or(name);
+            lines.push(format!("{line}{on_cluster}"));
+        } else if let Some(engine) =
+            line.strip_prefix("ENGINE = ").filter(|engine| engine.contains("MergeTree"))
+        {
+            let (family, arguments) = engine.split_once('(').unwrap_or((engine, ")"));
+            let comma = if arguments == ")" { "" } else { ", " };
+            lines.push(format!(
+                "ENGINE = Replicated{family}('/clickhouse/tables/{{shard}}/{database}/{table}', '{{replica}}'{comma}{arguments}"
+            ));
+            without_settings = true;
+        } else if line.starts_with("SETTINGS ") {
+            lines.push(line.replace(NODE_WINDOW, REPLICATED_WINDOW));
+            without_settings = false;
+        } else if line.starts_with("COMMENT '") && without_settings {
+            lines.extend([NO_WINDOW.to_owned(), line.to_owned()]);
+            without_settings = false;
+        } else {
+            lines.push(line.to_owned());
+        }
+    }
+    lines.join("\n")
 }
 
 /// Declares migrations from the names of their files without extension: four digits, an underscore, the table.
@@ -154,7 +245,22 @@ pub const MIGRATIONS: &[Migration] = migrations![
     22 "0022_traces",
     23 "0023_observations",
     24 "0024_scores",
+    40 "0040_events_probe",
+    41 "0041_dead_letters_probe",
+    42 "0042_settlements_probe",
+    43 "0043_piece_settlements_probe",
 ];
+
+/// The statement that makes the probe of a table of facts anew, from the table as it is.
+pub fn renew_probe(parameters: &Parameters, table: &str, probe: &str) -> String {
+    fill(
+        &format!(
+            "CREATE OR REPLACE TABLE {{database}}.{probe}\nAS {{database}}.{table}\nENGINE = Null\n\
+             COMMENT 'Internal, always empty: asked which rows {table} would refuse.'"
+        ),
+        parameters,
+    )
+}
 
 /// Who may read a base table's rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -190,6 +296,10 @@ pub const TABLES: &[(&str, Readers)] = &[
     ("derivation_progress", Readers::Operators),
     ("trace_sessions", Readers::Project),
     ("trace_groups", Readers::Project),
+    ("events_probe", Readers::Operators),
+    ("dead_letters_probe", Readers::Operators),
+    ("settlements_probe", Readers::Operators),
+    ("piece_settlements_probe", Readers::Operators),
 ];
 
 /// Name of the row policy on each table of a server.
@@ -199,12 +309,13 @@ pub const ROW_POLICY: &str = "fleetlog_project";
 ///
 /// They need `CREATE ROW POLICY` and writable access storage; the embedded engine has neither and reads
 /// [`users_config_xml`] instead.
-pub fn row_policies(database: &DatabaseName) -> Vec<String> {
+pub fn row_policies(parameters: &Parameters) -> Vec<String> {
+    let (database, on_cluster) = (&parameters.database, parameters.engine.on_cluster());
     TABLES
         .iter()
         .map(|(table, readers)| {
             format!(
-                "CREATE ROW POLICY IF NOT EXISTS {ROW_POLICY} ON {database}.{table} USING {} TO ALL",
+                "CREATE ROW POLICY IF NOT EXISTS {ROW_POLICY}{on_cluster} ON {database}.{table} USING {} TO ALL",
                 readers.filter()
             )
         })

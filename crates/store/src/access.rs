@@ -23,7 +23,7 @@ impl Store {
         if self.verify_row_policies().await.is_ok() {
             return Ok(true);
         }
-        for statement in row_policies(&self.parameters.database) {
+        for statement in row_policies(&self.parameters) {
             match self.execute(&statement, Duration::from_secs(30)).await {
                 Ok(()) => {}
                 Err(error @ (StoreError::Denied { .. } | StoreError::Statement { .. })) => {

@@ -13,6 +13,11 @@ config_section! {
         pub password: Secret = Secret::default(),
         /// Database of all tables; a plain identifier.
         pub database: String = "fleetlog".to_owned(),
+        /// Cluster of one shard whose replicas hold the tables; empty: a single node. It must be set before the first
+        /// start, and is not proved against a replicated server yet: docs/replication.md.
+        pub cluster: String = String::new(),
+        /// On a cluster: how far the clocks of its servers may be apart, milliseconds; a proof waits that much longer.
+        pub clock_skew_ms: u32 = 5000,
         /// Whether requests and answers are compressed (LZ4): worth it across a network, not on one machine.
         pub compression: bool = false,
         /// Days that facts are kept after they were received.

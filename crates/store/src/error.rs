@@ -116,9 +116,9 @@ impl StoreError {
         let message = first_line(&text);
         // https://github.com/ClickHouse/ClickHouse/blob/master/src/Common/ErrorCodes.cpp
         match code {
-            // VIOLATED_CONSTRAINT: the only constraint there is, is insert_before.
-            469 => Self::TooLate,
-            code if is_data(code) => Self::Refused { code, message },
+            // VIOLATED_CONSTRAINT: ours is insert_before; any other is an operator's, and about the rows.
+            469 if violated(&message) == Some(INSERT_IN_TIME) => Self::TooLate,
+            code if code == 469 || is_data(code) => Self::Refused { code, message: without_values(&message) },
             // TOO_MANY_SIMULTANEOUS_QUERIES, MEMORY_LIMIT_EXCEEDED, TOO_MANY_PARTS.
             202 | 241 | 252 => Self::Overloaded { code, message },
             // TOO_MANY_ROWS, TOO_MANY_BYTES, TOO_MANY_ROWS_OR_BYTES.
@@ -134,23 +134,47 @@ impl StoreError {
     }
 }
 
+/// The constraint that every table of facts has (INV-4.1).
+const INSERT_IN_TIME: &str = "insert_in_time";
+
 /// Codes that say that the rows are wrong, whoever sends them and however often.
+///
+/// Left out is whatever can also mean a lack of time, memory, disk, rights, replicas or tables: taken for bad data, an
+/// outage would cost events their form, and taken for an outage, bad data costs a wait.
 const fn is_data(code: i32) -> bool {
     matches!(
         code,
-        // CANNOT_PARSE_TEXT, CANNOT_PARSE_QUOTED_STRING, CANNOT_PARSE_INPUT_ASSERTION_FAILED
-        6 | 26 | 27
+        // CANNOT_PARSE_TEXT, PARAMETER_OUT_OF_BOUND, CANNOT_PARSE_ESCAPE_SEQUENCE, CANNOT_PARSE_QUOTED_STRING,
+        // CANNOT_PARSE_INPUT_ASSERTION_FAILED
+        6 | 12 | 25 | 26 | 27
             // ATTEMPT_TO_READ_AFTER_EOF, CANNOT_READ_ALL_DATA
             | 32 | 33
             // CANNOT_PARSE_DATE, CANNOT_PARSE_DATETIME, TYPE_MISMATCH, ARGUMENT_OUT_OF_BOUND
             | 38 | 41 | 53 | 69
             // CANNOT_CONVERT_TYPE, CANNOT_PARSE_NUMBER, INCORRECT_DATA
             | 70 | 72 | 117
-            // TOO_LARGE_ARRAY_SIZE, TOO_LARGE_STRING_SIZE
-            | 128 | 131
-            // VALUE_IS_OUT_OF_RANGE_OF_DATA_TYPE, CANNOT_INSERT_NULL_IN_ORDINARY_COLUMN, DECIMAL_OVERFLOW
-            | 321 | 349 | 407
+            // TOO_LARGE_ARRAY_SIZE, CANNOT_READ_ARRAY_FROM_TEXT, TOO_LARGE_STRING_SIZE, ILLEGAL_DIVISION
+            | 128 | 130 | 131 | 153
+            // SIZES_OF_ARRAYS_DONT_MATCH, VALUE_IS_OUT_OF_RANGE_OF_DATA_TYPE, CANNOT_INSERT_NULL_IN_ORDINARY_COLUMN
+            | 190 | 321 | 349
+            // CANNOT_PARSE_UUID, FUNCTION_THROW_IF_VALUE_IS_NON_ZERO, DECIMAL_OVERFLOW, CANNOT_PARSE_BOOL
+            | 376 | 395 | 407 | 467
+            // CANNOT_PARSE_IPV4, CANNOT_PARSE_IPV6, UNKNOWN_ELEMENT_OF_ENUM
+            | 675 | 676 | 691
     )
+}
+
+/// Name of the constraint that a message of VIOLATED_CONSTRAINT begins with. What follows it may quote the row.
+fn violated(message: &str) -> Option<&str> {
+    let name = &message[message.find("Constraint ")? + "Constraint ".len()..];
+    name.split([' ', '`']).find(|word| !word.is_empty())
+}
+
+/// What a refusal says before it quotes the rows: no payload in a log or an error.
+fn without_values(message: &str) -> String {
+    let text = message.find("DB::Exception: ").map_or(message, |at| &message[at + "DB::Exception: ".len()..]);
+    let end = text.find(['\'', '"', '(', ':', '{', '[']).unwrap_or(text.len());
+    text[..end].trim_end().to_owned()
 }
 
 fn exception_code(text: &str) -> Option<i32> {
@@ -226,8 +250,28 @@ mod tests {
         let timeout = of("Code: 159. DB::Exception: Timeout exceeded");
         assert!(matches!(timeout, StoreError::Unavailable(_)));
         assert!(matches!(timeout.of_reader(), StoreError::Limit { code: 159, .. }));
-        assert!(matches!(of("Code: 469. DB::Exception: Constraint"), StoreError::TooLate));
+        let late =
+            "Code: 469. DB::Exception: Constraint `insert_in_time` for table `fleetlog.events` is violated";
+        assert!(matches!(of(late), StoreError::TooLate));
         assert!(matches!(of("<html>502 Bad Gateway</html>"), StoreError::Unavailable(_)));
         assert_eq!(of("Code: 999999").class(), ErrorClass::Unavailable);
+    }
+
+    #[test]
+    fn a_refusal_says_why_and_quotes_nothing_of_the_row() {
+        let constraint = "Code: 469. DB::Exception: Constraint `short` for table `fleetlog.events` (0a1b) is violated at \
+             row 3. Expression: (length(data) < 5). Column values: data = 'secret insert_in_time'. (VIOLATED_CONSTRAINT)";
+        let text = "Code: 6. DB::Exception: Cannot parse string 'secret' as UInt64: syntax error at begin of string.";
+        for (answer, code, said) in [
+            (constraint, 469, "Constraint `short` for table `fleetlog.events`"),
+            (text, 6, "Cannot parse string"),
+        ] {
+            let error = of(answer);
+            assert!(!error.to_string().contains("secret"), "{error}");
+            assert!(
+                matches!(&error, StoreError::Refused { code: c, message } if (*c, message.as_str()) == (code, said)),
+                "{error}"
+            );
+        }
     }
 }

@@ -22,6 +22,9 @@ pub enum FactTable {
 }
 
 impl FactTable {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Events, Self::Pieces, Self::Settlements, Self::DeadLetters];
+
     /// Its name.
     pub const fn name(self) -> &'static str {
         match self {
@@ -29,6 +32,16 @@ impl FactTable {
             Self::Pieces => "piece_settlements",
             Self::Settlements => "settlements",
             Self::DeadLetters => "dead_letters",
+        }
+    }
+
+    /// Name of the table that takes the same rows and keeps none ([`Store::renew_probe`]).
+    pub const fn probe(self) -> &'static str {
+        match self {
+            Self::Events => "events_probe",
+            Self::Pieces => "piece_settlements_probe",
+            Self::Settlements => "settlements_probe",
+            Self::DeadLetters => "dead_letters_probe",
         }
     }
 }
@@ -93,9 +106,9 @@ pub struct Located {
     pub index: u32,
 }
 
-/// Writes all rows of one fact table as one insert.
+/// Writes all rows of one fact table as one insert; or to its probe, which keeps nothing.
 macro_rules! insert_facts {
-    ($(#[$doc:meta])* $method:ident, $table:expr, $fact:ty, $row:ident) => {
+    ($(#[$doc:meta])* $method:ident, $probe:ident, $table:expr, $fact:ty, $row:ident) => {
         $(#[$doc])*
         ///
         /// # Errors
@@ -110,31 +123,50 @@ macro_rules! insert_facts {
             facts: impl Iterator<Item = (Located, &'a $fact)> + Send,
         ) -> Result<(), StoreError> {
             let identity = identity($table, range, attempt);
+            let _turn = self.turn().await;
             let mut insert = self.insert::<$row<'static>>($table.name(), Some(identity)).await?;
             for (at, fact) in facts {
                 insert.write(&$row::new(fact, at, attempt)).await.map_err(StoreError::from_client)?;
             }
             insert.end().await.map_err(StoreError::from_client)
         }
+
+        /// Asks whether ClickHouse takes these rows, and stores nothing.
+        ///
+        /// # Errors
+        /// [`StoreError::Refused`] when it does not.
+        pub async fn $probe<'a>(
+            &self,
+            facts: impl Iterator<Item = (Located, &'a $fact)> + Send,
+        ) -> Result<(), StoreError> {
+            let mut insert = self.insert::<$row<'static>>($table.probe(), None).await?;
+            for (at, fact) in facts {
+                insert.write(&$row::new(fact, at, &PROBING)).await.map_err(StoreError::from_client)?;
+            }
+            insert.end().await.map_err(StoreError::from_client)
+        }
     };
 }
+
+/// A probe is never too late: the year 2200.
+const PROBING: Attempt = Attempt { number: 0, sends: 0, insert_before_ms: 7_258_118_400_000 };
 
 impl Store {
     insert_facts! {
         /// Stores a range's events. At most 500,000 rows and 128 MB, so that they are one block.
-        insert_events, FactTable::Events, AgentEvent, EventRow
+        insert_events, probe_events, FactTable::Events, AgentEvent, EventRow
     }
     insert_facts! {
         /// Stores a range's dead letters, without their bytes.
-        insert_dead_letters, FactTable::DeadLetters, DeadLetter, DeadLetterRow
+        insert_dead_letters, probe_dead_letters, FactTable::DeadLetters, DeadLetter, DeadLetterRow
     }
     insert_facts! {
         /// Stores a range's settlements.
-        insert_settlements, FactTable::Settlements, Settlement, SettlementRow
+        insert_settlements, probe_settlements, FactTable::Settlements, Settlement, SettlementRow
     }
     insert_facts! {
         /// Stores what became of a range's pieces. Only after their events are stored (INV-6).
-        insert_pieces, FactTable::Pieces, PieceRow, PieceFact
+        insert_pieces, probe_pieces, FactTable::Pieces, PieceRow, PieceFact
     }
 }
 
@@ -156,8 +188,6 @@ impl Store {
                     .param("partition", range.partition)
                     .param("first", range.first)
                     .param("last", range.last)
-                    // On a replica behind the others a stored row would look missing.
-                    .with_setting("select_sequential_consistency", "1")
             })
             .await?;
         let read = rows.len();
@@ -165,13 +195,17 @@ impl Store {
         Ok(Stored { repeats: read - positions.len(), positions })
     }
 
-    /// Whether an insert from the range's partition into a table is still under way on this node.
+    /// Whether an insert from the range's partition into a table may still be under way: on this node, or on any replica
+    /// of the cluster.
     ///
     /// # Errors
     /// Whatever keeps ClickHouse, or the bridge of the embedded engine, from telling.
     pub async fn is_inserting(&self, table: FactTable, range: &FactRange) -> Result<bool, StoreError> {
-        let running = self.running(&range.inserts(table)).await?;
-        Ok(running > 0)
+        if self.running(&range.inserts(table)).await? > 0 {
+            return Ok(true);
+        }
+        // A part that waits for its quorum belongs to no running query, and becomes visible later.
+        Ok(self.cluster().is_some() && self.awaits_quorum(table.name()).await?)
     }
 }
 

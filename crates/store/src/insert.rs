@@ -39,6 +39,14 @@ impl Store {
             .with_setting("optimize_on_insert", "0")
             // The merge builds the text index; the insert would pay two thirds of its time for it.
             .with_setting("exclude_materialize_skip_indexes_on_insert", "data_text");
+        let insert = match self.cluster() {
+            None => insert,
+            // Acknowledged by a majority, one after the other: what select_sequential_consistency rests on.
+            Some(_) => insert
+                .with_setting("insert_quorum", "auto")
+                .with_setting("insert_quorum_parallel", "0")
+                .with_setting("insert_quorum_timeout", self.insert_timeout.as_millis().to_string()),
+        };
         Ok(match identity {
             Some(identity) => insert
                 .with_setting("insert_deduplicate", "1")

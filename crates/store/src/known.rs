@@ -2,16 +2,23 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use fleetlog_schemas::AgentEvent;
+use fleetlog_schemas::event::TimestampSource;
 
 use crate::derived::hour_of;
+use crate::store::limited;
 use crate::{Store, StoreError};
 
 /// Keys of one query: its text stays below 256 KiB and its parameters below the longest address that is taken.
 const KEYS_A_QUERY: usize = 1_000;
 /// Keys of later times that are read at once.
 const LATER_MAX: u64 = 1_000_000;
+/// Keys without a time of their own that are read at once, and how long that may take: it spares later lookups, and an
+/// assignment does not depend on it.
+const UNTIMED_MAX: u64 = 1_000_000;
+const UNTIMED_WITHIN: Duration = Duration::from_secs(10);
 
 /// A stored event with a key that was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clickhouse::Row, serde::Deserialize)]
@@ -37,29 +44,42 @@ impl KnownRow {
 
 impl Store {
     /// The stored rows with the identity of any of these events, as far as project, session and hour of the event's own
-    /// time are the same: a sender's retry repeats them all, and they lead straight to the place in the table.
+    /// time are the same: a sender's retry repeats them all, and they lead straight to the place in the table. An event
+    /// without a time of its own has that of its receipt, so it is looked for in all hours of the window around it.
     ///
     /// # Errors
     /// Whatever keeps the query from being answered.
-    pub async fn known_events(&self, events: &[&AgentEvent]) -> Result<Vec<KnownRow>, StoreError> {
+    pub async fn known_events(
+        &self,
+        events: &[&AgentEvent],
+        window_ns: i64,
+    ) -> Result<Vec<KnownRow>, StoreError> {
+        let (untimed, timed): (Vec<&AgentEvent>, Vec<&AgentEvent>) =
+            events.iter().partition(|event| event.timestamp_source == TimestampSource::Ingest);
+        let mut known = self.known_within(&timed, 0).await?;
+        known.extend(self.known_within(&untimed, window_ns).await?);
+        Ok(known)
+    }
+
+    async fn known_within(
+        &self,
+        events: &[&AgentEvent],
+        window_ns: i64,
+    ) -> Result<Vec<KnownRow>, StoreError> {
         let mut known = Vec::new();
         for chunk in events.chunks(KEYS_A_QUERY) {
-            let places: BTreeSet<(&str, i64, &str)> = chunk
-                .iter()
-                .map(|event| {
-                    (
-                        event.project_id.as_str(),
-                        i64::from(hour_of(event.timestamp)),
-                        event.session_id.as_str(),
-                    )
-                })
-                .collect();
-            let (mut projects, mut hours, mut sessions) = (Vec::new(), Vec::new(), Vec::new());
-            for (project, hour, session) in places {
-                projects.push(project);
-                hours.push(hour);
-                sessions.push(session);
+            let (mut projects, mut sessions) = (BTreeSet::new(), BTreeSet::new());
+            let mut hours: BTreeSet<i64> = BTreeSet::new();
+            for event in chunk {
+                projects.insert(event.project_id.as_str());
+                sessions.insert(event.session_id.as_str());
+                let first = hour_of(event.timestamp.saturating_sub(window_ns));
+                let last = hour_of(event.timestamp.saturating_add(window_ns));
+                hours.extend((first..=last).map(i64::from));
             }
+            let (projects, sessions): (Vec<_>, Vec<_>) =
+                (projects.into_iter().collect(), sessions.into_iter().collect());
+            let hours: Vec<i64> = hours.into_iter().collect();
             // Numbers of ours: in the statement itself, where a thousand of them may stand. Quoted, because beyond 64 bits
             // a bare literal is a floating-point number.
             let mut keys = String::new();
@@ -74,9 +94,6 @@ impl Store {
                 self.database(),
                 keys.trim_end_matches(','),
             );
-            projects.dedup();
-            hours.sort_unstable();
-            hours.dedup();
             let rows = self.read_with::<KnownRow>(&sql, |query| {
                 query.param("projects", &projects).param("sessions", &sessions).param("hours", &hours)
             });
@@ -112,5 +129,33 @@ impl Store {
             _ => i64::MAX,
         };
         Ok((rows, complete_below))
+    }
+    /// Identity and receipt of the partition's stored events without a time of their own that were received from a time on
+    /// (nanoseconds), the latest first, and the time from which on they are complete.
+    ///
+    /// # Errors
+    /// Whatever keeps the query from being answered; it reads two narrow columns of every event received since.
+    pub async fn untimed_keys(
+        &self,
+        log_partition: i32,
+        from: i64,
+    ) -> Result<(Vec<(u128, i64)>, i64), StoreError> {
+        let sql = format!(
+            "SELECT dedup_key, toUnixTimestamp64Nano(received_at) AS at FROM {}.events \
+             WHERE received_at >= fromUnixTimestamp64Nano({{from:Int64}}) \
+               AND log_partition = {{partition:Int32}} AND timestamp_source = 'ingest' \
+             ORDER BY at DESC LIMIT {UNTIMED_MAX}",
+            self.database(),
+        );
+        let query =
+            self.reading(&sql).with_setting("max_execution_time", UNTIMED_WITHIN.as_secs().to_string());
+        let query = query.param("from", from).param("partition", log_partition);
+        let rows: Vec<(u128, i64)> = limited(UNTIMED_WITHIN, query.fetch_all()).await?;
+        let complete_from = match rows.last() {
+            // Others may have been received at the same instant.
+            Some((_, first)) if rows.len() as u64 == UNTIMED_MAX => first.saturating_add(1),
+            _ => from,
+        };
+        Ok((rows, complete_from))
     }
 }

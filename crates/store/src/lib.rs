@@ -18,6 +18,7 @@ mod facts;
 mod insert;
 mod known;
 mod migrate;
+mod probe;
 mod reader;
 mod rows;
 mod running;

@@ -42,7 +42,10 @@ impl Store {
     /// [`StoreError::Changed`] when an applied migration reads differently from this version's; otherwise whatever
     /// ClickHouse says. A failed run can be repeated.
     pub async fn migrate(&self) -> Result<Migrated, StoreError> {
-        self.execute(&format!("CREATE DATABASE IF NOT EXISTS {}", self.database()), STATEMENT_WITHIN).await?;
+        self.verify_cluster().await?;
+        let on_cluster = self.parameters.engine.on_cluster();
+        let database = format!("CREATE DATABASE IF NOT EXISTS {}{on_cluster}", self.database());
+        self.execute(&database, STATEMENT_WITHIN).await?;
         self.execute(&LEDGER.statement(&self.parameters), STATEMENT_WITHIN).await?;
         let recorded = self.recorded().await?;
         let mut done = Migrated::default();
@@ -107,7 +110,9 @@ impl Store {
             let Some(table) = tables.iter().find(|table| table.name == migration.name) else { continue };
             // The templates are written the way ClickHouse prints them.
             if !table.definition.contains(&format!(" TTL {retention} ")) {
-                let sql = format!("ALTER TABLE {database}.{} MODIFY TTL {retention}", migration.name);
+                let on_cluster = self.parameters.engine.on_cluster();
+                let sql =
+                    format!("ALTER TABLE {database}.{}{on_cluster} MODIFY TTL {retention}", migration.name);
                 self.execute(&sql, STATEMENT_WITHIN).await?;
                 tracing::info!(table = migration.name, %retention, "retention changed");
                 changed.push(migration.name);

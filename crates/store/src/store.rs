@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use clickhouse::{Client, Compression, Row, RowOwned, RowRead};
-use fleetlog_schemas::ddl::{DatabaseName, Engine, Parameters};
+use fleetlog_schemas::ddl::{ClusterName, DatabaseName, Engine, Parameters};
+use tokio::sync::{Mutex, MutexGuard};
 
 use crate::{StoreConfig, StoreError};
 
@@ -24,6 +25,9 @@ pub struct Store {
     /// For what the bridge of the embedded engine answers beside SQL.
     pub(crate) http: reqwest::Client,
     pub(crate) bridge_url: String,
+    clock_skew_ms: u32,
+    /// On a cluster: inserts with a quorum refuse each other when they run side by side.
+    turns: Arc<Mutex<()>>,
     /// The highest version given out, so that none is given out twice (design: versions come from one clock).
     pub(crate) last_version: Arc<AtomicU64>,
 }
@@ -36,6 +40,13 @@ impl Store {
     pub fn new(config: &StoreConfig) -> Result<Self, StoreError> {
         let database =
             DatabaseName::parse(&config.database).map_err(|e| StoreError::Config(e.to_string()))?;
+        let engine =
+            match config.cluster.as_str() {
+                "" => Engine::SingleNode,
+                name => Engine::Replicated(ClusterName::parse(name).map_err(|_| {
+                    StoreError::Config(format!("clickhouse.cluster {name:?} is no identifier"))
+                })?),
+            };
         if !config.url.starts_with("http://") {
             return Err(StoreError::Config(format!(
                 "clickhouse.url {:?} does not start with http://",
@@ -64,13 +75,15 @@ impl Store {
                 database,
                 retention_days: config.retention_days,
                 derived_retention_days: config.derived_retention_days,
-                engine: Engine::SingleNode,
+                engine,
             }),
             insert_timeout: Duration::from_secs(config.insert_timeout_s.into()),
             read_timeout: Duration::from_secs(config.read_timeout_s.into()),
             validates_rows: false,
             http: reqwest::Client::new(),
             bridge_url: format!("{}/fleetlog/running", config.url.trim_end_matches('/')),
+            clock_skew_ms: config.clock_skew_ms,
+            turns: Arc::default(),
             last_version: Arc::new(AtomicU64::new(0)),
         })
     }
@@ -87,6 +100,21 @@ impl Store {
     /// The database of all tables.
     pub fn database(&self) -> &str {
         self.parameters.database.as_str()
+    }
+
+    /// The cluster, when there is one.
+    pub(crate) fn cluster(&self) -> Option<&ClusterName> {
+        self.parameters.engine.cluster()
+    }
+
+    /// How far a time of [`Store::now_ms`] can be ahead of another server's, milliseconds: 0 on a single node.
+    pub fn clock_skew_ms(&self) -> i64 {
+        if self.cluster().is_some() { self.clock_skew_ms.into() } else { 0 }
+    }
+
+    /// Waits until no other insert of this process is under way; on a single node there is nothing to wait for.
+    pub(crate) async fn turn(&self) -> Option<MutexGuard<'_, ()>> {
+        if self.cluster().is_some() { Some(self.turns.lock().await) } else { None }
     }
 
     /// Days that facts are kept.
@@ -115,14 +143,32 @@ impl Store {
     ///
     /// # Invariants
     /// From the node's clock, in nanoseconds; above every version this process has given out, and never below the
-    /// highest one stored (design: versions). Read it before the facts, or the highest version may not have seen them.
+    /// highest one stored (design: versions). On a cluster, whose clocks differ, from a counter in Keeper. Read it before
+    /// the facts, or the highest version may not have seen them.
     ///
     /// # Errors
-    /// Whatever keeps the query from being answered.
+    /// Whatever keeps the query from being answered; [`StoreError::Config`] when the counter is behind what is stored.
     pub async fn next_version(&self) -> Result<u64, StoreError> {
         if self.last_version.load(Ordering::SeqCst) == 0 {
             let stored = self.highest_version().await?;
+            if self.cluster().is_some() {
+                // The counter is above all that was given out before this process; else it is not the one that they
+                // came from.
+                let counter = self.counted_version().await?;
+                if counter <= stored {
+                    let message = format!(
+                        "the version counter in Keeper says {counter}, and {stored} is stored: it was reset, or the tables \
+                         are another cluster's"
+                    );
+                    return Err(StoreError::Config(message));
+                }
+                self.last_version.fetch_max(counter, Ordering::SeqCst);
+                return Ok(counter);
+            }
             self.last_version.fetch_max(stored, Ordering::SeqCst);
+        }
+        if self.cluster().is_some() {
+            return self.counted_version().await;
         }
         let now: i64 =
             self.read_one("SELECT toUnixTimestamp64Nano(now64(9))", Duration::from_secs(5)).await?;
@@ -135,6 +181,12 @@ impl Store {
                 Err(raced) => last = raced,
             }
         }
+    }
+
+    /// The next number of the database's counter in Keeper, which all replicas share.
+    async fn counted_version(&self) -> Result<u64, StoreError> {
+        let sql = format!("SELECT toUInt64(generateSerialID('fleetlog/{}/version') + 1)", self.database());
+        self.read_one(&sql, Duration::from_secs(5)).await
     }
 
     async fn highest_version(&self) -> Result<u64, StoreError> {
@@ -160,8 +212,13 @@ impl Store {
 
     /// A query of ours, unconfined and limited in time.
     pub(crate) fn reading(&self, sql: &str) -> clickhouse::query::Query {
-        self.client
-            .query_raw(sql)
+        let query = self.client.query_raw(sql);
+        let query = match self.cluster() {
+            None => query,
+            // A replica that is behind says so instead of leaving out what was acknowledged.
+            Some(_) => query.with_setting("select_sequential_consistency", "1"),
+        };
+        query
             .with_setting("max_execution_time", self.read_timeout.as_secs().to_string())
             .with_setting("log_comment", "")
             // Compiled (which happens after a few runs), min and max take times before 1970 for the latest of all.

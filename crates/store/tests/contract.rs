@@ -1,12 +1,12 @@
 //! What this crate sends fits the tables, on a real engine.
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+#![expect(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "helpers of tests")]
 
 mod support;
 
 use std::collections::BTreeSet;
 
-use fleetlog_schemas::event::{Channel, Status, UsageRole};
+use fleetlog_schemas::event::{Channel, Status, TimestampSource, UsageRole};
 use fleetlog_schemas::id::{Key128, NanoUsd};
 use fleetlog_schemas::record::{DeadReason, PieceCount};
 use fleetlog_schemas::{AgentEvent, DeadLetter, EventType, Settlement};
@@ -318,7 +318,7 @@ async fn a_traces_events_without_a_session_are_found_with_the_session_that_owns_
 /// Two channels tell of the same prompts, and what has no time of its own came hours after the session.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_summary_counts_prompts_once_and_lasts_as_long_as_its_own_times_say() {
-    use fleetlog_schemas::event::{Channel, EventType, TimestampSource};
+    use fleetlog_schemas::event::{Channel, EventType};
     let Some(engine) = engine().await else { return };
     engine.store.migrate().await.unwrap();
     let store = engine.store.clone().validating_rows();
@@ -476,9 +476,27 @@ async fn a_range_sent_again_is_stored_once_and_a_late_one_not_at_all() {
     // What is stored is known again by its identity, and nothing else is.
     let mut other = full_event("p", "s", 1);
     other.dedup_key = Key128::of([&b"other"[..]]);
-    let known = store.known_events(&[&events[7], &other]).await.unwrap();
+    let known = store.known_events(&[&events[7], &other], 0).await.unwrap();
     assert_eq!(known.iter().map(KnownRow::position).collect::<Vec<_>>(), [(0, 0, 7)]);
     assert_eq!(known[0].dedup_key, events[7].dedup_key.as_u128());
+    // Without a time of its own an event is as old as its receipt: a retry's is another hour, within the window.
+    let untimed = |received_at: i64| AgentEvent {
+        timestamp_source: TimestampSource::Ingest,
+        timestamp: received_at,
+        received_at,
+        ..full_event("p", "s", 5000)
+    };
+    let first = [untimed(NOON - 1)];
+    store.insert_events(&range(11, 11), &attempt(store, 1).await, at(11, &first)).await.unwrap();
+    let hours = |hours: i64| hours * 3600 * 1_000_000_000;
+    for (retried, found) in
+        [(NOON + 1, 1), (NOON + hours(23), 1), (NOON - hours(23), 1), (NOON + hours(26), 0)]
+    {
+        let known = store.known_events(&[&untimed(retried)], hours(24)).await.unwrap();
+        assert_eq!(known.len(), found, "{}", retried - NOON);
+    }
+    let (keys, complete_from) = store.untimed_keys(0, NOON - hours(1)).await.unwrap();
+    assert_eq!((keys, complete_from), (vec![(first[0].dedup_key.as_u128(), NOON - 1)], NOON - hours(1)));
     let (later, complete_below) = store.later_keys(0, events[7].timestamp).await.unwrap();
     assert!(later.contains(&(events[7].dedup_key.as_u128(), events[7].timestamp)), "{}", later.len());
     assert_eq!(complete_below, i64::MAX);
@@ -487,7 +505,150 @@ async fn a_range_sent_again_is_stored_once_and_a_late_one_not_at_all() {
     late.insert_before_ms -= 40_000;
     let refused = store.insert_events(&range(10, 10), &late, at(10, &events)).await.unwrap_err();
     assert!(matches!(refused, StoreError::TooLate), "{refused}");
-    assert_eq!(count(store, "p", "events").await, 1001);
+    assert_eq!(count(store, "p", "events").await, 1002);
+}
+
+/// Runs a statement as an operator would.
+async fn operator(url: &str, sql: &str) -> String {
+    let answer = reqwest::Client::new().post(url).body(sql.to_owned()).send().await.unwrap();
+    assert!(answer.status().is_success(), "{sql}");
+    answer.text().await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_probe_has_its_tables_columns_and_constraints_and_keeps_nothing() {
+    let Some(engine) = engine().await else { return };
+    let store = &engine.store;
+    store.migrate().await.unwrap();
+    let columns = async |table: &str| {
+        let sql = format!(
+            "SELECT name, type, default_kind, default_expression FROM system.columns \
+             WHERE database = 'fleetlog' AND table = '{table}' ORDER BY position"
+        );
+        operator(&engine.url, &sql).await
+    };
+    let constraint = "ALTER TABLE fleetlog.events ADD CONSTRAINT short CHECK length(data) < 100";
+    for altered in [false, true] {
+        if altered {
+            operator(&engine.url, constraint).await;
+            operator(&engine.url, "ALTER TABLE fleetlog.events ADD COLUMN ours UInt8 DEFAULT 7").await;
+            store.renew_probe(FactTable::Events).await.unwrap();
+        }
+        for table in FactTable::ALL {
+            let (own, probes) = (columns(table.name()).await, columns(table.probe()).await);
+            assert!(own.lines().count() > 5);
+            assert_eq!(own, probes, "{}", table.name());
+        }
+        let text = r#"{"text":"secret of a customer"}"#;
+        let long = AgentEvent { data: text.repeat(5), ..full_event("p", "s", 1) };
+        let events = [full_event("p", "s", 0), long];
+        let answers =
+            (store.probe_events(at(0, &events[..1])).await, store.probe_events(at(0, &events)).await);
+        assert!(answers.0.is_ok(), "{answers:?}");
+        let attempt = attempt(store, 1).await;
+        let offset = i64::from(altered);
+        let stored = store.insert_events(&range(offset, offset), &attempt, at(offset, &events)).await;
+        match (altered, answers.1, stored) {
+            (false, Ok(()), Ok(())) => {}
+            (
+                true,
+                Err(StoreError::Refused { code: a, message }),
+                Err(StoreError::Refused { code: b, .. }),
+            ) => {
+                assert_eq!((a, b), (469, 469));
+                assert!(message.contains("short") && !message.contains("secret"), "{message}");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(count(store, "p", "events").await, 2);
+    assert_eq!(operator(&engine.url, "SELECT count() FROM fleetlog.events_probe").await.trim(), "0");
+}
+
+/// What an event can carry, at its worst. ClickHouse keeps all of it as text and numbers, and has no reason to refuse any.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_payload_is_refused_for_what_it_says() {
+    let Some(engine) = engine().await else { return };
+    let store = &engine.store;
+    store.migrate().await.unwrap();
+    let texts = [
+        r#"{"a":1,"a":2,"A":3}"#.to_owned(),
+        r#"{"a":1,"a.b":2,"a":{"b":3}}"#.to_owned(),
+        r#"{"":{"":null}}"#.to_owned(),
+        r#"{"n":1e999999,"m":-0.0,"k":123456789012345678901234567890123456789012345678901234567890}"#
+            .to_owned(),
+        r#"{"s":"\ud800","t":"\u0000"}"#.to_owned(),
+        format!("{}1{}", r#"{"d":"#.repeat(20_000), "}".repeat(20_000)),
+        format!("[{}1{}", "[".repeat(50_000), "]".repeat(50_000)),
+        format!("{{{}\"z\":0}}", (0..20_000).map(|n| format!("\"k{n}\":{n},")).collect::<String>()),
+        "x".repeat(8 << 20),
+        "\0\u{fffe}\u{202e}\\'\"`\n\r\t".to_owned(),
+        "{not json".to_owned(),
+        String::new(),
+    ];
+    let mut events: Vec<AgentEvent> = Vec::new();
+    for (number, text) in (0..).zip(&texts) {
+        let mut event = full_event("p", "s", number);
+        event.data = text.clone();
+        event.context = text.clone();
+        event.name = text.clone();
+        event.model = text.clone();
+        event.error_message = text.clone();
+        event.tool_name = text.clone();
+        events.push(event);
+    }
+    for number in 100..104 {
+        let mut event = full_event("p", "s", number);
+        let extreme = [i64::MIN, i64::MAX, -1, 0][number as usize - 100];
+        (event.timestamp, event.end_timestamp, event.revision) = (extreme, Some(extreme), extreme);
+        (event.cost_reported, event.cost_computed) = (Some(NanoUsd(extreme)), Some(NanoUsd(extreme)));
+        let float = [f64::NAN, f64::INFINITY, f64::MIN, -0.0][number as usize - 100];
+        (event.duration_ms, event.ttft_ms) = (Some(float), Some(float));
+        (event.in_uncached, event.bytes_in, event.exit_code) = (u64::MAX, Some(u64::MAX), Some(i32::MIN));
+        (event.raw_offset, event.raw_partition) = (extreme, i32::MIN);
+        events.push(event);
+    }
+    for (index, event) in (0..).zip(&events) {
+        let place = Located { partition: 0, offset: 0, index };
+        let probed = store.probe_events([(place, event)].into_iter()).await;
+        assert!(probed.is_ok(), "event {index}: {probed:?}");
+    }
+    store.insert_events(&range(0, 0), &attempt(store, 1).await, at(0, &events)).await.unwrap();
+    let stored = store.stored_positions(FactTable::Events, &range(0, 0)).await.unwrap();
+    assert_eq!(stored.positions.len(), events.len());
+}
+
+/// What the exact lookup of INV-5 costs; `FLEETLOG_LOOKUP_ROWS` makes it as many as in docs/deduplication.md.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_asked_for_is_found_among_many() {
+    let Some(engine) = engine().await else { return };
+    let store = &engine.store;
+    store.migrate().await.unwrap();
+    let rows: u32 = std::env::var("FLEETLOG_LOOKUP_ROWS").ok().and_then(|n| n.parse().ok()).unwrap_or(20_000);
+    // An hour of one project, half of it in sessions of 500 events, half without a session.
+    let of = |number: u32| {
+        let session = if number.is_multiple_of(2) { String::new() } else { format!("s{}", number / 1000) };
+        AgentEvent { timestamp: NOON + i64::from(number) * 1_000, ..full_event("p", &session, number) }
+    };
+    for (offset, first) in (0..).zip((0..rows).step_by(20_000)) {
+        let events: Vec<_> = (first..rows.min(first + 20_000)).map(of).collect();
+        store.insert_events(&range(offset, offset), &attempt(store, 1).await, at(offset, &events)).await.unwrap();
+    }
+    for (name, remainder, count) in
+        [("sessions", 1, 1), ("sessions", 1, 1000), ("no session", 0, 1), ("no session", 0, 1000)]
+    {
+        let step = rows as usize / (count + 1) / 2 * 2;
+        let wanted: Vec<_> = (0..count as u32).map(|n| of(n * step as u32 + remainder)).collect();
+        let wanted: Vec<&AgentEvent> = wanted.iter().collect();
+        let mut times = Vec::new();
+        for _ in 0..5 {
+            let started = std::time::Instant::now();
+            assert_eq!(store.known_events(&wanted, 0).await.unwrap().len(), count, "{name}");
+            times.push(started.elapsed());
+        }
+        times.sort();
+        println!("{rows} rows, {count} keys of {name}: {:?}", times[2]);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,6 +6,7 @@ use fleetlog_engines::{
     ClickHouseNode, ClickHouseOptions, ClickHouseProgram, EngineCache, EngineError, Progress,
 };
 use fleetlog_schemas::ddl::{DatabaseName, users_config_xml};
+use fleetlog_schemas::event::TimestampSource;
 use fleetlog_schemas::id::{Key128, NanoUsd};
 use fleetlog_schemas::{AgentEvent, EventType, topic};
 use fleetlog_store::{Attempt, FactRange, Located, Store, StoreConfig};
@@ -73,6 +74,7 @@ pub fn full_event(project: &str, session: &str, number: u32) -> AgentEvent {
         source_format: "claude.otlp.logs".to_owned(),
         timestamp: NOON + i64::from(number) * 1_000_000_000,
         end_timestamp: Some(NOON + i64::from(number) * 1_000_000_000 + 5),
+        timestamp_source: TimestampSource::Event,
         received_at: NOON + 1,
         event_type: EventType::LlmRequest,
         session_id: session.to_owned(),
