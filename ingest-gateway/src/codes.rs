@@ -127,7 +127,10 @@ fn ours() -> Vec<(Refusal, &'static str)> {
             "The project has more bytes or requests under way than its share of a busy gateway.",
         ),
         (Refusal::Busy, "The gateway has as much under way as it may, or as it can do in time."),
-        (Refusal::Memory, "The process is short of memory (`gateway.memory_max_bytes`, `gateway.memory_share`)."),
+        (
+            Refusal::Memory,
+            "The process is short of memory (`gateway.memory_max_bytes`, `gateway.memory_share`).",
+        ),
         (
             Refusal::LogSilent { wait: Duration::ZERO },
             "Kafka has acknowledged nothing for `gateway.circuit_patience_ms`, or the queue to it was full; nothing of \

@@ -117,7 +117,7 @@ pub(crate) enum Refusal {
     #[error("the body ended early")]
     BodyAborted,
     /// The sender has sent as fast as it may.
-    #[error("the {} may send {limit} {}; try again in {wait:.1?}", whose.as_str(), kind.as_str())]
+    #[error("the {} may send {limit} {}; try again in {wait:.1?}", .whose.as_str(), .kind.as_str())]
     RateLimited {
         /// Whose limit it is.
         whose: Whose,
@@ -129,7 +129,7 @@ pub(crate) enum Refusal {
         wait: Duration,
     },
     /// The sender has sent what it may today.
-    #[error("the {} may send {limit} records a day; the next day (UTC) begins in {wait:.0?}", whose.as_str())]
+    #[error("the {} may send {limit} records a day; the next day (UTC) begins in {wait:.0?}", .whose.as_str())]
     QuotaExceeded {
         /// Whose quota it is.
         whose: Whose,
@@ -269,7 +269,9 @@ impl Classified for Refusal {
             | Self::AllRejected(_)
             | Self::BodyTimeout(_)
             | Self::BodyAborted => ErrorClass::BadInput,
-            Self::RateLimited { .. } | Self::QuotaExceeded { .. } | Self::ProjectShare => ErrorClass::Overloaded,
+            Self::RateLimited { .. } | Self::QuotaExceeded { .. } | Self::ProjectShare => {
+                ErrorClass::Overloaded
+            }
             Self::Memory | Self::LogSilent { .. } | Self::Busy | Self::Starting => ErrorClass::Unavailable,
             // Ours or Kafka's, but the sender can only try again.
             Self::NotPublished(_) => ErrorClass::Unavailable,

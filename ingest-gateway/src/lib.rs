@@ -201,6 +201,10 @@ async fn follow_log(
     };
     let every = Duration::from_millis(config.gateway.quota_publish_ms);
     let telling = usage::tell(&gateway, every, &shutdown);
-    let (followed, counted, (), ()) = tokio::join!(follower.follow(shutdown.clone()), counts, telling, loaded);
-    followed.and(counted)
+    // The first that fails ends the others, which would go on until shutdown.
+    tokio::try_join!(follower.follow(shutdown.clone()), counts, async {
+        tokio::join!(telling, loaded);
+        Ok(())
+    })?;
+    Ok(())
 }

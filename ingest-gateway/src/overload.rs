@@ -19,10 +19,10 @@ use crate::error::Refusal;
 use crate::metrics;
 use circuit::{Circuit, Seen};
 use memory::Pressure;
+use turnstile::{Turn, Turnstile};
 
 pub(crate) use concurrency::Range;
 pub(crate) use turns::QueueBounds;
-pub(crate) use turnstile::{Turn, Turnstile};
 
 /// Memory and circuit are looked at so often, beside the looks that requests take.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -82,8 +82,8 @@ impl Overload {
         self.turnstile.expect(project)?;
         // Last, since it may let the request through as the only one for a while.
         self.look(producer, |circuit, now| {
-            circuit.pass(now).map_err(|wait| {
-                Refusal::LogSilent { wait: Duration::from_nanos(u64::try_from(wait).unwrap_or(0)) }
+            circuit.pass(now).map_err(|wait| Refusal::LogSilent {
+                wait: Duration::from_nanos(u64::try_from(wait).unwrap_or(0)),
             })
         })
     }
@@ -128,7 +128,8 @@ impl Overload {
         readiness.ready();
         while !shutdown.is_triggered() {
             if let Some(memory) = memory::read() {
-                let limit = memory::limit(memory.available, self.bounds.memory_bytes, self.bounds.memory_share);
+                let limit =
+                    memory::limit(memory.available, self.bounds.memory_bytes, self.bounds.memory_share);
                 let was_short = self.memory_is_short.load(Ordering::Relaxed);
                 let is_short = pressure.look(memory.used, limit);
                 self.memory_is_short.store(is_short, Ordering::Relaxed);
@@ -136,7 +137,12 @@ impl Overload {
                 metrics::MEMORY_LIMIT.set(limit as f64);
                 metrics::MEMORY_SHORT.set(f64::from(u8::from(is_short)));
                 if is_short != was_short {
-                    tracing::warn!(used = memory.used, limit, is_short, "memory: new requests are refused while short");
+                    tracing::warn!(
+                        used = memory.used,
+                        limit,
+                        is_short,
+                        "memory: new requests are refused while short"
+                    );
                 }
             }
             let is_open = self.look(producer, |circuit, _| circuit.is_open());

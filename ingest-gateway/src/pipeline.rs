@@ -20,7 +20,7 @@ use fleetlog_schemas::record::{RawBatch, Route, StreamContext};
 use fleetlog_schemas::topic::partition_of;
 
 use crate::admission::{Admission, Admitted};
-use crate::allowance::{Allowances, Now};
+use crate::allowance::{Allowance, Allowances, Now};
 use crate::auth::authenticate;
 use crate::check::{Checked, Limits, Unchecked, check};
 use crate::encoding;
@@ -29,7 +29,7 @@ use crate::grpc;
 use crate::metrics::Meters;
 use crate::overload::Overload;
 use crate::publish::publish;
-use crate::receive::{BodyBounds, announced, receive};
+use crate::receive::{BodyBounds, announced, receive, skip};
 use crate::shape::{Echo, Shape};
 use crate::throttle::RefusalLog;
 
@@ -114,9 +114,13 @@ impl Gateway {
         let bounds = self.bounds(&door);
         let length = announced(headers, bounds)?;
         let allowance = self.allowances.of(&principal, log.keys.send_limits(&principal));
-        allowance.judge(self.now())?;
-        self.overload.enter(&self.producer, &principal.project_id)?;
-        let mut admitted = self.admission.enter(&principal.project_id, length.unwrap_or(0))?;
+        let mut admitted = match self.admit(&allowance, &principal, length) {
+            Ok(admitted) => admitted,
+            Err(refusal) => {
+                skip(body, length).await;
+                return Err(refusal);
+            }
+        };
         let body = receive(body, length, bounds, &mut admitted).await?;
         let (payload, encoding) = if door.framed {
             let (message, encoding) = grpc::unframe(&body, encoding)?;
@@ -155,6 +159,18 @@ impl Gateway {
 
     pub(crate) fn now(&self) -> Now {
         Now { steady_ns: self.overload.steady_ns(), wall_ns: self.clock.now_ns() }
+    }
+
+    /// Whether a request may be read, before it is.
+    fn admit(
+        &self,
+        allowance: &Allowance<'_>,
+        principal: &Principal,
+        length: Option<usize>,
+    ) -> Result<Admitted, Refusal> {
+        allowance.judge(self.now())?;
+        self.overload.enter(&self.producer, &principal.project_id)?;
+        self.admission.enter(&principal.project_id, length.unwrap_or(0))
     }
 
     /// The bounds of a body at this door.

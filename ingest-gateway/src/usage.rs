@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use fleetlog_log::{From, Isolation, KafkaConfig, LogError, Outgoing, Producer, Record, Tail, TailRead, Target};
+use fleetlog_log::{
+    From, Isolation, KafkaConfig, LogError, Outgoing, Producer, Record, Tail, TailRead, Target,
+};
 use fleetlog_runtime::Shutdown;
 use fleetlog_schemas::topic;
 use fleetlog_schemas::usage::UsageCount;

@@ -197,11 +197,13 @@ impl Overload {
         if capacity < 1.0 {
             bail!("not one request a second was accepted");
         }
-        let steady = self.phase("80%", &bodies, (capacity * 0.8, self.steady_s), &next, &mut accepted).await?;
+        let steady =
+            self.phase("80%", &bodies, (capacity * 0.8, self.steady_s), &next, &mut accepted).await?;
         let name = format!("{}x", self.factor);
         let flood = (capacity * self.factor, self.overload_s);
         let over = self.phase(&name, &bodies, flood, &next, &mut accepted).await?;
-        let ratio = |q: f64| over.accepted_quantile(q).as_secs_f64() / steady.accepted_quantile(q).as_secs_f64();
+        let ratio =
+            |q: f64| over.accepted_quantile(q).as_secs_f64() / steady.accepted_quantile(q).as_secs_f64();
         say(&format!("accepted, {name} over 80%: p50 {:.2} p99 {:.2}", ratio(0.5), ratio(0.99)));
         if self.clickhouse_url.is_empty() {
             return Ok(());

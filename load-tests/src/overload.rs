@@ -285,7 +285,8 @@ impl Store {
             bodies.per_request(),
             self.database
         );
-        let answer = reqwest::Client::new().post(&self.url).body(query).send().await.context("asking ClickHouse")?;
+        let answer =
+            reqwest::Client::new().post(&self.url).body(query).send().await.context("asking ClickHouse")?;
         let (status, text) = (answer.status(), answer.text().await?);
         ensure!(status.is_success(), "ClickHouse answered {status}: {text}");
         text.lines().map(parse).collect()

@@ -197,7 +197,8 @@ mod tests {
 
     #[test]
     fn a_limit_that_is_set_holds_before_the_default_even_if_it_sets_none() {
-        let default = SendLimits { records_per_second: Some(5), records_per_day: Some(7), bytes_per_second: None };
+        let default =
+            SendLimits { records_per_second: Some(5), records_per_day: Some(7), bytes_per_second: None };
         let own = SendLimits { records_per_second: Some(0), ..SendLimits::default() };
         assert_eq!(own.or(default), SendLimits { records_per_second: Some(0), ..default });
     }

@@ -46,7 +46,8 @@ mod tests {
 
     #[test]
     fn a_count_survives_the_round_trip_and_replaces_only_its_predecessor() {
-        let count = |instance: &str, day, subject| UsageCount { instance: instance.into(), day, subject, records: 3 };
+        let count =
+            |instance: &str, day, subject| UsageCount { instance: instance.into(), day, subject, records: 3 };
         let counts = [
             count("a", 1, Subject::Key("x".into())),
             count("a", 1, Subject::Project("x".into())),

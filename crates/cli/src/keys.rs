@@ -118,7 +118,10 @@ impl List {
         let wanted = |key: &ApiKey| self.project.as_ref().is_none_or(|project| *project == key.project_id);
         let keys: Vec<ApiKey> = writer.keys().await?.into_iter().filter(wanted).collect();
         if !self.json && !keys.is_empty() {
-            say(&format!("{:<18} {:<20} {:<8} {:<8} {}", "KEY", "PROJECT", "ROLE", "STATE", "LABEL (LIMITS)"));
+            say(&format!(
+                "{:<18} {:<20} {:<8} {:<8} {}",
+                "KEY", "PROJECT", "ROLE", "STATE", "LABEL (LIMITS)"
+            ));
         }
         for key in &keys {
             let state = if key.revoked_at_ms.is_some() { "revoked" } else { "active" };
@@ -135,7 +138,10 @@ impl List {
                     true => String::new(),
                     false => format!(" ({})", limits::said(*limits)),
                 };
-                say(&format!("{key_id:<18} {project_id:<20} {:<8} {state:<8} {label}{limits}", role.as_str()));
+                say(&format!(
+                    "{key_id:<18} {project_id:<20} {:<8} {state:<8} {label}{limits}",
+                    role.as_str()
+                ));
             }
         }
         if keys.is_empty() {

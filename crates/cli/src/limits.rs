@@ -80,7 +80,8 @@ mod tests {
 
     #[test]
     fn what_is_not_named_stays_and_none_is_not_the_default() {
-        let was = SendLimits { records_per_second: Some(5), bytes_per_second: None, records_per_day: Some(9) };
+        let was =
+            SendLimits { records_per_second: Some(5), bytes_per_second: None, records_per_day: Some(9) };
         let change = LimitArgs {
             records_per_second: Some(parse("none").unwrap()),
             bytes_per_second: None,
@@ -88,7 +89,10 @@ mod tests {
         };
         let now = change.apply(was);
         assert_eq!(now, SendLimits { records_per_second: Some(0), ..SendLimits::default() });
-        assert_eq!((said(now), said(SendLimits::default())), ("no limit of records/s".into(), "default limits".into()));
+        assert_eq!(
+            (said(now), said(SendLimits::default())),
+            ("no limit of records/s".into(), "default limits".into())
+        );
         assert_eq!(LimitArgs::default().apply(was), was);
         assert!(parse("0").is_err() && parse("-1").is_err() && parse("many").is_err());
     }

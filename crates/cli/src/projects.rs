@@ -69,7 +69,8 @@ impl Projects {
                 ensure_project(&writer, &set.project, &Clock::system()).await?;
                 let known = writer.projects().await?;
                 for project in known.into_iter().filter(|project| project.project_id == set.project) {
-                    let redaction = set.redaction.map_or(project.redaction, |redaction| redaction == Switch::On);
+                    let redaction =
+                        set.redaction.map_or(project.redaction, |redaction| redaction == Switch::On);
                     let changed = Project { redaction, limits: set.limits.apply(project.limits), ..project };
                     writer.put_project(&changed).await?;
                     note(&line(&changed, false));

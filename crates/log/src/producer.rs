@@ -269,7 +269,10 @@ mod tests {
         let first = progress.acks().silent_for.unwrap();
         progress.entered();
         progress.left(false);
-        assert!(progress.acks().silent_for.unwrap() >= first, "a failure is no progress, and a new record neither");
+        assert!(
+            progress.acks().silent_for.unwrap() >= first,
+            "a failure is no progress, and a new record neither"
+        );
         progress.entered();
         progress.left(true);
         let after = progress.acks();

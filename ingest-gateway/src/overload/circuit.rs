@@ -84,8 +84,8 @@ mod tests {
     const PATIENCE: i64 = 3_000;
     const PAUSE: i64 = 1_000;
 
-    fn seen(acknowledged: u64, silent_ns: impl Into<Option<i64>>) -> Seen {
-        Seen { acknowledged, silent_ns: silent_ns.into() }
+    fn seen(acknowledged: u64, silent_ns: i64) -> Seen {
+        Seen { acknowledged, silent_ns: Some(silent_ns) }
     }
 
     #[test]
@@ -97,7 +97,7 @@ mod tests {
         assert!(!circuit.look(seen(5, PATIENCE + 5), 15), "it opens once");
         assert_eq!(circuit.pass(15), Err(995));
         assert_eq!([1_010, 1_010, 2_009].map(|now| circuit.pass(now).is_ok()), [true, false, false]);
-        circuit.look(seen(5, None), 2_009);
+        circuit.look(Seen { acknowledged: 5, silent_ns: None }, 2_009);
         assert!(circuit.is_open(), "all have timed out: that is no acknowledgement");
         circuit.look(seen(6, 1), 2_009);
         assert!(!circuit.is_open() && circuit.pass(2_009).is_ok());
@@ -125,7 +125,7 @@ mod tests {
         fn a_silent_log_holds_up_one_request_a_pause(pauses in prop::collection::vec(0i64..500, 1..300)) {
             let mut circuit = Circuit::new(PATIENCE, PAUSE);
             let (mut now, mut passed) = (0, 0);
-            circuit.look(seen(1, None), now);
+            circuit.look(Seen { acknowledged: 1, silent_ns: None }, now);
             for pause in pauses {
                 now += pause;
                 circuit.look(seen(1, PATIENCE + now), now);

@@ -121,7 +121,11 @@ mod tests {
         let root = machine();
         assert_eq!(read_from(root.path()), Some(alone));
         let stat = ("memory.stat", "anon 5\ninactive_file 40\nactive_file 7\n");
-        write_group(root.path(), "sys/fs/cgroup", &[("memory.max", "max\n"), ("memory.current", "90\n"), stat]);
+        write_group(
+            root.path(),
+            "sys/fs/cgroup",
+            &[("memory.max", "max\n"), ("memory.current", "90\n"), stat],
+        );
         assert_eq!(read_from(root.path()), Some(alone));
         write_group(root.path(), "sys/fs/cgroup", &[("memory.max", "500\n")]);
         assert_eq!(read_from(root.path()), Some(Memory { used: 50, available: 500 }));

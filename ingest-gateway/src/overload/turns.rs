@@ -116,8 +116,8 @@ impl Turns {
     ///
     /// # Errors
     /// Why.
-    pub(super) fn expect(&self, project: &str) -> Result<(), NoTurn> {
-        if self.waiting < self.bounds.waiting {
+    pub(super) fn expect(&self, project: &str, limit: usize) -> Result<(), NoTurn> {
+        if self.waiting < self.bounds.waiting || (self.waiting == 0 && self.serving < limit) {
             return Ok(());
         }
         let own = self.lines.get(project).map_or(0, |line| line.waiting.len());
@@ -140,7 +140,7 @@ impl Turns {
         }
         let mut evicted = None;
         if self.waiting >= self.bounds.waiting {
-            if let Err(why) = self.expect(project) {
+            if let Err(why) = self.expect(project, limit) {
                 self.refused_at = now;
                 return Arrival::Refused(why);
             }
@@ -238,9 +238,10 @@ impl Turns {
     }
 
     fn why(&self, project: &str) -> NoTurn {
-        let others = self.lines.iter().any(|(other, line)| {
-            &**other != project && (line.serving > 0 || !line.waiting.is_empty())
-        });
+        let others = self
+            .lines
+            .iter()
+            .any(|(other, line)| &**other != project && (line.serving > 0 || !line.waiting.is_empty()));
         if others { NoTurn::Share } else { NoTurn::Busy }
     }
 
@@ -261,9 +262,11 @@ impl Turns {
         if self.serving == 0 && self.waiting == 0 {
             self.lines.clear();
             self.due = 0;
-        } else if self.lines.get(project).is_some_and(|line| {
-            line.serving == 0 && line.waiting.is_empty() && line.due <= self.due
-        }) {
+        } else if self
+            .lines
+            .get(project)
+            .is_some_and(|line| line.serving == 0 && line.waiting.is_empty() && line.due <= self.due)
+        {
             self.lines.remove(project);
         }
     }
@@ -311,8 +314,8 @@ mod tests {
         let (flood, polite) = (project("flood"), project("polite"));
         turns.arrive(&flood, 1, 1, 0);
         let tickets: Vec<Ticket> = (0..10).map(|_| wait(&turns.arrive(&flood, 1, 1, 0))).collect();
-        assert_eq!(turns.expect("flood"), Err(NoTurn::Busy), "it is alone");
-        assert_eq!(turns.expect("polite"), Ok(()));
+        assert_eq!(turns.expect("flood", 1), Err(NoTurn::Busy), "it is alone");
+        assert_eq!(turns.expect("polite", 1), Ok(()));
         for taken in 0..5 {
             let Arrival::Wait { evicted, .. } = turns.arrive(&polite, 1, 1, 0) else { panic!("it waits") };
             assert_eq!(evicted, Some(tickets[9 - taken]), "the last one of the longest line");

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use metrics::{Counter, Gauge, Histogram};
+use ::metrics::{Counter, Gauge, Histogram};
 use tokio::sync::oneshot;
 
 use super::concurrency::{Concurrency, Range};
@@ -96,7 +96,8 @@ impl Turnstile {
     /// # Errors
     /// [`Refusal::Busy`] or [`Refusal::ProjectShare`].
     pub(crate) fn expect(&self, project: &str) -> Result<(), Refusal> {
-        self.state().turns.expect(project).map_err(|why| {
+        let state = self.state();
+        state.turns.expect(project, state.concurrency.limit()).map_err(|why| {
             self.meters.full.increment(1);
             refusal(why)
         })
@@ -245,7 +246,8 @@ mod tests {
     use super::*;
 
     fn turnstile(limit: usize, waiting: usize, wait_ms: i64) -> Arc<Turnstile> {
-        let bounds = QueueBounds { waiting, wait_ns: wait_ms * 1_000_000, standing_wait_ns: wait_ms * 1_000_000 };
+        let bounds =
+            QueueBounds { waiting, wait_ns: wait_ms * 1_000_000, standing_wait_ns: wait_ms * 1_000_000 };
         Arc::new(Turnstile::new(bounds, Range { min: limit, max: limit, tolerance: 2.0 }))
     }
 
@@ -263,10 +265,10 @@ mod tests {
         nothing_is_held(&stile);
 
         let stile = turnstile(1, 10, 1);
-        let _first = stile.turn(&a, 1).await.unwrap();
+        let first = stile.turn(&a, 1).await.unwrap();
         assert!(matches!(stile.turn(&a, 1).await, Err(Refusal::Busy)));
         assert!(matches!(stile.turn(&Arc::from("b"), 1).await, Err(Refusal::ProjectShare)));
-        drop(_first);
+        drop(first);
         nothing_is_held(&stile);
     }
 
@@ -304,7 +306,7 @@ mod tests {
     #[tokio::test]
     async fn a_full_queue_is_told_before_the_body_is_read() {
         let (stile, a) = (turnstile(1, 0, 60_000), Arc::from("a"));
-        stile.expect("a").unwrap_err();
+        stile.expect("a").unwrap();
         let _first = stile.turn(&a, 1).await.unwrap();
         assert!(matches!(stile.expect("a"), Err(Refusal::Busy)));
         assert!(matches!(stile.expect("b"), Err(Refusal::ProjectShare)));

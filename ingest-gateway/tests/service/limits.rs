@@ -34,10 +34,15 @@ async fn refused(node: &Node, gateway: &Gateway, body: String) -> (u16, Value, u
 fn who_sends_too_fast_is_told_the_limit_and_when_to_come_back_in_the_words_of_every_api() {
     on_kafka(|node| async move {
         // Of 60 records at one a second, a second's worth is saved up: a minute of debt, less one.
-        let slow = GatewayConfig { key_records_per_second: 1, rate_burst_ms: 1_000, ..GatewayConfig::default() };
+        let slow =
+            GatewayConfig { key_records_per_second: 1, rate_burst_ms: 1_000, ..GatewayConfig::default() };
         let mut gateway = node.gateway_with(slow).await;
         let (status, said, _) = answer(gateway.events(events(60))).await;
-        assert_eq!((status, &said["accepted"]), (202, &json!(60)), "more than the burst is not refused for ever");
+        assert_eq!(
+            (status, &said["accepted"]),
+            (202, &json!(60)),
+            "more than the burst is not refused for ever"
+        );
 
         let (status, error, again) = refused(node, &gateway, events(1)).await;
         assert_eq!((status, &error["code"], &error["limit"]), (429, &json!("rate_limited"), &json!(1)));
@@ -61,7 +66,11 @@ fn who_sends_too_fast_is_told_the_limit_and_when_to_come_back_in_the_words_of_ev
             let sent = gateway.post(path).header("content-type", "application/json").body("{}");
             let exchange = Exchange::of(node, sent).await;
             assert_eq!(exchange.refused(), 429, "{path}");
-            assert!(is_theirs(&exchange.said) && exchange.headers.contains_key(RETRY_AFTER), "{}", exchange.said);
+            assert!(
+                is_theirs(&exchange.said) && exchange.headers.contains_key(RETRY_AFTER),
+                "{}",
+                exchange.said
+            );
         }
 
         // Another key of the same project has a rate of its own.

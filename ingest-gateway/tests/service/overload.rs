@@ -99,11 +99,8 @@ fn while_kafka_is_silent_requests_are_refused_at_once_and_its_first_word_ends_th
         };
         // Whoever waited for the delivery, or for a probe, would overrun the test.
         let kafka = KafkaConfig { delivery_timeout_ms: 600_000, ..node.config() };
-        let impatient = GatewayConfig {
-            circuit_patience_ms: 300,
-            circuit_pause_ms: 600_000,
-            ..GatewayConfig::default()
-        };
+        let impatient =
+            GatewayConfig { circuit_patience_ms: 300, circuit_pause_ms: 600_000, ..GatewayConfig::default() };
         let mut gateway = Gateway::start(Config { gateway: impatient, kafka }).await;
         gateway.key = node.key(Role::Ingest).await;
         while answer(gateway.events(EVENT)).await.0 != 202 {}
