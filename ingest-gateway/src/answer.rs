@@ -4,6 +4,8 @@
 //! OTLP (specification, "OTLP/HTTP Response"): success is 200 with an `Export*ServiceResponse`, partial success
 //! names the count of rejected items, failure is a `google.rpc.Status`; 429 and 503 are retried.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderName, HeaderValue, Response, StatusCode};
@@ -19,7 +21,10 @@ use crate::grpc::{self, Status};
 use crate::pipeline::Accepted;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const RETRY_AFTER_SECONDS: i64 = 1;
+/// Seconds after which a refused request may be tried again, if no more is known.
+const AGAIN_AFTER: i64 = 1;
+/// Most seconds that an answer says beyond what is known.
+const JITTER_MAX: i64 = 60;
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const PROTOBUF: HeaderValue = HeaderValue::from_static("application/x-protobuf");
 
@@ -52,17 +57,17 @@ pub(crate) struct Said {
     pub(crate) status: StatusCode,
     /// JSON; nothing is sent without one.
     pub(crate) body: Option<Value>,
-    /// A header that only this API has.
-    pub(crate) header: Option<(HeaderName, HeaderValue)>,
+    /// A header in which this API says, beside `Retry-After`, when to come back.
+    pub(crate) again_in: Option<HeaderName>,
 }
 
 impl Said {
     pub(crate) fn new(status: StatusCode, body: Value) -> Self {
-        Self { status, body: Some(body), header: None }
+        Self { status, body: Some(body), again_in: None }
     }
 
     pub(crate) fn nothing() -> Self {
-        Self { status: StatusCode::NO_CONTENT, body: None, header: None }
+        Self { status: StatusCode::NO_CONTENT, body: None, again_in: None }
     }
 
     pub(crate) fn respond(self, request_id: &str) -> Response<Body> {
@@ -72,7 +77,6 @@ impl Said {
         if is_empty {
             response.headers_mut().remove(CONTENT_TYPE);
         }
-        response.headers_mut().extend(self.header);
         response
     }
 }
@@ -180,19 +184,30 @@ const fn rejected_items(route: Route) -> &'static str {
 /// The answer to a request of which nothing is acknowledged.
 pub(crate) fn refused(dialect: Dialect, refusal: &Refusal, request_id: &str) -> Response<Body> {
     let status = status(refusal);
+    let retry = retry_after(refusal, request_id);
     let mut response = match dialect {
         Dialect::Native => respond(status, JSON, native_error(refusal, request_id), request_id),
         Dialect::OtlpJson(_) => {
-            let body = rpc_status(refusal);
+            let body = rpc_status(refusal, retry);
             let body = json!({"code": body.code, "message": body.message});
             respond(status, JSON, body.to_string().into_bytes(), request_id)
         }
-        Dialect::OtlpProtobuf => respond(status, PROTOBUF, rpc_status(refusal).encode_to_vec(), request_id),
+        Dialect::OtlpProtobuf => {
+            respond(status, PROTOBUF, rpc_status(refusal, retry).encode_to_vec(), request_id)
+        }
         // The HTTP status says only that the call was understood.
-        Dialect::Grpc => return with_request_id(grpc::refused(refusal), request_id),
-        Dialect::Foreign(foreign) => (foreign.refused)(refusal).respond(request_id),
+        Dialect::Grpc => return with_request_id(grpc::refused(refusal, retry), request_id),
+        Dialect::Foreign(foreign) => {
+            let said = (foreign.refused)(refusal);
+            let also = said.again_in.clone();
+            let mut response = said.respond(request_id);
+            if let Some((name, seconds)) = also.zip(retry) {
+                response.headers_mut().insert(name, HeaderValue::from(seconds));
+            }
+            response
+        }
     };
-    if let Some(seconds) = retry_after(refusal) {
+    if let Some(seconds) = retry {
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
     if status == StatusCode::UNAUTHORIZED {
@@ -201,13 +216,25 @@ pub(crate) fn refused(dialect: Dialect, refusal: &Refusal, request_id: &str) -> 
     response
 }
 
-/// Seconds after which a refused request may be worth sending again.
-pub(crate) fn retry_after(refusal: &Refusal) -> Option<i64> {
-    refusal.class().is_retryable().then_some(RETRY_AFTER_SECONDS)
+/// Seconds after which a refused request may be worth sending again, as far as is known.
+pub(crate) fn again_after(refusal: &Refusal) -> Option<i64> {
+    let seconds = |wait: Duration| {
+        i64::try_from(wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).unwrap_or(i64::MAX)
+    };
+    refusal.class().is_retryable().then(|| refusal.wait().map_or(AGAIN_AFTER, seconds).max(AGAIN_AFTER))
 }
 
-fn rpc_status(refusal: &Refusal) -> Status {
-    Status::of(grpc::class_code(refusal.class()), refusal)
+/// What an answer says: somewhat later for some, so that all who were refused at once do not come back at once. By the
+/// request's id, which is random.
+fn retry_after(refusal: &Refusal, request_id: &str) -> Option<i64> {
+    let seconds = again_after(refusal)?;
+    let spread = (seconds / 2).clamp(2, JITTER_MAX);
+    let random = request_id.bytes().fold(0_u32, |hash, byte| hash.wrapping_mul(31).wrapping_add(byte.into()));
+    Some(seconds + i64::from(random) % (spread + 1))
+}
+
+fn rpc_status(refusal: &Refusal, retry: Option<i64>) -> Status {
+    Status::of(grpc::class_code(refusal.class()), refusal, retry)
 }
 
 fn native_error(refusal: &Refusal, request_id: &str) -> Vec<u8> {
@@ -290,19 +317,39 @@ mod tests {
         assert_eq!(partial.partial_success.unwrap().rejected, 1);
     }
 
+    fn again(response: &Response<Body>) -> i64 {
+        response.headers()[RETRY_AFTER].to_str().unwrap().parse().unwrap()
+    }
+
+    fn again_at_most_two_later(seconds: i64, request_id: &str) -> i64 {
+        let said = retry_after(&Refusal::Busy, request_id).unwrap();
+        assert!((seconds..=seconds + 2).contains(&said));
+        said
+    }
+
+    #[test]
+    fn not_everyone_who_is_refused_comes_back_at_once() {
+        let said = |n: u32| retry_after(&Refusal::Busy, &format!("0192d3a0-7f2e-7bbb-8{n:03x}-aaaaaaaaaaaa"));
+        let mut counts = [0; 3];
+        for n in 0..300 {
+            counts[usize::try_from(said(n).unwrap() - 1).unwrap()] += 1;
+        }
+        assert!(counts.iter().all(|count| *count > 50), "{counts:?}");
+    }
+
     #[tokio::test]
     async fn what_may_be_retried_says_when() {
         let full = refused(Dialect::OtlpProtobuf, &Refusal::NotPublished(LogError::QueueFull), "r");
-        assert_eq!(
-            (full.status().as_u16(), &full.headers()[RETRY_AFTER]),
-            (503, &HeaderValue::from_static("1"))
-        );
+        assert_eq!((full.status().as_u16(), again(&full)), (503, again_at_most_two_later(1, "r")));
         assert_eq!(Status::decode(&body(full).await[..]).unwrap().code, 14);
         let share = refused(Dialect::Native, &Refusal::ProjectShare, "r");
-        assert_eq!(
-            (share.status().as_u16(), &share.headers()[RETRY_AFTER]),
-            (429, &HeaderValue::from_static("1"))
-        );
+        assert_eq!((share.status().as_u16(), again(&share)), (429, again_at_most_two_later(1, "r")));
+        let wait = Duration::from_millis(90_500);
+        let quota = Refusal::QuotaExceeded { whose: crate::error::Whose::Key, limit: 7, wait };
+        let quota = refused(Dialect::Native, &quota, "r");
+        assert!((91..=91 + 45).contains(&again(&quota)), "{quota:?}");
+        let said: Value = serde_json::from_slice(&body(quota).await).unwrap();
+        assert_eq!((&said["error"]["code"], &said["error"]["limit"]), (&json!("quota_exceeded"), &json!(7)));
         let bad = refused(Dialect::Native, &Refusal::BodyTooLarge { limit: 5 }, "r");
         assert!(!bad.headers().contains_key(RETRY_AFTER));
         let said: Value = serde_json::from_slice(&body(bad).await).unwrap();

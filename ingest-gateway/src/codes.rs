@@ -8,8 +8,8 @@ use fleetlog_log::{AuthError, LogError};
 use fleetlog_runtime::Classified;
 use fleetlog_schemas::control::Role;
 
-use crate::answer::retry_after;
-use crate::error::Refusal;
+use crate::answer::again_after;
+use crate::error::{LimitKind, Refusal, Whose};
 use crate::grpc;
 
 /// A reason for which a request is refused.
@@ -21,7 +21,8 @@ pub struct ErrorCode {
     pub http: u16,
     /// The gRPC status.
     pub grpc: i32,
-    /// Seconds after which it may be worth trying again, if ever.
+    /// Seconds after which it may be worth trying again, if ever, at the least: an answer says more where more is
+    /// known, and up to half as much more (two seconds at least) so that not everyone comes back at once.
     pub retry_after_seconds: Option<i64>,
     /// What it means, and what to do about it.
     pub meaning: &'static str,
@@ -48,7 +49,7 @@ pub fn error_codes() -> Vec<ErrorCode> {
         code: refusal.code(),
         http: refusal.status(),
         grpc: grpc::code(&refusal),
-        retry_after_seconds: retry_after(&refusal),
+        retry_after_seconds: again_after(&refusal),
         meaning,
     };
     [sender(), requests(), bodies(), ours()].into_iter().flatten().map(code).collect()
@@ -106,8 +107,35 @@ fn ours() -> Vec<(Refusal, &'static str)> {
     let no_log = LogError::NotAcknowledged(Duration::ZERO);
     let gone = LogError::Unavailable { action: "", reason: String::new() };
     vec![
-        (Refusal::ProjectShare, "The project holds more than its share of a busy gateway."),
-        (Refusal::Busy, "The gateway holds as much as it may."),
+        (
+            Refusal::RateLimited {
+                whose: Whose::Key,
+                kind: LimitKind::RecordsPerSecond,
+                limit: 0,
+                wait: Duration::ZERO,
+            },
+            "The key or its project has sent as many records or bytes a second as it may; the answer names the limit and \
+             when something may be sent again.",
+        ),
+        (
+            Refusal::QuotaExceeded { whose: Whose::Key, limit: 0, wait: Duration::ZERO },
+            "The key or its project has sent as many records as it may on one day (UTC); the answer names the quota and \
+             when the next day begins.",
+        ),
+        (
+            Refusal::ProjectShare,
+            "The project has more bytes or requests under way than its share of a busy gateway.",
+        ),
+        (Refusal::Busy, "The gateway has as much under way as it may, or as it can do in time."),
+        (
+            Refusal::Memory,
+            "The process is short of memory (`gateway.memory_max_bytes`, `gateway.memory_share`).",
+        ),
+        (
+            Refusal::LogSilent { wait: Duration::ZERO },
+            "Kafka has acknowledged nothing for `gateway.circuit_patience_ms`, or the queue to it was full; nothing of \
+             the request was published.",
+        ),
         (Refusal::Starting, "Kafka has not been reached since the start."),
         (Refusal::Auth(AuthError::NotReady), "The keys are still being loaded."),
         (Refusal::NotPublished(LogError::QueueFull), "The queue to Kafka is full."),

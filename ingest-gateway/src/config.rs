@@ -1,8 +1,14 @@
 //! What of the configuration the gateway reads.
 
+use std::time::Duration;
+
 use fleetlog_log::KafkaConfig;
 use fleetlog_runtime::{Settings, SettingsError, config_section};
+use fleetlog_schemas::control::SendLimits;
 use fleetlog_schemas::topic;
+
+use crate::allowance::Defaults;
+use crate::overload::{OverloadBounds, QueueBounds, Range};
 
 config_section! {
     /// The ingest gateway.
@@ -30,6 +36,48 @@ config_section! {
         /// Share of `in_flight_max_bytes` that one project may hold once half of it is taken; more is answered
         /// with 429.
         pub project_share: f64 = 0.5,
+        /// Requests that may always be checked and published at once.
+        pub concurrency_min: usize = 16,
+        /// Most requests checked and published at once. In between, the number follows how long they take.
+        pub concurrency_max: usize = 1024,
+        /// How many times longer than without pressure requests may take before fewer are worked on at once.
+        pub concurrency_tolerance: f64 = 2.0,
+        /// Most requests that wait for their turn; when it is full, the last one of the project that has most waiting
+        /// is answered with 429 (503 if it is the only one).
+        pub queue_max_requests: usize = 512,
+        /// Longest that a request waits for its turn, milliseconds; then it is answered with 503, or 429 if others wait.
+        pub queue_wait_ms: u64 = 100,
+        /// The same while the queue does not empty, milliseconds: what is accepted under overload stays quick.
+        pub queue_standing_wait_ms: u64 = 5,
+        /// Memory above which new requests are answered with 503, bytes; 0 for the share alone.
+        pub memory_max_bytes: u64 = 0,
+        /// The same as a share of the control group's limit (its working set counts then), or else of the machine's
+        /// memory; 0 for none.
+        pub memory_share: f64 = 0.9,
+        /// Longest that records wait without Kafka acknowledging any; then requests are answered with 503 at once, but
+        /// for a probe now and then, until it acknowledges again. 0 for ever.
+        pub circuit_patience_ms: u64 = 3_000,
+        /// Time between two such probes, milliseconds.
+        pub circuit_pause_ms: u64 = 1_000,
+        /// Records a second that a key may send through each gateway, unless the key says otherwise
+        /// (`fleetlog keys limit`); 0 for no limit. More is answered with 429.
+        pub key_records_per_second: u64 = 0,
+        /// Bytes of bodies a second that a key may send through each gateway, likewise.
+        pub key_bytes_per_second: u64 = 0,
+        /// Records a day (UTC) that a key may send through all gateways together, likewise.
+        pub key_records_per_day: u64 = 0,
+        /// Records a second that all keys of a project together may send through each gateway, unless the project says
+        /// otherwise (`fleetlog projects set`); 0 for no limit. More is answered with 429.
+        pub project_records_per_second: u64 = 0,
+        /// Bytes of bodies a second that all keys of a project together may send through each gateway, likewise.
+        pub project_bytes_per_second: u64 = 0,
+        /// Records a day (UTC) that all keys of a project together may send through all gateways, likewise.
+        pub project_records_per_day: u64 = 0,
+        /// How long an unused rate is saved up, milliseconds: so many times the rate may come at once.
+        pub rate_burst_ms: u64 = 5_000,
+        /// How often gateways tell each other what of daily quotas was used, milliseconds; by what comes within it a
+        /// quota may be exceeded, and a crash forget.
+        pub quota_publish_ms: u64 = 2_000,
         /// Most open connections of each listener; further ones wait to be accepted.
         pub connections_max: usize = 10_000,
         /// Longest that a request's headers may take, milliseconds.
@@ -67,6 +115,43 @@ impl Config {
 }
 
 impl GatewayConfig {
+    pub(crate) fn overload(&self) -> OverloadBounds {
+        let nanos = |ms: u64| i64::try_from(ms.saturating_mul(1_000_000)).unwrap_or(i64::MAX);
+        OverloadBounds {
+            queue: QueueBounds {
+                waiting: self.queue_max_requests,
+                wait_ns: nanos(self.queue_wait_ms),
+                standing_wait_ns: nanos(self.queue_standing_wait_ms.min(self.queue_wait_ms)),
+            },
+            range: Range {
+                min: self.concurrency_min,
+                max: self.concurrency_max,
+                tolerance: self.concurrency_tolerance,
+            },
+            memory_bytes: self.memory_max_bytes,
+            memory_share: self.memory_share,
+            patience: Duration::from_millis(self.circuit_patience_ms),
+            pause: Duration::from_millis(self.circuit_pause_ms),
+        }
+    }
+
+    pub(crate) fn allowances(&self) -> Defaults {
+        let limits = |second, bytes, day| SendLimits {
+            records_per_second: Some(second),
+            bytes_per_second: Some(bytes),
+            records_per_day: Some(day),
+        };
+        Defaults {
+            key: limits(self.key_records_per_second, self.key_bytes_per_second, self.key_records_per_day),
+            project: limits(
+                self.project_records_per_second,
+                self.project_bytes_per_second,
+                self.project_records_per_day,
+            ),
+            burst_ns: i64::try_from(self.rate_burst_ms.saturating_mul(1_000_000)).unwrap_or(i64::MAX),
+        }
+    }
+
     fn check(&self) -> Result<(), SettingsError> {
         let invalid = |key: &str, message: String| SettingsError::Invalid {
             key: format!("{}.{key}", Self::SECTION),
@@ -85,6 +170,19 @@ impl GatewayConfig {
         }
         if !(0.0..=1.0).contains(&self.project_share) {
             return Err(invalid("project_share", "must lie between 0 and 1".to_owned()));
+        }
+        if !(0.0..=1.0).contains(&self.memory_share) {
+            return Err(invalid("memory_share", "must lie between 0 and 1".to_owned()));
+        }
+        if !(1.0..=100.0).contains(&self.concurrency_tolerance) {
+            return Err(invalid("concurrency_tolerance", "must lie between 1 and 100".to_owned()));
+        }
+        if self.concurrency_min == 0 || self.concurrency_max < self.concurrency_min {
+            let message = "must be at least 1 and at most gateway.concurrency_max".to_owned();
+            return Err(invalid("concurrency_min", message));
+        }
+        if self.quota_publish_ms == 0 {
+            return Err(invalid("quota_publish_ms", "must be at least 1".to_owned()));
         }
         Ok(())
     }

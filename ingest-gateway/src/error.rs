@@ -116,9 +116,40 @@ pub(crate) enum Refusal {
     /// The sender ended the body early.
     #[error("the body ended early")]
     BodyAborted,
-    /// The project holds more than its share of a busy gateway.
-    #[error("the project has too many bytes under way; try again later")]
+    /// The sender has sent as fast as it may.
+    #[error("the {} may send {limit} {}; try again in {wait:.1?}", .whose.as_str(), .kind.as_str())]
+    RateLimited {
+        /// Whose limit it is.
+        whose: Whose,
+        /// What is limited.
+        kind: LimitKind,
+        /// The limit.
+        limit: u64,
+        /// When something may be sent again.
+        wait: Duration,
+    },
+    /// The sender has sent what it may today.
+    #[error("the {} may send {limit} records a day; the next day (UTC) begins in {wait:.0?}", .whose.as_str())]
+    QuotaExceeded {
+        /// Whose quota it is.
+        whose: Whose,
+        /// The quota.
+        limit: u64,
+        /// When the next day begins.
+        wait: Duration,
+    },
+    /// The project has more under way than its share of a busy gateway.
+    #[error("the project has more under way than its share of a busy gateway; try again later")]
     ProjectShare,
+    /// The process is short of memory.
+    #[error("the gateway is short of memory; try again later")]
+    Memory,
+    /// Kafka has not acknowledged anything for too long.
+    #[error("the log does not answer; try again later")]
+    LogSilent {
+        /// When it is tried again.
+        wait: Duration,
+    },
     /// The gateway holds as much as it may.
     #[error("the gateway is busy; try again later")]
     Busy,
@@ -133,7 +164,53 @@ pub(crate) enum Refusal {
     Internal(String),
 }
 
+/// Whose limit it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Whose {
+    /// The key's.
+    Key,
+    /// The project's.
+    Project,
+}
+
+impl Whose {
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Key => "key",
+            Self::Project => "project",
+        }
+    }
+}
+
+/// What a rate limits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LimitKind {
+    /// Records.
+    RecordsPerSecond,
+    /// Bytes of bodies, as sent.
+    BytesPerSecond,
+}
+
+impl LimitKind {
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::RecordsPerSecond => "records a second",
+            Self::BytesPerSecond => "bytes a second",
+        }
+    }
+}
+
 impl Refusal {
+    /// After how long it is worth trying again, where that is known.
+    pub(crate) fn wait(&self) -> Option<Duration> {
+        match self {
+            Self::RateLimited { wait, .. } | Self::QuotaExceeded { wait, .. } | Self::LogSilent { wait } => {
+                Some(*wait)
+            }
+            _ => None,
+        }
+    }
+
     /// The HTTP status: the class's, except where HTTP has a more exact one.
     pub(crate) fn status(&self) -> u16 {
         match self {
@@ -166,6 +243,7 @@ impl Refusal {
                 u64::try_from(*limit).ok()
             }
             Self::TooManyRecords { limit } => Some(u64::from(*limit)),
+            Self::RateLimited { limit, .. } | Self::QuotaExceeded { limit, .. } => Some(*limit),
             _ => None,
         }
     }
@@ -191,8 +269,10 @@ impl Classified for Refusal {
             | Self::AllRejected(_)
             | Self::BodyTimeout(_)
             | Self::BodyAborted => ErrorClass::BadInput,
-            Self::ProjectShare => ErrorClass::Overloaded,
-            Self::Busy | Self::Starting => ErrorClass::Unavailable,
+            Self::RateLimited { .. } | Self::QuotaExceeded { .. } | Self::ProjectShare => {
+                ErrorClass::Overloaded
+            }
+            Self::Memory | Self::LogSilent { .. } | Self::Busy | Self::Starting => ErrorClass::Unavailable,
             // Ours or Kafka's, but the sender can only try again.
             Self::NotPublished(_) => ErrorClass::Unavailable,
             Self::Internal(_) => ErrorClass::Bug,
@@ -218,7 +298,11 @@ impl Classified for Refusal {
             Self::AllRejected(_) => "all_records_rejected",
             Self::BodyTimeout(_) => "body_timeout",
             Self::BodyAborted => "body_aborted",
+            Self::RateLimited { .. } => "rate_limited",
+            Self::QuotaExceeded { .. } => "quota_exceeded",
             Self::ProjectShare => "project_share_exceeded",
+            Self::Memory => "memory",
+            Self::LogSilent { .. } => "log_silent",
             Self::Busy => "busy",
             Self::Starting => "starting",
             Self::NotPublished(log) => match log {

@@ -23,7 +23,7 @@ use fleetlog_schemas::record::Route;
 use http_body_util::{BodyExt, Full};
 use prost::Message;
 
-use crate::answer::{Dialect, ExportResponse, partial_success, retry_after};
+use crate::answer::{Dialect, ExportResponse, partial_success};
 use crate::endpoints::serve;
 use crate::error::Refusal;
 use crate::pipeline::{Accepted, Door, Gateway};
@@ -82,9 +82,9 @@ struct Delay {
 }
 
 impl Status {
-    /// A refusal, with when to come back if that may help.
-    pub(crate) fn of(code: i32, refusal: &Refusal) -> Self {
-        let details = retry_after(refusal).map(|seconds| {
+    /// A refusal, with the seconds after which to come back if that may help.
+    pub(crate) fn of(code: i32, refusal: &Refusal, retry: Option<i64>) -> Self {
+        let details = retry.map(|seconds| {
             let info = RetryInfo { retry_delay: Some(Delay { seconds }) };
             Detail {
                 type_url: "type.googleapis.com/google.rpc.RetryInfo".into(),
@@ -171,8 +171,8 @@ fn message(message: &impl Message) -> Response<Body> {
 }
 
 /// The answer to a refused call: headers alone.
-pub(crate) fn refused(refusal: &Refusal) -> Response<Body> {
-    let status = Status::of(code(refusal), refusal);
+pub(crate) fn refused(refusal: &Refusal, retry: Option<i64>) -> Response<Body> {
+    let status = Status::of(code(refusal), refusal, retry);
     let mut response = respond(Body::empty());
     let headers = response.headers_mut();
     headers.insert(STATUS, HeaderValue::from(status.code));
@@ -230,6 +230,7 @@ fn percent_encoded(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::answer::again_after;
 
     fn framed(flag: u8, length: u32, message: &[u8]) -> Bytes {
         Bytes::from([&[flag][..], &length.to_be_bytes(), message].concat())
@@ -267,12 +268,13 @@ mod tests {
         assert_eq!(retried.each_ref().map(code), [14, 14, 14]);
         assert_eq!(code(&Refusal::ProjectShare), 8);
         for refusal in retried.iter().chain([&Refusal::ProjectShare]) {
-            assert_eq!(Status::of(code(refusal), refusal).details.len(), 1, "{refusal}: says when");
+            let retry = again_after(refusal);
+            assert_eq!(Status::of(code(refusal), refusal, retry).details.len(), 1, "{refusal}: says when");
         }
         assert_eq!(code(&Refusal::Auth(AuthError::Unknown)), 16);
         assert_eq!(code(&Refusal::Role(fleetlog_schemas::control::Role::Viewer)), 7);
         assert_eq!(code(&Refusal::BodyTooLarge { limit: 1 }), 3);
-        assert!(Status::of(3, &Refusal::BodyTooLarge { limit: 1 }).details.is_empty());
+        assert_eq!(again_after(&Refusal::BodyTooLarge { limit: 1 }), None);
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //! shutdown; [`run`] is both. The listener answers from the start, with 503 and not ready until Kafka is reached.
 
 mod admission;
+mod allowance;
 mod answer;
 mod auth;
 mod check;
@@ -18,29 +19,34 @@ mod endpoints;
 mod error;
 mod grpc;
 pub mod metrics;
+mod overload;
 mod pipeline;
 mod publish;
 mod receive;
 mod shape;
 mod split;
 mod throttle;
+mod usage;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use fleetlog_log::{Admin, ControlView, KafkaConfig, LogError, Producer};
+use fleetlog_log::{Admin, ControlView, LogError, Producer};
 use fleetlog_runtime::{Deps, HttpBounds, Readiness, Shutdown, Supervisor, admin_router, serve_http};
 use fleetlog_schemas::topic;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 
 pub use codes::{ErrorCode, RECORD_CODES, error_codes};
 pub use config::{Config, GatewayConfig};
 pub use error::GatewayError;
 
 use crate::admission::{Admission, Bounds};
+use crate::allowance::Allowances;
 use crate::check::Limits;
 use crate::metrics::Meters;
+use crate::overload::Overload;
 use crate::pipeline::{Gateway, Log};
 use crate::receive::BodyBounds;
 use crate::throttle::RefusalLog;
@@ -122,10 +128,19 @@ impl Bound {
             let served = serve_http(socket, app.clone(), bounds, metrics::CONNECTIONS, shutdown.clone());
             tasks.spawn("ingest listener", served);
         }
-        let following = follow_log(config.kafka, Arc::clone(&gateway), readiness, shutdown);
+        let circuit = deps.health.component("gateway log");
+        let following = follow_log(config, Arc::clone(&gateway), readiness, shutdown.clone());
         tasks.spawn("ingest keys", following);
+        let watching = Arc::clone(&gateway);
+        tasks.spawn("ingest overload", async move {
+            watching.overload.watch(&watching.producer, circuit, &shutdown).await;
+            Ok::<_, LogError>(())
+        });
         // The listener keeps the budget itself and reports what overran; the margin is for its own end.
         tasks.join(budget + Duration::from_secs(2)).await?;
+        // What was accepted to the very end counts; what cannot be told within the budget is forgotten, as in a crash.
+        let telling = usage::tell_once(&gateway.producer, &gateway.allowances, gateway.now());
+        let _told = tokio::time::timeout(budget, telling).await.is_ok();
         gateway.producer.flush(budget).await?;
         Ok(())
     }
@@ -148,6 +163,8 @@ fn gateway(config: &Config, deps: &Deps) -> Result<Gateway, LogError> {
         producer: Producer::new(&config.kafka, topic::RAW_MAX_MESSAGE_BYTES)?,
         log: OnceLock::new(),
         admission: Arc::new(admission),
+        overload: Overload::new(own.overload()),
+        allowances: Allowances::new(format!("gateway-{}", uuid::Uuid::new_v4().simple()), own.allowances()),
         body: BodyBounds { bytes: own.body_max_bytes, timeout: Duration::from_millis(own.body_timeout_ms) },
         limits: Limits {
             decoded_bytes: own.decoded_max_bytes,
@@ -161,16 +178,20 @@ fn gateway(config: &Config, deps: &Deps) -> Result<Gateway, LogError> {
 
 /// Waits for the topics, loads the keys, and keeps following them.
 async fn follow_log(
-    kafka: KafkaConfig,
+    config: Config,
     gateway: Arc<Gateway>,
     readiness: Readiness,
     shutdown: Shutdown,
 ) -> Result<(), LogError> {
-    let Some(topics) = Admin::new(&kafka)?.wait_for_topics(&shutdown).await? else { return Ok(()) };
-    let (keys, follower) = ControlView::open(&kafka)?;
+    let Some(topics) = Admin::new(&config.kafka)?.wait_for_topics(&shutdown).await? else { return Ok(()) };
+    let (keys, follower) = ControlView::open(&config.kafka)?;
+    let (counts_loaded, mut loaded_counts) = watch::channel(false);
+    let counts = usage::follow(&config.kafka, &gateway.allowances, counts_loaded, &shutdown);
     let loaded = async {
         keys.caught_up().await;
-        if keys.is_caught_up() {
+        // Quotas hold from the first request on.
+        let counts = loaded_counts.wait_for(|loaded| *loaded).await.is_ok();
+        if keys.is_caught_up() && counts {
             // Set once: this function runs once.
             let _first = gateway.log.set(Log { topics, keys }).is_ok();
             readiness.ready();
@@ -178,6 +199,12 @@ async fn follow_log(
         shutdown.triggered().await;
         readiness.not_ready("shutting down");
     };
-    let (followed, ()) = tokio::join!(follower.follow(shutdown.clone()), loaded);
-    followed
+    let every = Duration::from_millis(config.gateway.quota_publish_ms);
+    let telling = usage::tell(&gateway, every, &shutdown);
+    // The first that fails ends the others, which would go on until shutdown.
+    tokio::try_join!(follower.follow(shutdown.clone()), counts, async {
+        tokio::join!(telling, loaded);
+        Ok(())
+    })?;
+    Ok(())
 }

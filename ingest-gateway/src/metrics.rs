@@ -35,9 +35,82 @@ pub const IN_FLIGHT: Metric = Metric::gauge("fleetlog_gateway_in_flight_requests
 /// Open connections.
 pub const CONNECTIONS: Metric = Metric::gauge("fleetlog_gateway_connections", "Open connections.");
 
+/// How many may be worked on.
+pub const CONCURRENCY_LIMIT: Metric = Metric::gauge(
+    "fleetlog_gateway_concurrency_limit",
+    "Requests that may be checked and published at once now, found from how long they take.",
+);
+/// How many are worked on.
+pub const SERVING: Metric =
+    Metric::gauge("fleetlog_gateway_serving_requests", "Requests that are checked and published now.");
+/// How many wait.
+pub const WAITING: Metric =
+    Metric::gauge("fleetlog_gateway_waiting_requests", "Requests that wait for their turn now.");
+/// How long they wait.
+pub const WAIT_SECONDS: Metric = Metric::histogram(
+    "fleetlog_gateway_wait_seconds",
+    "Time that a request waited for its turn, if it had to wait.",
+);
+/// How it went.
+pub const TURNS: Metric = Metric::counter(
+    "fleetlog_gateway_turns_total",
+    "Requests by how they got their turn, `outcome`: `at_once`, `waited`; or why they got none: `full` queue, `late`, \
+     `evicted` for another project's.",
+);
+/// Memory in use.
+pub const MEMORY_BYTES: Metric = Metric::gauge(
+    "fleetlog_gateway_memory_bytes",
+    "Memory of the process, or of its control group without file cache where that has a limit.",
+);
+/// Memory that may be used.
+pub const MEMORY_LIMIT: Metric = Metric::gauge(
+    "fleetlog_gateway_memory_limit_bytes",
+    "Memory above which new requests are refused; 0 for none.",
+);
+/// Whether it is short.
+pub const MEMORY_SHORT: Metric = Metric::gauge(
+    "fleetlog_gateway_memory_short",
+    "1 while new requests are refused because memory is short, else 0.",
+);
+/// Whether Kafka is silent.
+pub const CIRCUIT_OPEN: Metric = Metric::gauge(
+    "fleetlog_gateway_circuit_open",
+    "1 while requests are refused because Kafka does not acknowledge, else 0.",
+);
+/// How often it was.
+pub const CIRCUIT_OPENED: Metric = Metric::counter(
+    "fleetlog_gateway_circuit_opened_total",
+    "Times that Kafka stopped to acknowledge, or the queue to it was full.",
+);
+/// Counts that could not be told.
+pub const QUOTA_UNSAID: Metric = Metric::gauge(
+    "fleetlog_gateway_quota_unsaid_counts",
+    "Daily counts of keys and projects that the other gateways do not know yet.",
+);
+
 /// Every metric, for the generated table.
-pub const ALL: &[Metric] =
-    &[REQUESTS, ACCEPTED, REJECTED, BYTES, PIECES, SECONDS, IN_FLIGHT_BYTES, IN_FLIGHT, CONNECTIONS];
+pub const ALL: &[Metric] = &[
+    REQUESTS,
+    ACCEPTED,
+    REJECTED,
+    BYTES,
+    PIECES,
+    SECONDS,
+    IN_FLIGHT_BYTES,
+    IN_FLIGHT,
+    CONNECTIONS,
+    CONCURRENCY_LIMIT,
+    SERVING,
+    WAITING,
+    WAIT_SECONDS,
+    TURNS,
+    MEMORY_BYTES,
+    MEMORY_LIMIT,
+    MEMORY_SHORT,
+    CIRCUIT_OPEN,
+    CIRCUIT_OPENED,
+    QUOTA_UNSAID,
+];
 
 /// What the hot path records, looked up once.
 pub(crate) struct Meters {

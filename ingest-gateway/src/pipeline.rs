@@ -1,8 +1,8 @@
 //! The chain every request walks, whichever door it came in by.
 //!
 //! ```text
-//! authenticate ─▶ admit ─▶ receive ─▶ check (decompress, inspect, split) ─▶ publish ─▶ acknowledged
-//!      401,403    429,503   408,413        400,413,415                       503
+//! authenticate ─▶ admit ─▶ receive ─▶ turn ─▶ check (decompress, inspect, split) ─▶ charge ─▶ publish ─▶ acknowledged
+//!      401,403    429,503   408,413   429,503      400,413,415                       429       503
 //! ```
 //!
 //! Nothing is published before the whole body is checked, and nothing is answered before all of it is acknowledged.
@@ -20,14 +20,16 @@ use fleetlog_schemas::record::{RawBatch, Route, StreamContext};
 use fleetlog_schemas::topic::partition_of;
 
 use crate::admission::{Admission, Admitted};
+use crate::allowance::{Allowance, Allowances, Now};
 use crate::auth::authenticate;
 use crate::check::{Checked, Limits, Unchecked, check};
 use crate::encoding;
 use crate::error::Refusal;
 use crate::grpc;
 use crate::metrics::Meters;
+use crate::overload::Overload;
 use crate::publish::publish;
-use crate::receive::{BodyBounds, announced, receive};
+use crate::receive::{BodyBounds, announced, receive, skip};
 use crate::shape::{Echo, Shape};
 use crate::throttle::RefusalLog;
 
@@ -44,6 +46,8 @@ pub(crate) struct Gateway {
     /// Set once the topics exist and the keys are loaded.
     pub(crate) log: OnceLock<Log>,
     pub(crate) admission: Arc<Admission>,
+    pub(crate) overload: Overload,
+    pub(crate) allowances: Allowances,
     pub(crate) body: BodyBounds,
     pub(crate) limits: Limits,
     pub(crate) meters: Meters,
@@ -109,7 +113,14 @@ impl Gateway {
         let encoding = encoding::named(headers, named)?;
         let bounds = self.bounds(&door);
         let length = announced(headers, bounds)?;
-        let mut admitted = self.admission.enter(&principal.project_id, length.unwrap_or(0))?;
+        let allowance = self.allowances.of(&principal, log.keys.send_limits(&principal));
+        let mut admitted = match self.admit(&allowance, &principal, length) {
+            Ok(admitted) => admitted,
+            Err(refusal) => {
+                skip(body, length).await;
+                return Err(refusal);
+            }
+        };
         let body = receive(body, length, bounds, &mut admitted).await?;
         let (payload, encoding) = if door.framed {
             let (message, encoding) = grpc::unframe(&body, encoding)?;
@@ -129,13 +140,37 @@ impl Gateway {
             stream: door.stream.clone(),
             payload,
         };
+        let turn = self.overload.turn(&principal.project_id, bytes).await?;
         let (checked, _admitted) = self.check(unchecked, admitted).await?;
         let target = target(&principal, headers, log.topics.raw);
         let envelope = self.envelope(request_id, received_at, &principal, door, headers, content_type);
         let (records, messages) = (checked.records, checked.pieces.len());
-        let positions = publish(&self.producer, &envelope, checked.pieces, target).await?;
+        let charged = u64::from(records).saturating_sub(checked.rejected.len() as u64);
+        allowance.charge(charged, bytes as u64, self.now())?;
+        let published = publish(&self.producer, &envelope, checked.pieces, target).await;
+        let positions = published.inspect_err(|refusal| {
+            self.overload.not_published(&self.producer, refusal);
+            allowance.refund(charged, self.now());
+        })?;
+        turn.served();
         self.meters.accepted(records, checked.rejected.len(), bytes, messages);
         Ok(Accepted { records, rejected: checked.rejected, positions, echo: checked.echo })
+    }
+
+    pub(crate) fn now(&self) -> Now {
+        Now { steady_ns: self.overload.steady_ns(), wall_ns: self.clock.now_ns() }
+    }
+
+    /// Whether a request may be read, before it is.
+    fn admit(
+        &self,
+        allowance: &Allowance<'_>,
+        principal: &Principal,
+        length: Option<usize>,
+    ) -> Result<Admitted, Refusal> {
+        allowance.judge(self.now())?;
+        self.overload.enter(&self.producer, &principal.project_id)?;
+        self.admission.enter(&principal.project_id, length.unwrap_or(0))
     }
 
     /// The bounds of a body at this door.

@@ -48,6 +48,17 @@ pub(crate) async fn receive(
         .unwrap_or(Err(Refusal::BodyTimeout(bounds.timeout)))
 }
 
+/// Reads and forgets a small body that is refused, so that its connection can be used again: an overloaded gateway would
+/// be kept busy by new ones. Bounded in bytes and time; a larger body costs its sender the connection.
+pub(crate) async fn skip(mut body: Body, announced: Option<usize>) {
+    const SMALL_BYTES: usize = 64 * 1024;
+    const IN_TIME: Duration = Duration::from_secs(1);
+    if announced.is_some_and(|length| length <= SMALL_BYTES) {
+        let read = async { while let Some(Ok(_)) = body.frame().await {} };
+        let _in_time = tokio::time::timeout(IN_TIME, read).await.is_ok();
+    }
+}
+
 async fn read(
     mut body: Body,
     announced: Option<usize>,

@@ -1,13 +1,16 @@
 //! The load generator: sends a known load, waits until it is queryable, and compares; measures how soon an event is
-//! visible; or attacks every listener with garbage.
+//! visible; sends more than can be taken; or attacks every listener with garbage.
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand};
 use fleetlog_load_tests::garbage::{self, Listener};
 use fleetlog_load_tests::mix::{Expected, Shape};
+use fleetlog_load_tests::overload::{self, Bodies, Load, Outcome, Store};
 use fleetlog_load_tests::process::{Usage, usage_of_tree};
 use fleetlog_load_tests::sender::{Plan, quantile, send};
 use fleetlog_load_tests::visibility::Probe;
@@ -32,6 +35,8 @@ enum Command {
     Visibility(Visibility),
     /// Make requests that no client would make, against every listener
     Garbage(Garbage),
+    /// Send three times what can be taken, and compare the times of what is accepted with those at 80%
+    Overload(Overload),
 }
 
 /// Where to send and ask.
@@ -85,6 +90,60 @@ struct Mix {
 }
 
 #[derive(Debug, Args)]
+struct Overload {
+    #[command(flatten)]
+    target: Target,
+    /// A second key, of another project, that sends little all the time
+    #[arg(long, value_name = "KEY", hide_env_values = true)]
+    polite_key: Option<String>,
+    /// Requests a second with the second key
+    #[arg(long, default_value_t = 10.0)]
+    polite_rate: f64,
+    /// Events in one request
+    #[arg(long, default_value_t = 50)]
+    per_request: u64,
+    /// Size of an event's text, bytes
+    #[arg(long, default_value_t = 300)]
+    text_bytes: usize,
+    /// Requests a second that can be taken; 0 to find out
+    #[arg(long, default_value_t = 0.0)]
+    capacity: f64,
+    /// How long to find out, seconds
+    #[arg(long, default_value_t = 15)]
+    capacity_s: u64,
+    /// Requests under way while finding out
+    #[arg(long, default_value_t = 16)]
+    capacity_connections: usize,
+    /// Pause after each phase, seconds
+    #[arg(long, default_value_t = 5)]
+    pause_s: u64,
+    /// How long to send 80% of it, seconds
+    #[arg(long, default_value_t = 60)]
+    steady_s: u64,
+    /// How long to send more than it, seconds
+    #[arg(long, default_value_t = 60)]
+    overload_s: u64,
+    /// How many times as much
+    #[arg(long, default_value_t = 3.0)]
+    factor: f64,
+    /// Most requests under way at once
+    #[arg(long, default_value_t = 1_000)]
+    workers: usize,
+    /// Process whose tree's memory is reported; can be repeated
+    #[arg(long)]
+    pid: Vec<u32>,
+    /// ClickHouse's HTTP interface, to look for what was acknowledged; empty to leave it out
+    #[arg(long, default_value = "http://127.0.0.1:8123")]
+    clickhouse_url: String,
+    /// Its database
+    #[arg(long, default_value = "fleetlog")]
+    database: String,
+    /// How long to wait until everything acknowledged is stored, seconds
+    #[arg(long, default_value_t = 300)]
+    wait_s: u64,
+}
+
+#[derive(Debug, Args)]
 struct Visibility {
     #[command(flatten)]
     target: Target,
@@ -130,6 +189,7 @@ async fn main() -> anyhow::Result<()> {
         Command::Mix(mix) => mix.run(now_ms).await,
         Command::Visibility(visibility) => visibility.run(now_ms).await,
         Command::Garbage(garbage) => garbage.run(now_ms).await,
+        Command::Overload(overload) => overload.run(now_ms).await,
     }
 }
 
@@ -200,6 +260,92 @@ impl Garbage {
             bail!("{} requests got no answer, {} a 500", report.tally.hung.len(), report.tally.broke.len());
         }
         Ok(())
+    }
+}
+
+impl Overload {
+    async fn run(self, now_ms: i64) -> anyhow::Result<()> {
+        let seed = self.target.seed.unwrap_or(now_ms as u64);
+        say(&format!("seed {seed}"));
+        let bodies = Bodies::new(seed, self.per_request, self.text_bytes);
+        let next = Arc::new(AtomicU64::new(0));
+        let mut accepted = Vec::new();
+        let capacity = if self.capacity > 0.0 {
+            self.capacity
+        } else {
+            let load = self.load(&bodies, 0.0, self.capacity_s);
+            let found = overload::run(Load { workers: self.capacity_connections, ..load }, &next).await?;
+            found.lines("capacity").iter().for_each(|line| say(line));
+            accepted.extend_from_slice(&found.accepted);
+            found.accepted_rate()
+        };
+        if capacity < 1.0 {
+            bail!("not one request a second was accepted");
+        }
+        let steady =
+            self.phase("80%", &bodies, (capacity * 0.8, self.steady_s), &next, &mut accepted).await?;
+        let name = format!("{}x", self.factor);
+        let flood = (capacity * self.factor, self.overload_s);
+        let over = self.phase(&name, &bodies, flood, &next, &mut accepted).await?;
+        let ratio =
+            |q: f64| over.accepted_quantile(q).as_secs_f64() / steady.accepted_quantile(q).as_secs_f64();
+        say(&format!("accepted, {name} over 80%: p50 {:.2} p99 {:.2}", ratio(0.5), ratio(0.99)));
+        if self.clickhouse_url.is_empty() {
+            return Ok(());
+        }
+        let store = Store {
+            url: self.clickhouse_url.clone(),
+            database: self.database.clone(),
+            patience: Duration::from_secs(self.wait_s),
+        };
+        let stored = store.check(&bodies, &accepted).await?;
+        let events = accepted.len() as u64 * bodies.per_request();
+        say(&format!("stored: of {events} acknowledged events {stored:?}"));
+        if stored.missing > 0 || stored.repeated > 0 {
+            bail!("what was acknowledged is not stored exactly once");
+        }
+        Ok(())
+    }
+
+    fn load(&self, bodies: &Bodies, rate: f64, seconds: u64) -> Load {
+        Load {
+            url: self.target.url.clone(),
+            key: self.target.key.clone(),
+            bodies: bodies.clone(),
+            rate,
+            lasts: Duration::from_secs(seconds),
+            workers: self.workers,
+        }
+    }
+
+    /// One phase after a pause, with its report; the second key sends along.
+    async fn phase(
+        &self,
+        name: &str,
+        bodies: &Bodies,
+        (rate, seconds): (f64, u64),
+        next: &Arc<AtomicU64>,
+        accepted: &mut Vec<u64>,
+    ) -> anyhow::Result<Outcome> {
+        tokio::time::sleep(Duration::from_secs(self.pause_s)).await;
+        say(&format!("{name}: {rate:.0} requests/s for {seconds} s"));
+        let load = self.load(bodies, rate, seconds);
+        let polite = async {
+            let Some(key) = self.polite_key.clone() else { return Ok(None) };
+            let load = Load { key, rate: self.polite_rate, ..load.clone() };
+            overload::run(load, next).await.map(Some)
+        };
+        let (outcome, polite) = tokio::try_join!(overload::run(load.clone(), next), polite)?;
+        outcome.lines(name).iter().for_each(|line| say(line));
+        accepted.extend_from_slice(&outcome.accepted);
+        if let Some(polite) = polite {
+            polite.lines(&format!("{name}, polite")).iter().for_each(|line| say(line));
+            accepted.extend_from_slice(&polite.accepted);
+        }
+        for usage in self.pid.iter().flat_map(|pid| usage_of_tree(*pid)) {
+            say(&format!("{name}: {} peak {} MiB", usage.name, usage.peak_rss / (1024 * 1024)));
+        }
+        Ok(outcome)
     }
 }
 

@@ -62,6 +62,9 @@ pub struct ApiKey {
     /// When it was revoked, milliseconds since the epoch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revoked_at_ms: Option<i64>,
+    /// What may be sent with it.
+    #[serde(default, skip_serializing_if = "SendLimits::is_unset")]
+    pub limits: SendLimits,
 }
 
 /// A project and its settings.
@@ -77,6 +80,39 @@ pub struct Project {
     /// Whether secrets in payloads are redacted.
     #[serde(default = "yes")]
     pub redaction: bool,
+    /// What may be sent with all of its keys together.
+    #[serde(default, skip_serializing_if = "SendLimits::is_unset")]
+    pub limits: SendLimits,
+}
+
+/// How much may be sent. 0 is no limit; what is not set is the gateway's default.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SendLimits {
+    /// Records per second, through each gateway.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub records_per_second: Option<u64>,
+    /// Bytes of bodies per second, as sent, through each gateway.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_per_second: Option<u64>,
+    /// Records per day (UTC), through all gateways.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub records_per_day: Option<u64>,
+}
+
+impl SendLimits {
+    /// Whether nothing is set.
+    pub fn is_unset(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// These limits, and those of `other` where these are not set.
+    pub fn or(self, other: Self) -> Self {
+        Self {
+            records_per_second: self.records_per_second.or(other.records_per_second),
+            bytes_per_second: self.bytes_per_second.or(other.bytes_per_second),
+            records_per_day: self.records_per_day.or(other.records_per_day),
+        }
+    }
 }
 
 fn yes() -> bool {
@@ -143,9 +179,27 @@ mod tests {
             name: String::new(),
             created_at_ms: 1,
             redaction: true,
+            limits: SendLimits { records_per_day: Some(0), ..SendLimits::default() },
         });
         let json = serde_json::to_string(&record).unwrap();
         assert_eq!(serde_json::from_str::<ControlRecord>(&json).unwrap(), record);
         assert_eq!(record.topic_key(), "project:p");
+    }
+
+    /// Written by the first version, which knew no limits; and a reader of that version must find what it knows.
+    #[test]
+    fn keys_from_before_there_were_limits_are_still_read() {
+        let old = r#"{"kind":"key","key_id":"k","project_id":"p","secret_sha256":"00","role":"ingest","label":"","created_at_ms":1}"#;
+        let ControlRecord::Key(key) = serde_json::from_str(old).unwrap() else { panic!("a key") };
+        assert!(key.limits.is_unset());
+        assert_eq!(serde_json::to_string(&ControlRecord::Key(key)).unwrap(), old);
+    }
+
+    #[test]
+    fn a_limit_that_is_set_holds_before_the_default_even_if_it_sets_none() {
+        let default =
+            SendLimits { records_per_second: Some(5), records_per_day: Some(7), bytes_per_second: None };
+        let own = SendLimits { records_per_second: Some(0), ..SendLimits::default() };
+        assert_eq!(own.or(default), SendLimits { records_per_second: Some(0), ..default });
     }
 }

@@ -18,6 +18,7 @@ pub mod event;
 pub mod id;
 pub mod record;
 pub mod topic;
+pub mod usage;
 
 pub use event::{AgentEvent, EventType};
 pub use record::{DeadLetter, EventBatch, RawBatch, Settlement};

@@ -12,6 +12,8 @@ pub const EVENTS: &str = "fleetlog.events.v1";
 pub const DEAD: &str = "fleetlog.dead.v1";
 /// API keys and project settings, JSON [`ControlRecord`](crate::control::ControlRecord), compacted.
 pub const CONTROL: &str = "fleetlog.control.v1";
+/// What was used of daily quotas, JSON [`UsageCount`](crate::usage::UsageCount), compacted and forgotten after two days.
+pub const USAGE: &str = "fleetlog.usage.v1";
 
 /// Largest message of the raw topic, bytes.
 pub const RAW_MAX_MESSAGE_BYTES: usize = 8 * 1024 * 1024;

@@ -47,6 +47,7 @@ fn every_command_explains_itself() -> Result<()> {
         "send",
         "keys create",
         "keys list",
+        "keys limit",
         "keys revoke",
         "projects list",
         "projects set",

@@ -4,15 +4,16 @@ use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use fleetlog_log::{Admin, ControlWriter, KafkaConfig};
 use fleetlog_runtime::{Clock, Secret, Settings};
-use fleetlog_schemas::control::{ApiKey, PresentedKey, Project, Role};
+use fleetlog_schemas::control::{ApiKey, PresentedKey, Project, Role, SendLimits};
 
 use crate::ConfigArgs;
+use crate::limits::{self, LimitArgs};
 use crate::output::{note, say};
 
 /// The project that the first start creates.
 pub(crate) const FIRST_PROJECT: &str = "default";
 
-/// Creates, lists and revokes API keys.
+/// Creates, lists, limits and revokes API keys.
 ///
 /// A key belongs to one project and reads and writes that project only. Its secret is shown once and stored hashed.
 #[derive(Debug, Args)]
@@ -29,6 +30,8 @@ enum Action {
     Create(Create),
     /// List the keys, never their secrets
     List(List),
+    /// Change what may be sent with a key; it takes effect within moments everywhere
+    Limit(Limit),
     /// Revoke a key; it takes effect within moments everywhere
     Revoke(Revoke),
 }
@@ -44,6 +47,16 @@ struct Create {
     /// What the key is for, in your words
     #[arg(long, default_value = "")]
     label: String,
+    #[command(flatten)]
+    limits: LimitArgs,
+}
+
+#[derive(Debug, Args)]
+struct Limit {
+    /// Public id of the key (the part between the first two underscores), or the whole key
+    key_id: String,
+    #[command(flatten)]
+    limits: LimitArgs,
 }
 
 #[derive(Debug, Args)]
@@ -73,6 +86,7 @@ impl Keys {
         match self.action {
             Action::Create(create) => create.run(&writer, &clock).await,
             Action::List(list) => list.run(&writer).await,
+            Action::Limit(limit) => limit.run(&writer).await,
             Action::Revoke(revoke) => revoke.run(&writer, &clock).await,
         }
     }
@@ -85,9 +99,14 @@ impl Create {
             note(&format!("created project {:?}", self.project));
         }
         let created = writer.create_key(&self.project, role, &self.label, clock.now_ms()).await?;
+        if !self.limits.is_empty() {
+            writer.limit_key(&created.key.key_id, |limits| self.limits.apply(limits)).await?;
+        }
         note(&format!(
-            "key {} for project {:?}, role {role}; shown this once:",
-            created.key.key_id, self.project
+            "key {} for project {:?}, role {role}, {}; shown this once:",
+            created.key.key_id,
+            self.project,
+            limits::said(self.limits.apply(created.key.limits))
         ));
         say(created.text.expose());
         Ok(())
@@ -99,7 +118,10 @@ impl List {
         let wanted = |key: &ApiKey| self.project.as_ref().is_none_or(|project| *project == key.project_id);
         let keys: Vec<ApiKey> = writer.keys().await?.into_iter().filter(wanted).collect();
         if !self.json && !keys.is_empty() {
-            say(&format!("{:<18} {:<20} {:<8} {:<8} {}", "KEY", "PROJECT", "ROLE", "STATE", "LABEL"));
+            say(&format!(
+                "{:<18} {:<20} {:<8} {:<8} {}",
+                "KEY", "PROJECT", "ROLE", "STATE", "LABEL (LIMITS)"
+            ));
         }
         for key in &keys {
             let state = if key.revoked_at_ms.is_some() { "revoked" } else { "active" };
@@ -107,17 +129,42 @@ impl List {
                 say(&serde_json::json!({
                     "key_id": key.key_id, "project_id": key.project_id, "role": key.role, "state": state,
                     "label": key.label, "created_at_ms": key.created_at_ms, "revoked_at_ms": key.revoked_at_ms,
+                    "limits": key.limits,
                 })
                 .to_string());
             } else {
-                let ApiKey { key_id, project_id, role, label, .. } = key;
-                say(&format!("{key_id:<18} {project_id:<20} {:<8} {state:<8} {label}", role.as_str()));
+                let ApiKey { key_id, project_id, role, label, limits, .. } = key;
+                let limits = match limits.is_unset() {
+                    true => String::new(),
+                    false => format!(" ({})", limits::said(*limits)),
+                };
+                say(&format!(
+                    "{key_id:<18} {project_id:<20} {:<8} {state:<8} {label}{limits}",
+                    role.as_str()
+                ));
             }
         }
         if keys.is_empty() {
             note("no keys");
         }
         Ok(())
+    }
+}
+
+impl Limit {
+    async fn run(self, writer: &ControlWriter) -> anyhow::Result<()> {
+        let key_id = PresentedKey::parse(&self.key_id).map_or(self.key_id.as_str(), |key| key.key_id);
+        if self.limits.is_empty() {
+            bail!("no limit is named: --records-per-second, --bytes-per-second or --records-per-day");
+        }
+        match writer.limit_key(key_id, |limits| self.limits.apply(limits)).await? {
+            Some(key) => {
+                let said = limits::said(key.limits);
+                note(&format!("key {} of project {:?}: {said}", key.key_id, key.project_id));
+                Ok(())
+            }
+            None => bail!("there is no key {key_id:?}; `fleetlog keys list` shows all"),
+        }
     }
 }
 
@@ -160,6 +207,7 @@ pub(crate) async fn ensure_project(
         name: project_id.to_owned(),
         created_at_ms: clock.now_ms(),
         redaction: true,
+        limits: SendLimits::default(),
     };
     writer.put_project(&project).await?;
     Ok(true)

@@ -3,6 +3,7 @@
 mod check_config;
 mod formats;
 mod keys;
+mod limits;
 mod migrate;
 mod output;
 mod projects;

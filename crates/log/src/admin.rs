@@ -32,6 +32,8 @@ pub struct Topics {
     pub dead: u32,
     /// Partitions of the control topic.
     pub control: u32,
+    /// Partitions of the topic of daily counts.
+    pub usage: u32,
 }
 
 /// Creates topics and looks up what the cluster says of them.
@@ -79,6 +81,7 @@ impl Admin {
             events: self.partitions(topic::EVENTS).await?,
             dead: self.partitions(topic::DEAD).await?,
             control: self.partitions(topic::CONTROL).await?,
+            usage: self.partitions(topic::USAGE).await?,
         };
         for (name, asked, has) in [
             (topic::RAW, self.config.raw_partitions, topics.raw),
@@ -234,6 +237,20 @@ fn wanted(config: &KafkaConfig) -> Vec<Wanted> {
             &[("retention.ms", month), max(topic::EVENTS_MAX_MESSAGE_BYTES)],
         ),
         topic(topic::CONTROL, 1, &[("cleanup.policy", "compact".to_owned())]),
+        topic(topic::USAGE, 1, &usage_settings()),
+    ]
+}
+
+/// Counts are written again every few seconds and are of no use after their day: without small segments, which are
+/// what Kafka compacts and deletes, every start of a gateway would read a week of them.
+fn usage_settings() -> Vec<(&'static str, String)> {
+    let hours = |hours: u64| Duration::from_secs(hours * 3600).as_millis().to_string();
+    vec![
+        ("cleanup.policy", "compact,delete".to_owned()),
+        ("retention.ms", hours(48)),
+        ("segment.ms", hours(1)),
+        ("segment.bytes", (16 * 1024 * 1024).to_string()),
+        ("min.cleanable.dirty.ratio", "0.1".to_owned()),
     ]
 }
 
@@ -242,12 +259,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_unconsumed_is_deleted_and_only_control_is_compacted() {
+    fn nothing_unconsumed_is_deleted_and_only_state_is_compacted() {
         for topic in wanted(&KafkaConfig::default()) {
             let has = |key: &str| topic.settings.iter().find(|(k, _)| *k == key).map(|(_, v)| v.as_str());
             let expected = [topic::RAW, topic::EVENTS].contains(&topic.name).then_some("-1");
             assert_eq!(has("retention.bytes"), expected, "{}", topic.name);
-            assert_eq!(has("cleanup.policy").is_some(), topic.name == topic::CONTROL);
+            let is_state = [topic::CONTROL, topic::USAGE].contains(&topic.name);
+            assert_eq!(has("cleanup.policy").is_some(), is_state, "{}", topic.name);
         }
     }
 }

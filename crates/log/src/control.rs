@@ -9,7 +9,7 @@ mod writer;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use fleetlog_runtime::{Classified, ErrorClass, Shutdown};
-use fleetlog_schemas::control::{ApiKey, PresentedKey, Project, Role};
+use fleetlog_schemas::control::{ApiKey, PresentedKey, Project, Role, SendLimits};
 use fleetlog_schemas::topic;
 use thiserror::Error;
 use tokio::sync::watch;
@@ -130,6 +130,14 @@ impl ControlView {
     /// A project's settings.
     pub fn project(&self, project_id: &str) -> Option<Project> {
         self.snapshot().project(project_id).cloned()
+    }
+
+    /// What may be sent with this key, and with all keys of its project together.
+    pub fn send_limits(&self, principal: &Principal) -> (SendLimits, SendLimits) {
+        let state = self.snapshot();
+        let key = state.key(&principal.key_id).map(|key| key.limits).unwrap_or_default();
+        let project = state.project(&principal.project_id).map(|project| project.limits).unwrap_or_default();
+        (key, project)
     }
 
     /// All keys, revoked ones included, by project and creation.

@@ -63,7 +63,7 @@ pub use config::{Compression, KafkaConfig, Security};
 pub use consumer::{AssignedPartition, Assignment, Committed, Consumer, ConsumerOptions, Lease, Read, Start};
 pub use control::{AuthError, ControlFollower, ControlView, ControlWriter, NewKey, Principal};
 pub use error::LogError;
-pub use producer::{Delivery, Outgoing, Producer, Target};
+pub use producer::{Acks, Delivery, Outgoing, Producer, Target};
 pub use record::{Isolation, Record};
 pub use tail::{From, Tail, TailRead};
 pub use transaction::{TransactionLog, Transactor, Unit, Write};

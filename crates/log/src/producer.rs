@@ -9,8 +9,10 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ::metrics::Counter;
 use fleetlog_schemas::id::Position;
@@ -32,6 +34,59 @@ const ACTION: &str = "produce";
 pub struct Producer {
     client: ThreadedProducer<Deliveries>,
     timeout: Duration,
+    progress: Arc<Progress>,
+}
+
+/// Whether the brokers acknowledge what they are sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Acks {
+    /// Records acknowledged since the producer was made.
+    pub acknowledged: u64,
+    /// How long records have been waiting without a single acknowledgement of any; `None` while none waits.
+    pub silent_for: Option<Duration>,
+}
+
+/// What [`Acks`] are read from: updated where records enter and leave, whoever still waits for them.
+#[derive(Debug)]
+struct Progress {
+    began: Instant,
+    waiting: AtomicU64,
+    acknowledged: AtomicU64,
+    /// Of the last acknowledgement, or of the first record after there was none waiting; nanoseconds since `began`.
+    at: AtomicU64,
+}
+
+impl Progress {
+    fn new() -> Self {
+        let zero = || AtomicU64::new(0);
+        Self { began: Instant::now(), waiting: zero(), acknowledged: zero(), at: zero() }
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    fn entered(&self) {
+        // Written first: who saw the record waiting with the time of long ago would take it for a long silence.
+        if self.waiting.load(Ordering::Relaxed) == 0 {
+            self.at.store(self.now(), Ordering::Relaxed);
+        }
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn left(&self, acknowledged: bool) {
+        if acknowledged {
+            self.acknowledged.fetch_add(1, Ordering::Relaxed);
+            self.at.store(self.now(), Ordering::Relaxed);
+        }
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    fn acks(&self) -> Acks {
+        let waits = self.waiting.load(Ordering::Relaxed) > 0;
+        let silence = || Duration::from_nanos(self.now().saturating_sub(self.at.load(Ordering::Relaxed)));
+        Acks { acknowledged: self.acknowledged.load(Ordering::Relaxed), silent_for: waits.then(silence) }
+    }
 }
 
 /// Where a record is to go.
@@ -80,16 +135,18 @@ impl Producer {
     /// [`LogError::Config`] when librdkafka refuses the configuration.
     pub fn new(config: &KafkaConfig, max_message_bytes: usize) -> Result<Self, LogError> {
         let timeout = Duration::from_millis(config.delivery_timeout_ms.into());
+        let progress = Arc::new(Progress::new());
         let client = ThreadedProducer::<_, NoCustomPartitioner>::from_config_and_context(
             &config.producer(max_message_bytes),
             Deliveries {
                 timeout,
+                progress: Arc::clone(&progress),
                 delivered: metrics::DELIVERED.counter_handle(),
                 undelivered: metrics::UNDELIVERED.counter_handle(),
             },
         )
         .map_err(|e| LogError::from_kafka("create a producer", &e))?;
-        Ok(Self { client, timeout })
+        Ok(Self { client, timeout, progress })
     }
 
     /// Puts a record into the queue, copying it, without waiting.
@@ -105,9 +162,12 @@ impl Producer {
             Target::Spread => None,
             Target::Partition(partition) => Some(partition),
         };
+        // Before it is sent: its delivery may be reported before `send` returns.
+        self.progress.entered();
         match self.client.send(message) {
             Ok(()) => Ok(Delivery { outcome }),
             Err((error, _)) => {
+                self.progress.left(false);
                 let bytes = record.payload.map_or(0, <[u8]>::len);
                 let refused = undelivered(&error, bytes, self.timeout);
                 if matches!(refused, LogError::QueueFull) {
@@ -116,6 +176,11 @@ impl Producer {
                 Err(refused)
             }
         }
+    }
+
+    /// Whether the brokers acknowledge what they are sent.
+    pub fn acks(&self) -> Acks {
+        self.progress.acks()
     }
 
     /// Records that are queued or not yet acknowledged.
@@ -151,6 +216,7 @@ fn undelivered(error: &KafkaError, bytes: usize, timeout: Duration) -> LogError 
 /// Completes deliveries from librdkafka's callback.
 struct Deliveries {
     timeout: Duration,
+    progress: Arc<Progress>,
     delivered: Counter,
     undelivered: Counter,
 }
@@ -169,6 +235,7 @@ impl ProducerContext for Deliveries {
     type DeliveryOpaque = Box<oneshot::Sender<Result<Position, LogError>>>;
 
     fn delivery(&self, result: &DeliveryResult<'_>, tell: Self::DeliveryOpaque) {
+        self.progress.left(result.is_ok());
         let outcome = match result {
             Ok(message) => {
                 self.delivered.increment(1);
@@ -187,5 +254,31 @@ impl ProducerContext for Deliveries {
 impl std::fmt::Debug for Producer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Producer").field("in_flight", &self.in_flight()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn silence_lasts_from_the_first_waiting_record_to_any_acknowledgement() {
+        let progress = Progress::new();
+        assert_eq!(progress.acks(), Acks { acknowledged: 0, silent_for: None });
+        progress.entered();
+        let first = progress.acks().silent_for.unwrap();
+        progress.entered();
+        progress.left(false);
+        assert!(
+            progress.acks().silent_for.unwrap() >= first,
+            "a failure is no progress, and a new record neither"
+        );
+        progress.entered();
+        progress.left(true);
+        let after = progress.acks();
+        assert_eq!(after.acknowledged, 1);
+        assert!(after.silent_for.unwrap() < progress.began.elapsed());
+        progress.left(true);
+        assert_eq!(progress.acks(), Acks { acknowledged: 2, silent_for: None });
     }
 }

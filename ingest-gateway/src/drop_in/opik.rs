@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::http::{HeaderName, StatusCode};
 use axum::routing::{MethodFilter, MethodRouter};
 use fleetlog_log::Principal;
 use fleetlog_runtime::Classified;
@@ -76,7 +76,7 @@ fn put(hint: &'static str) -> MethodRouter<Arc<Gateway>> {
 }
 
 fn created(_: &Accepted, _: &str) -> Said {
-    Said { status: StatusCode::CREATED, body: None, header: None }
+    Said { status: StatusCode::CREATED, body: None, again_in: None }
 }
 
 fn workspace(principal: &Principal) -> Said {
@@ -95,7 +95,7 @@ fn refused(refusal: &Refusal) -> Said {
     let mut said = Said::new(status(refusal), json!({}));
     if refusal.class().is_retryable() {
         said.status = StatusCode::TOO_MANY_REQUESTS;
-        said.header = Some((RESET, HeaderValue::from_static("1")));
+        said.again_in = Some(RESET);
     }
     let message = refusal.to_string();
     let errors = json!([message]);

@@ -36,7 +36,7 @@ fn with_key<T>(message: T, gateway: &Gateway) -> Request<T> {
     request(message, "authorization", &format!("Bearer {}", gateway.key))
 }
 
-async fn connect(url: &str) -> Channel {
+pub(crate) async fn connect(url: &str) -> Channel {
     Endpoint::from_shared(url.to_owned()).unwrap().connect().await.unwrap()
 }
 
@@ -184,7 +184,7 @@ fn a_span_with_bad_ids_costs_itself_and_a_call_without_good_ones_is_refused() {
 }
 
 /// The delay of `google.rpc.RetryInfo` in a status's details.
-fn retry_after_seconds(status: &Status) -> Option<i64> {
+pub(crate) fn retry_after_seconds(status: &Status) -> Option<i64> {
     #[derive(Clone, PartialEq, Message)]
     struct Details {
         #[prost(message, repeated, tag = "3")]
@@ -239,7 +239,8 @@ fn overload_is_told_with_a_time_to_come_back() {
                 let expected = ["starting:", "unknown_key:"];
                 assert!(expected.iter().any(|code| status.message().starts_with(code)), "{status:?}");
             };
-            assert_eq!((overloaded.code(), retry_after_seconds(&overloaded)), (code, Some(1)));
+            assert_eq!(overloaded.code(), code);
+            assert!((1..=3).contains(&retry_after_seconds(&overloaded).unwrap()), "{overloaded:?}");
             gateway.stop().await;
         }
     });

@@ -247,6 +247,11 @@ pub(crate) fn header(response: &Response, name: &str) -> String {
     response.headers().get(name).map(|value| value.to_str().unwrap().to_owned()).unwrap_or_default()
 }
 
+/// After how many seconds a refused request may be sent again.
+pub(crate) fn again(response: &Response) -> u64 {
+    header(response, "retry-after").parse().unwrap()
+}
+
 pub(crate) fn positions(answer: &Value) -> Vec<Position> {
     serde_json::from_value(answer["positions"].clone()).unwrap()
 }

@@ -76,7 +76,9 @@ fn a_busy_gateway_tells_the_client_to_keep_what_it_has() {
             }
         };
         assert_eq!(busy.refused(), 429);
-        assert_eq!(["retry-after", "ratelimit-reset"].map(|name| &busy.headers[name]), ["1", "1"]);
+        let [again, reset] =
+            ["retry-after", "ratelimit-reset"].map(|name| busy.headers[name].to_str().unwrap());
+        assert!(again == reset && ["1", "2", "3"].contains(&again), "{again} {reset}");
         gateway.stop().await;
     });
 }

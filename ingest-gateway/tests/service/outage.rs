@@ -5,7 +5,7 @@ use fleetlog_log::KafkaConfig;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use crate::harness::{Gateway, Node, answer, header, on_kafka, run};
+use crate::harness::{Gateway, Node, again, answer, on_kafka, run};
 
 const EVENT: &str = "{\"type\":\"log\"}";
 
@@ -18,7 +18,8 @@ fn before_kafka_is_reached_the_gateway_is_alive_not_ready_and_says_later() {
         assert_eq!(get("/healthz").await.unwrap().status(), 200);
         assert_eq!(get("/readyz").await.unwrap().status(), 503);
         let response = gateway.events(EVENT).send().await.unwrap();
-        assert_eq!((response.status().as_u16(), header(&response, "retry-after").as_str()), (503, "1"));
+        assert_eq!(response.status(), 503);
+        assert!((1..=3).contains(&again(&response)));
         gateway.stop().await;
     });
 }
@@ -32,7 +33,9 @@ fn without_acknowledgements_the_answer_is_later_and_the_queue_is_bounded_until_k
             Err(why) => return println!("skipped: Kafka cannot be had here: {why}"),
         };
         let kafka = KafkaConfig { delivery_timeout_ms: 2_000, queue_max_records: 3, ..node.config() };
-        let mut gateway = Gateway::start(Config { gateway: GatewayConfig::default(), kafka }).await;
+        // Without the circuit, which would answer before the queue does.
+        let patient = GatewayConfig { circuit_patience_ms: 0, ..GatewayConfig::default() };
+        let mut gateway = Gateway::start(Config { gateway: patient, kafka }).await;
         gateway.key = node.key(fleetlog_schemas::control::Role::Ingest).await;
         while answer(gateway.events(EVENT)).await.0 != 202 {}
 
@@ -44,7 +47,8 @@ fn without_acknowledgements_the_answer_is_later_and_the_queue_is_bounded_until_k
         let mut codes = Vec::new();
         while let Some(response) = requests.join_next().await {
             let response = response.unwrap().unwrap();
-            assert_eq!((response.status().as_u16(), header(&response, "retry-after").as_str()), (503, "1"));
+            assert_eq!(response.status(), 503);
+            assert!((1..=3).contains(&again(&response)));
             let said: Value = response.json().await.unwrap();
             codes.push(said["error"]["code"].as_str().unwrap().to_owned());
         }

@@ -119,7 +119,7 @@ impl State {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use fleetlog_schemas::control::Role;
+    use fleetlog_schemas::control::{Role, SendLimits};
 
     use super::*;
 
@@ -132,6 +132,7 @@ mod tests {
             label: String::new(),
             created_at_ms: 1,
             revoked_at_ms,
+            limits: SendLimits::default(),
         })
     }
 

@@ -1,7 +1,7 @@
 //! Creates and revokes keys, by writing to the control topic.
 
 use fleetlog_runtime::Secret;
-use fleetlog_schemas::control::{ApiKey, ControlRecord, PresentedKey, Project, Role};
+use fleetlog_schemas::control::{ApiKey, ControlRecord, PresentedKey, Project, Role, SendLimits};
 use fleetlog_schemas::topic;
 use rand::TryRngCore;
 use rand::rngs::OsRng;
@@ -62,6 +62,7 @@ impl ControlWriter {
             label: label.to_owned(),
             created_at_ms: now_ms,
             revoked_at_ms: None,
+            limits: SendLimits::default(),
         };
         self.put(&ControlRecord::Key(key.clone())).await?;
         Ok(NewKey { text: Secret::new(PresentedKey::format(&key.key_id, &secret)), key })
@@ -77,6 +78,21 @@ impl ControlWriter {
             key.revoked_at_ms = Some(now_ms);
             self.put(&ControlRecord::Key(key.clone())).await?;
         }
+        Ok(Some(key))
+    }
+
+    /// Changes what may be sent with a key; `None` when there is none of that id.
+    ///
+    /// # Errors
+    /// What Kafka said; the old limits then still hold.
+    pub async fn limit_key(
+        &self,
+        key_id: &str,
+        change: impl FnOnce(SendLimits) -> SendLimits,
+    ) -> Result<Option<ApiKey>, LogError> {
+        let Some(mut key) = read_all(&self.config).await?.key(key_id).cloned() else { return Ok(None) };
+        key.limits = change(key.limits);
+        self.put(&ControlRecord::Key(key.clone())).await?;
         Ok(Some(key))
     }
 
