@@ -144,7 +144,10 @@ impl Bound {
         match &gateway.spool {
             // What it could not flush is in the spool, or was answered with "later".
             Some(spool) => {
-                tracing::info!(records = spool.records(), "left in the spool for the next start");
+                let records = spool.records();
+                if records > 0 {
+                    tracing::warn!(records, "the spool is not drained; it stays for the next start");
+                }
                 Ok(())
             }
             None => Ok(flushed?),

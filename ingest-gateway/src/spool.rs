@@ -226,6 +226,10 @@ impl Spool {
     }
 
     async fn may_go_direct(&self) -> bool {
+        let way = self.course.borrow().way();
+        if way != Way::Closing {
+            return way == Way::Direct;
+        }
         let mut course = self.course.subscribe();
         let settled = course.wait_for(|course| course.way() != Way::Closing);
         match tokio::time::timeout(self.patience, settled).await {

@@ -12,3 +12,4 @@ mod openai;
 mod opik;
 mod otlp;
 mod outage;
+mod spool;
