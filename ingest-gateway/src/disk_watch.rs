@@ -135,7 +135,8 @@ mod tests {
     use super::*;
 
     const GB: u64 = 1_000_000_000;
-    const MARKS: Watermarks = Watermarks { min_free_bytes: 2 * GB, min_free_percent: 5.0, resume_ratio: 1.25 };
+    const MARKS: Watermarks =
+        Watermarks { min_free_bytes: 2 * GB, min_free_percent: 5.0, resume_ratio: 1.25 };
 
     #[test]
     fn the_smaller_of_both_bounds_counts_on_any_size_of_disk() {

@@ -21,9 +21,11 @@ pub(crate) enum Stored {
 /// The messages of a request, one a piece.
 pub(crate) fn messages(envelope: &RawBatch, pieces: Vec<Piece>) -> impl Iterator<Item = RawBatch> {
     let count = u32::try_from(pieces.len()).unwrap_or(u32::MAX);
-    (0..)
-        .zip(pieces)
-        .map(move |(piece, rest)| RawBatch { piece, pieces: count, ..with_piece(envelope.clone(), rest) })
+    (0..).zip(pieces).map(move |(piece, rest)| RawBatch {
+        piece,
+        pieces: count,
+        ..with_piece(envelope.clone(), rest)
+    })
 }
 
 /// Publishes every message and waits until all of them are acknowledged.

@@ -59,7 +59,9 @@ const GATEWAY_ID: &str = "gateway-id";
 #[derive(Debug, Error)]
 pub enum SpoolFault {
     /// Another process uses it.
-    #[error("the spool folder {path} is used by {holder}; each gateway needs a gateway.spool_path of its own")]
+    #[error(
+        "the spool folder {path} is used by {holder}; each gateway needs a gateway.spool_path of its own"
+    )]
     InUse {
         /// The folder.
         path: PathBuf,
@@ -140,7 +142,11 @@ impl Spool {
         metrics::SPOOL_TORN.add(found.torn);
         metrics::SPOOL_SET_ASIDE.add(found.set_aside);
         if found.records > 0 {
-            tracing::info!(records = found.records, bytes = found.bytes, "the spool holds records of an earlier run");
+            tracing::info!(
+                records = found.records,
+                bytes = found.bytes,
+                "the spool holds records of an earlier run"
+            );
         }
         let spool = Self {
             store,
@@ -194,7 +200,7 @@ impl Spool {
         let (mut entries, mut handed_over) = (Vec::new(), Vec::new());
         for (batch, attempt) in batches.into_iter().zip(attempts) {
             let pending = match attempt {
-                Attempt::Stored(_) => continue,
+                Attempt::Stored => continue,
                 Attempt::Pending(delivery) => Some(delivery),
                 Attempt::Failed => None,
             };
@@ -337,7 +343,7 @@ impl Drop for Served<'_> {
 
 /// What became of a message that was to go to Kafka directly.
 enum Attempt {
-    Stored(Position),
+    Stored,
     Pending(Delivery),
     Failed,
 }
@@ -350,7 +356,7 @@ async fn settle(attempts: &mut [Attempt], deadline: Instant) -> Result<Vec<Posit
         match tokio::time::timeout_at(deadline, delivery).await {
             Ok(Ok(position)) => {
                 positions.push(position);
-                *attempt = Attempt::Stored(position);
+                *attempt = Attempt::Stored;
             }
             Ok(Err(error @ LogError::TooLarge { .. })) => return Err(refused(error)),
             Ok(Err(_)) => *attempt = Attempt::Failed,
@@ -363,8 +369,13 @@ async fn settle(attempts: &mut [Attempt], deadline: Instant) -> Result<Vec<Posit
 /// Takes the folder for this process.
 fn claim(path: &Path) -> Result<File, SpoolFault> {
     let at = |source| SpoolFault::Disk { path: path.to_owned(), source };
-    let mut file =
-        File::options().create(true).truncate(false).read(true).write(true).open(path.join(LOCK)).map_err(at)?;
+    let mut file = File::options()
+        .create(true)
+        .truncate(false)
+        .read(true)
+        .write(true)
+        .open(path.join(LOCK))
+        .map_err(at)?;
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {

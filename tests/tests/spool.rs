@@ -112,7 +112,8 @@ async fn stored_once(engines: &Engines, at_least: u64) -> Result<()> {
     let clickhouse = ClickHouse::at(&engines.clickhouse.url());
     let ledger = "SELECT (SELECT count() FROM settlements), (SELECT sum(records) FROM settlements),
         (SELECT sum(stored + duplicate) FROM piece_settlements), (SELECT sum(stored) FROM piece_settlements)";
-    let rows = "SELECT count(), uniqExact(event_id), uniqExactIf(name, startsWith(name, 'nameless-')) FROM events";
+    let rows =
+        "SELECT count(), uniqExact(event_id), uniqExactIf(name, startsWith(name, 'nameless-')) FROM events";
     eventually("every drained record is settled, and stored once", SOON, || async {
         let [batches, records, accounted, stored]: [u64; 4] = clickhouse.select_one(ledger, &[]).await?;
         let [count, ids, nameless]: [u64; 3] = clickhouse.select_one(rows, &[]).await?;

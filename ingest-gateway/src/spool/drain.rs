@@ -82,6 +82,7 @@ impl Spool {
             }
             drain.landed().await;
         }
+        drain.spool.course.send_modify(Course::stalled);
         drain.note().await;
         worked
     }
@@ -134,7 +135,12 @@ impl Drain {
 
     fn enqueue(&self, record: &Record) -> Result<Delivery, LogError> {
         let target = record.target.within(self.partitions);
-        self.producer.enqueue(Outgoing { topic: topic::RAW, target, key: None, payload: Some(&record.payload) })
+        self.producer.enqueue(Outgoing {
+            topic: topic::RAW,
+            target,
+            key: None,
+            payload: Some(&record.payload),
+        })
     }
 
     async fn read(&mut self) {
@@ -191,7 +197,8 @@ impl Drain {
         let Some(Flying { record, .. }) = self.flying.pop_front() else { return };
         self.flying_bytes = self.flying_bytes.saturating_sub(record.payload.len());
         self.drained = record.sequence;
-        let (bytes, close_below) = ((record.payload.len() + HEAD_BYTES) as u64, self.spool.window_bytes as u64);
+        let (bytes, close_below) =
+            ((record.payload.len() + HEAD_BYTES) as u64, self.spool.window_bytes as u64);
         let mut is_empty = false;
         self.spool.course.send_modify(|course| {
             course.drained(1, bytes, Some(record.received_at), close_below);
@@ -229,7 +236,10 @@ impl Drain {
 
     /// Kafka will never take the oldest record under way: it is kept as a file, and the others go on.
     async fn give_up(&mut self, record: Record) {
-        tracing::error!(sequence = record.sequence, "Kafka refuses a spooled record for its size; it is set aside");
+        tracing::error!(
+            sequence = record.sequence,
+            "Kafka refuses a spooled record for its size; it is set aside"
+        );
         let spool = Arc::clone(&self.spool);
         if self.on_disk(move || spool.store.keep_refused(&record)).await {
             metrics::SPOOL_SET_ASIDE.add(1);

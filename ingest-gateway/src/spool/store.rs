@@ -202,7 +202,8 @@ impl<D: Disk> Store<D> {
     }
 
     fn recover(&self, first: u64, is_newest: bool, drained: u64, sum: &mut Recovered) -> io::Result<Segment> {
-        let mut segment = Segment { first, last: first.saturating_sub(1), bytes: 0, records: 0, is_open: false };
+        let mut segment =
+            Segment { first, last: first.saturating_sub(1), bytes: 0, records: 0, is_open: false };
         let name = segment.name();
         let bytes = self.disk.read(&name, 0, usize::MAX)?;
         let scanned = scan(&bytes, first, is_newest);
@@ -306,7 +307,8 @@ impl<D: Disk> Store<D> {
 
     fn encode(&self, writer: &mut Writer, requests: Vec<Vec<Entry>>, free: u64) -> Prepared {
         let used = lock(&self.index).bytes() + HEADER_BYTES as u64;
-        let room = self.bounds.max_bytes.saturating_sub(used).min(free.saturating_sub(self.bounds.min_free_bytes));
+        let room =
+            self.bounds.max_bytes.saturating_sub(used).min(free.saturating_sub(self.bounds.min_free_bytes));
         let mut prepared = Prepared { bytes: Vec::new(), first: writer.next, records: 0, fits: Vec::new() };
         for request in requests {
             let (start, first) = (prepared.bytes.len(), writer.next);
@@ -341,15 +343,16 @@ impl<D: Disk> Store<D> {
         }
         self.reserve(writer.next)?;
         let open = lock(&self.index).segments.back().copied();
-        let (mut segment, head) = match open.filter(|last| last.is_open && last.bytes < self.bounds.segment_bytes) {
-            Some(open) => (open, Vec::new()),
-            None => {
-                self.seal();
-                let first = prepared.first;
-                let fresh = Segment { first, last: 0, bytes: 0, records: 0, is_open: true };
-                (fresh, header(first).to_vec())
-            }
-        };
+        let (mut segment, head) =
+            match open.filter(|last| last.is_open && last.bytes < self.bounds.segment_bytes) {
+                Some(open) => (open, Vec::new()),
+                None => {
+                    self.seal();
+                    let first = prepared.first;
+                    let fresh = Segment { first, last: 0, bytes: 0, records: 0, is_open: true };
+                    (fresh, header(first).to_vec())
+                }
+            };
         let (name, before) = (segment.name(), segment.bytes);
         let is_new = !head.is_empty();
         let written = || -> io::Result<u64> {
@@ -407,7 +410,8 @@ impl<D: Disk> Store<D> {
             let Some(segment) = self.segment_after(place) else { break };
             if segment.first != place.segment {
                 let (first, offset) = (segment.first, HEADER_BYTES as u64);
-                *place = Place { segment: first, offset, records: 0, seen: first.saturating_sub(1), ..*place };
+                *place =
+                    Place { segment: first, offset, records: 0, seen: first.saturating_sub(1), ..*place };
             }
             self.read_some(&segment, place, max_bytes, &mut chunk)?;
         }
@@ -418,9 +422,16 @@ impl<D: Disk> Store<D> {
         lock(&self.index).segments.iter().find(|segment| segment.last > place.after).copied()
     }
 
-    fn read_some(&self, segment: &Segment, place: &mut Place, max: usize, chunk: &mut Chunk) -> io::Result<()> {
+    fn read_some(
+        &self,
+        segment: &Segment,
+        place: &mut Place,
+        max: usize,
+        chunk: &mut Chunk,
+    ) -> io::Result<()> {
         let name = segment.name();
-        let left = |place: &Place| usize::try_from(segment.bytes.saturating_sub(place.offset)).unwrap_or(usize::MAX);
+        let left =
+            |place: &Place| usize::try_from(segment.bytes.saturating_sub(place.offset)).unwrap_or(usize::MAX);
         let mut bytes = self.disk.read(&name, place.offset, left(place).min(max))?;
         let mut at = 0;
         loop {
@@ -457,7 +468,8 @@ impl<D: Disk> Store<D> {
         let (bytes, records, last) = (place.offset, place.records, place.seen);
         let sound = Segment { bytes, records, last, is_open: false, ..segment };
         self.set_aside(&sound, &self.disk.read(&segment.name(), 0, usize::MAX)?)?;
-        if let Some(entry) = lock(&self.index).segments.iter_mut().find(|entry| entry.first == segment.first) {
+        if let Some(entry) = lock(&self.index).segments.iter_mut().find(|entry| entry.first == segment.first)
+        {
             *entry = sound;
         }
         chunk.lost += segment.records.saturating_sub(records);
@@ -472,7 +484,8 @@ impl<D: Disk> Store<D> {
     /// The disk's; what was not removed is then removed at the next start.
     pub(super) fn release(&self, drained: u64) -> io::Result<()> {
         loop {
-            let done = lock(&self.index).segments.pop_front_if(|first| first.last <= drained && !first.is_open);
+            let done =
+                lock(&self.index).segments.pop_front_if(|first| first.last <= drained && !first.is_open);
             let Some(segment) = done else { return Ok(()) };
             self.disk.remove(&segment.name())?;
         }

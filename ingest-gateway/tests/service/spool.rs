@@ -73,7 +73,8 @@ async fn until_direct(gateway: &Gateway) -> Vec<String> {
 }
 
 async fn metric(gateway: &Gateway, name: &str) -> f64 {
-    let text = gateway.client.get(format!("{}/metrics", gateway.url)).send().await.unwrap().text().await.unwrap();
+    let text =
+        gateway.client.get(format!("{}/metrics", gateway.url)).send().await.unwrap().text().await.unwrap();
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')).unwrap_or("0");
     line.parse().unwrap()
 }
@@ -114,7 +115,8 @@ fn while_kafka_is_frozen_requests_are_spooled_and_then_published_in_order_each_o
         ids.extend(until_direct(&gateway).await);
         let batches = published(&node, &ids).await;
         assert_eq!(ids_of(&batches), ids, "out of order, lost, or twice");
-        let sequences: Vec<i64> = batches.iter().map(|batch| batch.spool_sequence).filter(|n| *n > 0).collect();
+        let sequences: Vec<i64> =
+            batches.iter().map(|batch| batch.spool_sequence).filter(|n| *n > 0).collect();
         assert!(sequences.len() >= 29 && sequences.is_sorted(), "{sequences:?}");
         assert!(batches.iter().all(|batch| batch.gateway_id == batches[0].gateway_id));
         assert_eq!(metric(&gateway, "fleetlog_gateway_spool_records").await, 0.0);
@@ -263,7 +265,8 @@ async fn refusal_to_start(gateway: GatewayConfig) -> String {
     let local = "127.0.0.1:0".to_owned();
     let gateway = GatewayConfig { listen: local, grpc_listen: String::new(), ..gateway };
     let kafka = KafkaConfig { brokers: "127.0.0.1:1".to_owned(), ..KafkaConfig::default() };
-    let metrics = init_telemetry(&TelemetryConfig { log: "off".into(), ..TelemetryConfig::default() }).unwrap();
+    let metrics =
+        init_telemetry(&TelemetryConfig { log: "off".into(), ..TelemetryConfig::default() }).unwrap();
     let deps = Deps { clock: Clock::system(), health: Health::new(), metrics };
     match bind(Config { gateway, kafka }, deps).await {
         Ok(_) => String::new(),
@@ -287,7 +290,8 @@ fn a_spool_folder_has_one_gateway_and_one_that_cannot_be_used_is_an_error_at_the
         let said = refusal_to_start(spool(&file)).await;
         assert!(said.contains("cannot be used"), "{said}");
         let nowhere = folder.path().join("nowhere").display().to_string();
-        let said = refusal_to_start(GatewayConfig { disk_watch_path: nowhere, ..GatewayConfig::default() }).await;
+        let said =
+            refusal_to_start(GatewayConfig { disk_watch_path: nowhere, ..GatewayConfig::default() }).await;
         assert!(said.contains("gateway.disk_watch_path"), "{said}");
     });
 }

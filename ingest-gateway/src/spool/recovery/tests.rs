@@ -38,7 +38,8 @@ fn a_sound_segment_is_read_as_it_was_written() {
 #[test]
 fn a_payload_that_holds_a_record_is_never_taken_for_one() {
     let mut inner = Vec::new();
-    let forged = Record { sequence: 41, target: Spot::of(Target::Spread), received_at: 0, payload: b"forged".into() };
+    let forged =
+        Record { sequence: 41, target: Spot::of(Target::Spread), received_at: 0, payload: b"forged".into() };
     write(&mut inner, &forged);
     let (mut bytes, _) = segment(&[inner, b"next".to_vec()]);
     // The length of the first record now ends right where the forged one begins.

@@ -147,7 +147,8 @@ impl Disk for SimDisk {
     fn write(&self, name: &str, offset: u64, bytes: &[u8]) -> io::Result<()> {
         self.with(|disk| {
             let works = disk.turn();
-            let part = if works.is_ok() { bytes.len() } else { disk.chance.below(bytes.len() as u64) as usize };
+            let part =
+                if works.is_ok() { bytes.len() } else { disk.chance.below(bytes.len() as u64) as usize };
             if !disk.names.contains_key(name) {
                 disk.made += 1;
                 disk.files.insert(disk.made, Bytes::default());
@@ -344,7 +345,7 @@ fn run(seed: u64) {
 /// INV-1, with a spool.
 #[test]
 fn nothing_acknowledged_is_lost_no_order_changes_and_no_sequence_is_given_twice_over_any_crash() {
-    let runs = std::env::var("FLEETLOG_SPOOL_RUNS").ok().and_then(|text| text.parse().ok()).unwrap_or(1_500);
+    let runs = std::env::var("FLEETLOG_SPOOL_RUNS").ok().and_then(|text| text.parse().ok()).unwrap_or(600);
     for seed in 0..runs {
         if let Err(panic) = std::panic::catch_unwind(|| run(seed)) {
             eprintln!("seed {seed}");
