@@ -117,6 +117,9 @@ struct Receipt<'a> {
     rejected: Vec<Complaint<'a>>,
     receipt: String,
     positions: &'a [fleetlog_schemas::id::Position],
+    /// `spooled` where it is on the gateway's disk and has no positions yet; absent where it is in Kafka.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    durability: Option<&'static str>,
     request_id: &'a str,
 }
 
@@ -142,6 +145,7 @@ pub(crate) fn accepted(dialect: Dialect, accepted: &Accepted, request_id: &str) 
                 rejected: complaints(&accepted.rejected),
                 receipt: positions.join(","),
                 positions: &accepted.positions,
+                durability: accepted.is_spooled.then_some("spooled"),
                 request_id,
             };
             let body = serde_json::to_vec(&receipt).unwrap_or_default();
@@ -283,7 +287,7 @@ mod tests {
 
     fn stored(rejected: Vec<Rejected>) -> Accepted {
         let positions = vec![Position { partition: 1, offset: 7 }, Position { partition: 1, offset: 8 }];
-        Accepted { records: 3, rejected, positions, echo: Default::default() }
+        Accepted { records: 3, rejected, positions, is_spooled: false, echo: Default::default() }
     }
 
     fn one_rejected() -> Vec<Rejected> {
@@ -301,6 +305,17 @@ mod tests {
             "receipt": "1:7,1:8",
             "positions": [{"partition": 1, "offset": 7}, {"partition": 1, "offset": 8}],
             "requestId": "r",
+        });
+        assert_eq!(said, expected);
+    }
+
+    #[tokio::test]
+    async fn a_spooled_request_is_told_so_and_has_no_positions() {
+        let spooled = Accepted { positions: Vec::new(), is_spooled: true, ..stored(Vec::new()) };
+        let said: Value =
+            serde_json::from_slice(&body(accepted(Dialect::Native, &spooled, "r")).await).unwrap();
+        let expected = json!({
+            "accepted": 3, "rejected": [], "receipt": "", "positions": [], "durability": "spooled", "requestId": "r",
         });
         assert_eq!(said, expected);
     }

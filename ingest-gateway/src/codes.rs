@@ -147,6 +147,12 @@ fn ours() -> Vec<(Refusal, &'static str)> {
             Refusal::NotPublished(gone),
             "Kafka cannot be reached or refuses; part of it may be stored, and a repeat is recognised.",
         ),
+        (Refusal::SpoolFull, "Kafka does not take it, and the spool holds as much as it may."),
+        (
+            Refusal::SpoolUnwritable(String::new()),
+            "Kafka does not take it, and the spool's disk does not either; the log says why.",
+        ),
+        (Refusal::DiskLow, "The disk below `gateway.disk_watch_path` is nearly full."),
         (Refusal::Internal(String::new()), "A defect of ours; the log has the details."),
     ]
 }

@@ -55,7 +55,7 @@ config_section! {
         /// memory; 0 for none.
         pub memory_share: f64 = 0.9,
         /// Longest that records wait without Kafka acknowledging any; then requests are answered with 503 at once, but
-        /// for a probe now and then, until it acknowledges again. 0 for ever.
+        /// for a probe now and then, until it acknowledges again. 0, or with a spool: for ever.
         pub circuit_patience_ms: u64 = 3_000,
         /// Time between two such probes, milliseconds.
         pub circuit_pause_ms: u64 = 1_000,
@@ -87,6 +87,28 @@ config_section! {
         /// Longest that requests under way may take after shutdown was asked for, milliseconds; flushing the
         /// producer has the same again.
         pub shutdown_budget_ms: u64 = 10_000,
+        /// Folder of the spool, to which requests are accepted while Kafka does not acknowledge (2xx then means synced
+        /// to this disk); empty for none. Each gateway needs its own, on a disk that survives it. A gateway that starts
+        /// while Kafka is away accepts nothing until it has loaded the keys, spool or not.
+        pub spool_path: String = String::new(),
+        /// Most bytes of all files of the spool; when full, requests are answered with 503 as without it.
+        pub spool_max_bytes: u64 = 1024 * 1024 * 1024,
+        /// Bytes that the spool leaves free on its file system.
+        pub spool_min_free_bytes: u64 = 1024 * 1024 * 1024,
+        /// How long Kafka may take to acknowledge a request before it is spooled, milliseconds.
+        pub spool_after_ms: u64 = 1_000,
+        /// Most bytes of spooled messages under way to Kafka at once; while at most so much is left, new requests wait
+        /// for it to be drained, for up to `spool_after_ms`.
+        pub spool_drain_max_bytes: usize = 8 * 1024 * 1024,
+        /// A path on the disk that Kafka and ClickHouse share with the gateway: while it is nearly full, requests are
+        /// answered with 503. Empty for none; `fleetlog up` sets its data folder.
+        pub disk_watch_path: String = String::new(),
+        /// Free bytes below which that disk is nearly full; this or `disk_min_free_percent`, whichever is less.
+        pub disk_min_free_bytes: u64 = 2 * 1024 * 1024 * 1024,
+        /// Free bytes below which that disk is nearly full, as percent of its size.
+        pub disk_min_free_percent: f64 = 5.0,
+        /// How many times that must be free before requests are accepted again.
+        pub disk_resume_ratio: f64 = 1.25,
     }
 }
 
@@ -130,7 +152,12 @@ impl GatewayConfig {
             },
             memory_bytes: self.memory_max_bytes,
             memory_share: self.memory_share,
-            patience: Duration::from_millis(self.circuit_patience_ms),
+            // With a spool nothing is refused for Kafka's silence: what it does not acknowledge goes to disk.
+            patience: Duration::from_millis(if self.spool_path.is_empty() {
+                self.circuit_patience_ms
+            } else {
+                0
+            }),
             pause: Duration::from_millis(self.circuit_pause_ms),
         }
     }
@@ -183,6 +210,15 @@ impl GatewayConfig {
         }
         if self.quota_publish_ms == 0 {
             return Err(invalid("quota_publish_ms", "must be at least 1".to_owned()));
+        }
+        if self.spool_drain_max_bytes == 0 {
+            return Err(invalid("spool_drain_max_bytes", "must be above 0".to_owned()));
+        }
+        if !(0.0..=100.0).contains(&self.disk_min_free_percent) {
+            return Err(invalid("disk_min_free_percent", "must lie between 0 and 100".to_owned()));
+        }
+        if !(1.0..=100.0).contains(&self.disk_resume_ratio) {
+            return Err(invalid("disk_resume_ratio", "must lie between 1 and 100".to_owned()));
         }
         Ok(())
     }

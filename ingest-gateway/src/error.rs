@@ -8,6 +8,8 @@ use fleetlog_runtime::{Classified, ErrorClass, TaskFailure};
 use fleetlog_schemas::control::Role;
 use thiserror::Error;
 
+use crate::spool::SpoolFault;
+
 /// Why the service cannot run.
 #[derive(Debug, Error)]
 pub enum GatewayError {
@@ -27,6 +29,17 @@ pub enum GatewayError {
     /// Kafka cannot be used.
     #[error(transparent)]
     Log(#[from] LogError),
+    /// The spool's folder cannot be used.
+    #[error(transparent)]
+    Spool(#[from] SpoolFault),
+    /// The disk that is to be watched cannot be looked at.
+    #[error("gateway.disk_watch_path {path}: {source}")]
+    Disk {
+        /// The configured path.
+        path: String,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
     /// A part of the service failed.
     #[error(transparent)]
     Task(#[from] TaskFailure),
@@ -35,7 +48,9 @@ pub enum GatewayError {
 impl Classified for GatewayError {
     fn class(&self) -> ErrorClass {
         match self {
-            Self::Bind { .. } | Self::Address(_) => ErrorClass::Unavailable,
+            Self::Bind { .. } | Self::Address(_) | Self::Spool(_) | Self::Disk { .. } => {
+                ErrorClass::Unavailable
+            }
             Self::Log(log) => log.class(),
             Self::Task(_) => ErrorClass::Bug,
         }
@@ -44,6 +59,8 @@ impl Classified for GatewayError {
     fn code(&self) -> &'static str {
         match self {
             Self::Bind { .. } | Self::Address(_) => "cannot_listen",
+            Self::Spool(_) => "spool_unusable",
+            Self::Disk { .. } => "disk_unreadable",
             Self::Log(log) => log.code(),
             Self::Task(_) => "task_failed",
         }
@@ -159,6 +176,15 @@ pub(crate) enum Refusal {
     /// Kafka did not take it, or not all of it.
     #[error("the log does not accept records now; try again later")]
     NotPublished(#[source] LogError),
+    /// Kafka does not take it, and the spool holds as much as it may.
+    #[error("the log does not accept records now and the spool is full; try again later")]
+    SpoolFull,
+    /// Kafka does not take it, and the spool's disk does not either.
+    #[error("the log does not accept records now and the spool cannot be written; try again later")]
+    SpoolUnwritable(String),
+    /// The disk that the log and the store are on is nearly full.
+    #[error("the disk is nearly full; try again later")]
+    DiskLow,
     /// An invariant of ours does not hold.
     #[error("internal error")]
     Internal(String),
@@ -274,7 +300,9 @@ impl Classified for Refusal {
             }
             Self::Memory | Self::LogSilent { .. } | Self::Busy | Self::Starting => ErrorClass::Unavailable,
             // Ours or Kafka's, but the sender can only try again.
-            Self::NotPublished(_) => ErrorClass::Unavailable,
+            Self::NotPublished(_) | Self::SpoolFull | Self::SpoolUnwritable(_) | Self::DiskLow => {
+                ErrorClass::Unavailable
+            }
             Self::Internal(_) => ErrorClass::Bug,
         }
     }
@@ -310,6 +338,9 @@ impl Classified for Refusal {
                 LogError::NotAcknowledged(_) => "not_acknowledged",
                 _ => "log_unavailable",
             },
+            Self::SpoolFull => "spool_full",
+            Self::SpoolUnwritable(_) => "spool_unwritable",
+            Self::DiskLow => "disk_low",
             Self::Internal(_) => "internal",
         }
     }

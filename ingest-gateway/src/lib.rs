@@ -13,6 +13,7 @@ mod auth;
 mod check;
 mod codes;
 mod config;
+mod disk_watch;
 mod drop_in;
 mod encoding;
 mod endpoints;
@@ -25,30 +26,34 @@ mod publish;
 mod receive;
 mod shape;
 mod split;
+mod spool;
 mod throttle;
 mod usage;
 
 use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use fleetlog_log::{Admin, ControlView, LogError, Producer};
 use fleetlog_runtime::{Deps, HttpBounds, Readiness, Shutdown, Supervisor, admin_router, serve_http};
 use fleetlog_schemas::topic;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{SetOnce, watch};
 
 pub use codes::{ErrorCode, RECORD_CODES, error_codes};
 pub use config::{Config, GatewayConfig};
 pub use error::GatewayError;
+pub use spool::SpoolFault;
 
 use crate::admission::{Admission, Bounds};
 use crate::allowance::Allowances;
 use crate::check::Limits;
+use crate::disk_watch::DiskWatch;
 use crate::metrics::Meters;
 use crate::overload::Overload;
 use crate::pipeline::{Gateway, Log};
 use crate::receive::BodyBounds;
+use crate::spool::Spool;
 use crate::throttle::RefusalLog;
 
 /// A gateway whose addresses are taken and that does not serve yet; connections wait meanwhile.
@@ -85,7 +90,8 @@ pub async fn run(config: Config, deps: Deps, shutdown: Shutdown) -> Result<(), G
 /// Takes the addresses.
 ///
 /// # Errors
-/// [`GatewayError::Bind`] when one is taken; [`GatewayError::Log`] when librdkafka refuses the configuration.
+/// [`GatewayError::Bind`] when one is taken; [`GatewayError::Log`] when librdkafka refuses the configuration;
+/// [`GatewayError::Spool`] and [`GatewayError::Disk`] when a configured folder cannot be used.
 pub async fn bind(config: Config, deps: Deps) -> Result<Bound, GatewayError> {
     let gateway = Arc::new(gateway(&config, &deps)?);
     let http = Listener::bind("gateway.listen", &config.gateway.listen).await?;
@@ -108,7 +114,7 @@ impl Bound {
     }
 
     /// Serves until shutdown: then it is not ready, accepts no more, lets requests under way finish, and flushes the
-    /// producer, each within `gateway.shutdown_budget_ms`.
+    /// producer, each within `gateway.shutdown_budget_ms`. What is spooled then stays for the next start.
     ///
     /// # Errors
     /// [`GatewayError`] when a part fails, or records were not acknowledged within the budget.
@@ -129,6 +135,13 @@ impl Bound {
             tasks.spawn("ingest listener", served);
         }
         let circuit = deps.health.component("gateway log");
+        if let Some(disk) = gateway.disk.clone() {
+            let shutdown = shutdown.clone();
+            tasks.spawn("ingest disk", async move { disk.watch(shutdown).await });
+        }
+        if gateway.spool.is_some() {
+            tasks.spawn("ingest spool", drain_spool(Arc::clone(&gateway), budget, shutdown.clone()));
+        }
         let following = follow_log(config, Arc::clone(&gateway), readiness, shutdown.clone());
         tasks.spawn("ingest keys", following);
         let watching = Arc::clone(&gateway);
@@ -141,13 +154,36 @@ impl Bound {
         // What was accepted to the very end counts; what cannot be told within the budget is forgotten, as in a crash.
         let telling = usage::tell_once(&gateway.producer, &gateway.allowances, gateway.now());
         let _told = tokio::time::timeout(budget, telling).await.is_ok();
-        gateway.producer.flush(budget).await?;
-        Ok(())
+        let flushed = gateway.producer.flush(budget).await;
+        match &gateway.spool {
+            // What it could not flush is in the spool, or was answered with "later".
+            Some(spool) => {
+                let records = spool.records();
+                if records > 0 {
+                    tracing::warn!(records, "the spool is not drained; it stays for the next start");
+                }
+                Ok(())
+            }
+            None => Ok(flushed?),
+        }
     }
 }
 
-fn gateway(config: &Config, deps: &Deps) -> Result<Gateway, LogError> {
+fn gateway(config: &Config, deps: &Deps) -> Result<Gateway, GatewayError> {
     let own = &config.gateway;
+    let spool = Spool::open(own, deps.clock.clone())?;
+    let disk = match own.disk_watch_path.trim() {
+        "" => None,
+        path => {
+            let cannot = |source| GatewayError::Disk { path: path.to_owned(), source };
+            Some(Arc::new(DiskWatch::start(own, &deps.health).map_err(cannot)?))
+        }
+    };
+    let mut kafka = config.kafka.clone();
+    if spool.is_some() {
+        // The producer then tries for as long as it takes: a message of unknown outcome would be published again.
+        kafka.delivery_timeout_ms = 0;
+    }
     let meters = Meters::new();
     let bounds = Bounds {
         bytes: own.in_flight_max_bytes,
@@ -155,13 +191,18 @@ fn gateway(config: &Config, deps: &Deps) -> Result<Gateway, LogError> {
         project_bytes: (own.in_flight_max_bytes as f64 * own.project_share) as usize,
     };
     let admission = Admission::new(bounds, meters.in_flight_bytes.clone(), meters.in_flight.clone());
-    let id =
-        if own.id.is_empty() { format!("gateway-{}", uuid::Uuid::new_v4().simple()) } else { own.id.clone() };
+    let id = match &spool {
+        Some(spool) => spool.gateway_id().to_owned(),
+        None if own.id.is_empty() => random_id(),
+        None => own.id.clone(),
+    };
     Ok(Gateway {
         id,
+        spool,
+        disk,
         clock: deps.clock.clone(),
-        producer: Producer::new(&config.kafka, topic::RAW_MAX_MESSAGE_BYTES)?,
-        log: OnceLock::new(),
+        producer: Producer::new(&kafka, topic::RAW_MAX_MESSAGE_BYTES)?,
+        log: SetOnce::new(),
         admission: Arc::new(admission),
         overload: Overload::new(own.overload()),
         allowances: Allowances::new(format!("gateway-{}", uuid::Uuid::new_v4().simple()), own.allowances()),
@@ -174,6 +215,20 @@ fn gateway(config: &Config, deps: &Deps) -> Result<Gateway, LogError> {
         meters,
         refusals: RefusalLog::default(),
     })
+}
+
+fn random_id() -> String {
+    format!("gateway-{}", uuid::Uuid::new_v4().simple())
+}
+
+/// Drains the spool once Kafka has been reached.
+async fn drain_spool(gateway: Arc<Gateway>, budget: Duration, shutdown: Shutdown) -> Result<(), LogError> {
+    let Some(spool) = gateway.spool.clone() else { return Ok(()) };
+    let partitions = tokio::select! {
+        log = gateway.log.wait() => log.topics.raw,
+        () = shutdown.triggered() => return Ok(()),
+    };
+    spool.drain(gateway.producer.clone(), partitions, budget, shutdown).await
 }
 
 /// Waits for the topics, loads the keys, and keeps following them.

@@ -10,7 +10,7 @@ pub const REQUESTS: Metric =
     Metric::counter("fleetlog_gateway_requests_total", "Requests by `code`: `accepted`, or why refused.");
 /// Records accepted.
 pub const ACCEPTED: Metric =
-    Metric::counter("fleetlog_gateway_records_accepted_total", "Records accepted and acknowledged by Kafka.");
+    Metric::counter("fleetlog_gateway_records_accepted_total", "Records accepted, by Kafka or the spool.");
 /// Records rejected beside accepted ones.
 pub const REJECTED: Metric = Metric::counter(
     "fleetlog_gateway_records_rejected_total",
@@ -34,6 +34,50 @@ pub const IN_FLIGHT_BYTES: Metric =
 pub const IN_FLIGHT: Metric = Metric::gauge("fleetlog_gateway_in_flight_requests", "Requests worked on now.");
 /// Open connections.
 pub const CONNECTIONS: Metric = Metric::gauge("fleetlog_gateway_connections", "Open connections.");
+/// Messages spooled.
+pub const SPOOL_APPENDED: Metric = Metric::counter(
+    "fleetlog_gateway_spool_appended_total",
+    "Kafka messages accepted to the spool because Kafka did not acknowledge them in time.",
+);
+/// Messages drained.
+pub const SPOOL_DRAINED: Metric =
+    Metric::counter("fleetlog_gateway_spool_drained_total", "Spooled messages that Kafka has acknowledged.");
+/// Requests that the spool did not take.
+pub const SPOOL_REFUSED: Metric = Metric::counter(
+    "fleetlog_gateway_spool_refused_total",
+    "Requests that the spool did not take, by `reason`: `full` or `unwritable`.",
+);
+/// Tails cut off.
+pub const SPOOL_TORN: Metric = Metric::counter(
+    "fleetlog_gateway_spool_torn_total",
+    "Tails cut off the spool at a start: writes that a crash interrupted, of which nothing was acknowledged.",
+);
+/// What was set aside.
+pub const SPOOL_SET_ASIDE: Metric = Metric::counter(
+    "fleetlog_gateway_spool_set_aside_total",
+    "Damaged parts of the spool, and messages that Kafka refuses for ever, kept in its folder and not published.",
+);
+/// Bytes of the spool.
+pub const SPOOL_BYTES: Metric =
+    Metric::gauge("fleetlog_gateway_spool_bytes", "Bytes of the spool's files, those set aside included.");
+/// Messages in the spool.
+pub const SPOOL_RECORDS: Metric =
+    Metric::gauge("fleetlog_gateway_spool_records", "Spooled messages that Kafka has not acknowledged yet.");
+/// Age of the spool.
+pub const SPOOL_OLDEST: Metric = Metric::gauge(
+    "fleetlog_gateway_spool_oldest_seconds",
+    "Time since the oldest spooled message was accepted; 0 when there is none.",
+);
+/// Free bytes of the watched disk.
+pub const DISK_FREE: Metric = Metric::gauge(
+    "fleetlog_gateway_disk_free_bytes",
+    "Free bytes of the disk below `gateway.disk_watch_path`.",
+);
+/// Whether the watched disk is nearly full.
+pub const DISK_LOW: Metric = Metric::gauge(
+    "fleetlog_gateway_disk_low",
+    "1 while requests are refused because that disk is nearly full, else 0.",
+);
 
 /// How many may be worked on.
 pub const CONCURRENCY_LIMIT: Metric = Metric::gauge(
@@ -110,6 +154,16 @@ pub const ALL: &[Metric] = &[
     CIRCUIT_OPEN,
     CIRCUIT_OPENED,
     QUOTA_UNSAID,
+    SPOOL_APPENDED,
+    SPOOL_DRAINED,
+    SPOOL_REFUSED,
+    SPOOL_TORN,
+    SPOOL_SET_ASIDE,
+    SPOOL_BYTES,
+    SPOOL_RECORDS,
+    SPOOL_OLDEST,
+    DISK_FREE,
+    DISK_LOW,
 ];
 
 /// What the hot path records, looked up once.

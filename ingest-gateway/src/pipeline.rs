@@ -5,9 +5,10 @@
 //!      401,403    429,503   408,413   429,503      400,413,415                       429       503
 //! ```
 //!
-//! Nothing is published before the whole body is checked, and nothing is answered before all of it is acknowledged.
+//! Nothing is published before the whole body is checked, and nothing is answered before all of it is acknowledged, or,
+//! with the spool on, synced to this machine's disk.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use axum::body::Body;
 use axum::http::HeaderMap;
@@ -18,19 +19,22 @@ use fleetlog_runtime::Clock;
 use fleetlog_schemas::id::Position;
 use fleetlog_schemas::record::{RawBatch, Route, StreamContext};
 use fleetlog_schemas::topic::partition_of;
+use tokio::sync::SetOnce;
 
 use crate::admission::{Admission, Admitted};
 use crate::allowance::{Allowance, Allowances, Now};
 use crate::auth::authenticate;
 use crate::check::{Checked, Limits, Unchecked, check};
+use crate::disk_watch::DiskWatch;
 use crate::encoding;
 use crate::error::Refusal;
 use crate::grpc;
 use crate::metrics::Meters;
 use crate::overload::Overload;
-use crate::publish::publish;
+use crate::publish::{Stored, messages, publish};
 use crate::receive::{BodyBounds, announced, receive, skip};
 use crate::shape::{Echo, Shape};
+use crate::spool::Spool;
 use crate::throttle::RefusalLog;
 
 /// Bodies of at least so many bytes as sent are checked on a thread that may be busy for milliseconds.
@@ -43,8 +47,12 @@ pub(crate) struct Gateway {
     pub(crate) id: String,
     pub(crate) clock: Clock,
     pub(crate) producer: Producer,
+    /// Where requests go while Kafka does not acknowledge, if anywhere.
+    pub(crate) spool: Option<Arc<Spool>>,
+    /// The disk below which nothing is taken on, if one is watched.
+    pub(crate) disk: Option<Arc<DiskWatch>>,
     /// Set once the topics exist and the keys are loaded.
-    pub(crate) log: OnceLock<Log>,
+    pub(crate) log: SetOnce<Log>,
     pub(crate) admission: Arc<Admission>,
     pub(crate) overload: Overload,
     pub(crate) allowances: Allowances,
@@ -78,7 +86,10 @@ pub(crate) struct Door {
 pub(crate) struct Accepted {
     pub(crate) records: u32,
     pub(crate) rejected: Vec<Rejected>,
+    /// Where they are in the raw topic; none when they are spooled.
     pub(crate) positions: Vec<Position>,
+    /// Whether they are on this machine's disk instead of in Kafka (INV-1).
+    pub(crate) is_spooled: bool,
     pub(crate) echo: Echo,
 }
 
@@ -109,6 +120,7 @@ impl Gateway {
         let received_at = self.clock.now_ns();
         let log = self.log.get().ok_or(Refusal::Starting)?;
         let principal = authenticate(&log.keys, headers)?;
+        self.disk.as_ref().map_or(Ok(()), |disk| disk.admit())?;
         let named = if door.framed { grpc::ENCODING } else { CONTENT_ENCODING };
         let encoding = encoding::named(headers, named)?;
         let bounds = self.bounds(&door);
@@ -144,17 +156,28 @@ impl Gateway {
         let (checked, _admitted) = self.check(unchecked, admitted).await?;
         let target = target(&principal, headers, log.topics.raw);
         let envelope = self.envelope(request_id, received_at, &principal, door, headers, content_type);
-        let (records, messages) = (checked.records, checked.pieces.len());
+        let (records, count) = (checked.records, checked.pieces.len());
         let charged = u64::from(records).saturating_sub(checked.rejected.len() as u64);
         allowance.charge(charged, bytes as u64, self.now())?;
-        let published = publish(&self.producer, &envelope, checked.pieces, target).await;
-        let positions = published.inspect_err(|refusal| {
+        let messages = messages(&envelope, checked.pieces);
+        let stored = match &self.spool {
+            Some(spool) => spool.publish(&self.producer, messages.collect(), target).await,
+            None => publish(&self.producer, messages, target).await,
+        };
+        let stored = stored.inspect_err(|refusal| {
             self.overload.not_published(&self.producer, refusal);
             allowance.refund(charged, self.now());
         })?;
-        turn.served();
-        self.meters.accepted(records, checked.rejected.len(), bytes, messages);
-        Ok(Accepted { records, rejected: checked.rejected, positions, echo: checked.echo })
+        self.meters.accepted(records, checked.rejected.len(), bytes, count);
+        let (positions, is_spooled) = match stored {
+            Stored::Replicated(positions) => {
+                turn.served();
+                (positions, false)
+            }
+            // How long the disk took says nothing of how many requests Kafka can take at once.
+            Stored::Spooled => (Vec::new(), true),
+        };
+        Ok(Accepted { records, rejected: checked.rejected, positions, is_spooled, echo: checked.echo })
     }
 
     pub(crate) fn now(&self) -> Now {

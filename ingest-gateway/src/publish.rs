@@ -9,21 +9,37 @@ use fleetlog_schemas::topic;
 use crate::check::Piece;
 use crate::error::Refusal;
 
-/// Publishes every piece and waits until all of them are acknowledged.
+/// Where the messages of a request durably are.
+#[derive(Debug)]
+pub(crate) enum Stored {
+    /// In Kafka, on every in-sync replica.
+    Replicated(Vec<Position>),
+    /// Some or all of them on this machine's disk; they have no positions yet.
+    Spooled,
+}
+
+/// The messages of a request, one a piece.
+pub(crate) fn messages(envelope: &RawBatch, pieces: Vec<Piece>) -> impl Iterator<Item = RawBatch> {
+    let count = u32::try_from(pieces.len()).unwrap_or(u32::MAX);
+    (0..).zip(pieces).map(move |(piece, rest)| RawBatch {
+        piece,
+        pieces: count,
+        ..with_piece(envelope.clone(), rest)
+    })
+}
+
+/// Publishes every message and waits until all of them are acknowledged.
 ///
 /// # Errors
 /// [`Refusal::NotPublished`] when one of them is not. Others may be by then: the sender sends the request again,
 /// and repeats are recognised (INV-5).
 pub(crate) async fn publish(
     producer: &Producer,
-    envelope: &RawBatch,
-    pieces: Vec<Piece>,
+    messages: impl Iterator<Item = RawBatch>,
     target: Target,
-) -> Result<Vec<Position>, Refusal> {
-    let count = u32::try_from(pieces.len()).unwrap_or(u32::MAX);
-    let mut deliveries = Vec::with_capacity(pieces.len());
-    for (number, piece) in (0..).zip(pieces) {
-        let record = RawBatch { piece: number, pieces: count, ..with_piece(envelope.clone(), piece) };
+) -> Result<Stored, Refusal> {
+    let mut deliveries = Vec::with_capacity(messages.size_hint().0);
+    for record in messages {
         let bytes = to_single_object(&record).map_err(|e| Refusal::Internal(e.to_string()))?;
         let outgoing = Outgoing { topic: topic::RAW, target, key: None, payload: Some(&bytes) };
         deliveries.push(producer.enqueue(outgoing).map_err(refused)?);
@@ -32,7 +48,7 @@ pub(crate) async fn publish(
     for delivery in deliveries {
         positions.push(delivery.await.map_err(refused)?);
     }
-    Ok(positions)
+    Ok(Stored::Replicated(positions))
 }
 
 fn with_piece(envelope: RawBatch, piece: Piece) -> RawBatch {
@@ -47,7 +63,7 @@ fn with_piece(envelope: RawBatch, piece: Piece) -> RawBatch {
     }
 }
 
-fn refused(error: LogError) -> Refusal {
+pub(crate) fn refused(error: LogError) -> Refusal {
     match error {
         LogError::TooLarge { .. } => Refusal::Unsplittable { limit: topic::RAW_MAX_MESSAGE_BYTES },
         error => Refusal::NotPublished(error),

@@ -80,6 +80,24 @@ impl Deployment {
         Ok(Self { config, ports })
     }
 
+    /// Adds keys to the gateway's section, for the next start.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn configure_gateway(&self, keys: &str) -> Result<()> {
+        let text = std::fs::read_to_string(&self.config)?;
+        std::fs::write(&self.config, text.replace("[gateway]\n", &format!("[gateway]\n{keys}\n")))?;
+        Ok(())
+    }
+
+    /// The text of a service's metrics.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn metrics(&self, service: usize) -> Result<String> {
+        Ok(reqwest::get(format!("{}/metrics", self.url(service))).await?.text().await?)
+    }
+
     fn url(&self, service: usize) -> String {
         format!("http://127.0.0.1:{}", self.ports[service])
     }

@@ -126,8 +126,11 @@ impl Up {
             Some(off) if off.trim().is_empty() => off,
             _ => listen(ports.grpc),
         };
+        // Engines and services share the disk: ingest sheds before it is full.
+        let watched = settings.text("gateway.disk_watch_path").unwrap_or_else(|| data.display().to_string());
         let settings = settings.with([
             ("kafka.brokers", engines.brokers.clone()),
+            ("gateway.disk_watch_path", watched),
             ("kafka.instance_id", instance),
             ("clickhouse.url", engines.clickhouse_url.clone()),
             ("gateway.listen", listen(ports.ingest)),

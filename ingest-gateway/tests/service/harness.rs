@@ -84,6 +84,11 @@ impl Node {
 
     /// What of a request is in the raw topic.
     pub(crate) async fn published(&self, request_id: &str) -> Vec<RawBatch> {
+        self.raw().await.into_iter().filter(|batch| batch.request_id == request_id).collect()
+    }
+
+    /// What is in the raw topic, in the order of each partition.
+    pub(crate) async fn raw(&self) -> Vec<RawBatch> {
         let all = (0..4).map(|partition| (partition, From::Beginning));
         let tail = Tail::open(&self.config(), topic::RAW, all, Isolation::Committed).unwrap();
         let (mut at_end, mut found) = (0, Vec::new());
@@ -91,10 +96,7 @@ impl Node {
             match tail.next().await.unwrap() {
                 TailRead::CaughtUp { .. } => at_end += 1,
                 TailRead::Record(record) => {
-                    let batch: RawBatch = from_single_object(&record.payload.unwrap()).unwrap();
-                    if batch.request_id == request_id {
-                        found.push(batch);
-                    }
+                    found.push(from_single_object(&record.payload.unwrap()).unwrap());
                 }
             }
         }

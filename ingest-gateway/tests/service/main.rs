@@ -14,3 +14,4 @@ mod opik;
 mod otlp;
 mod outage;
 mod overload;
+mod spool;

@@ -233,3 +233,16 @@ pub(crate) async fn a_bad_record_costs_itself_only(system: Arc<System>) -> Resul
     .await?;
     the_stream_goes_on(&project, "after-bad-record").await
 }
+
+/// The engines share the disk: `fleetlog up` has the gateway watch it.
+pub(crate) async fn the_disk_of_the_one_machine_run_is_watched(system: Arc<System>) -> Result<()> {
+    let metrics = reqwest::get(format!("{}/metrics", system.addresses().ingest)).await?.text().await?;
+    let value =
+        |name: &str| metrics.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<f64>().ok());
+    ensure!(
+        value("fleetlog_gateway_disk_free_bytes ").is_some_and(|free| free > 0.0),
+        "not watched:\n{metrics}"
+    );
+    ensure!(value("fleetlog_gateway_disk_low ") == Some(0.0), "low");
+    Ok(())
+}

@@ -28,6 +28,7 @@ fn main() -> anyhow::Result<ExitCode> {
         failures::an_unknown_content_type_or_encoding_is_unsupported,
         failures::an_event_that_nothing_maps_is_kept_as_raw_unknown,
         failures::a_bad_record_costs_itself_only,
+        failures::the_disk_of_the_one_machine_run_is_watched,
         isolation::a_projects_key_reads_and_writes_that_project_only,
         load::every_event_of_a_load_is_a_row_and_all_sums_agree,
         oracles::a_claude_code_session_has_its_numbers_from_every_channel_and_from_all,
