@@ -154,6 +154,9 @@ pub const MIGRATIONS: &[Migration] = migrations![
     22 "0022_traces",
     23 "0023_observations",
     24 "0024_scores",
+    30 "0030_settlements",
+    31 "0031_piece_settlements",
+    32 "0032_dead_letters",
 ];
 
 /// Who may read a base table's rows.
