@@ -53,7 +53,7 @@ config_section! {
         /// Largest answer of one statement, bytes.
         pub result_max_bytes: u64 = 64 * 1024 * 1024,
         /// Time between two looks of the ledger at what is stored, milliseconds; the least age of `complete_through`.
-        pub ledger_interval_ms: u64 = 1_000,
+        pub ledger_interval_ms: u32 = 1_000,
         /// Raw records of a partition that the ledger looks up at once.
         pub ledger_window_records: u32 = 100_000,
         /// How far back the ledger looks when it starts, and how long a lost record holds back `complete_through`, hours.
@@ -124,6 +124,7 @@ impl QueryConfig {
             ("query.statements_max", self.statements_max),
             ("query.project_statements_max", self.project_statements_max),
             ("query.project_queue_max", self.project_queue_max),
+            ("query.ledger_interval_ms", self.ledger_interval_ms),
             ("query.ledger_window_records", self.ledger_window_records),
             ("query.ledger_hours", self.ledger_hours),
             ("query.completeness_range_max_days", self.completeness_range_max_days),
@@ -168,7 +169,7 @@ impl QueryConfig {
     /// How often and how much the ledger looks at.
     pub(crate) fn ledger_bounds(&self) -> ledger::Bounds {
         ledger::Bounds {
-            every: Duration::from_millis(self.ledger_interval_ms),
+            every: Duration::from_millis(self.ledger_interval_ms.into()),
             window: i64::from(self.ledger_window_records),
             memory: Duration::from_secs(u64::from(self.ledger_hours) * 3_600),
         }

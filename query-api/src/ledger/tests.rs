@@ -120,6 +120,7 @@ impl World {
     fn step(&mut self) {
         self.now += 1;
         match self.chance.below(8) {
+            0 if self.calm => {}
             0 => self.receive(),
             1..=3 => self.process(),
             4..=6 => self.store(),
@@ -358,10 +359,10 @@ impl Keeper {
             self.world.drift();
             let mut stable = self.world.stable(outlet);
             self.world.drift();
-            let end = self.world.outlets[outlet].len() as i64;
+            let mut end = self.world.outlets[outlet].len() as i64;
             match self.shortcut {
                 Shortcut::OpenTransactions => stable = end,
-                Shortcut::MarkerAnyway => stable = (stable - 1).max(0),
+                Shortcut::MarkerAnyway if self.watermark != Watermark::default() => end = stable,
                 _ => {}
             }
             self.world.drift();
@@ -503,7 +504,7 @@ fn whatever_happens_the_ledger_says_of_each_record_what_is_so() {
 #[test]
 fn every_shortcut_is_caught() {
     for shortcut in SHORTCUTS {
-        let caught = (0..20_000).find_map(|seed| run(seed, shortcut, 300).err().map(|said| (seed, said)));
+        let caught = (0..5_000).find_map(|seed| run(seed, shortcut, 300).err().map(|said| (seed, said)));
         let (seed, said) = caught.unwrap_or_else(|| panic!("{shortcut:?} was not caught"));
         println!("{shortcut:?}: seed {seed}: {said}");
     }
