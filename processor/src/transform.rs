@@ -285,6 +285,8 @@ fn unreadable(position: Position, payload: &[u8], message: String, now_ns: i64) 
     let settlement = Settlement {
         raw_partition: position.partition,
         raw_offset: position.offset,
+        // When it was accepted is unknown; a time long ago would have expired at once, and with it the settlement.
+        received_at: now_ns,
         ..Settlement::default()
     };
     Transformed { settlement, dead: vec![dead], ..Transformed::default() }
@@ -374,6 +376,8 @@ mod tests {
         assert_eq!(done.dead[0].reason, DeadReason::BadEnvelope);
         assert_eq!(done.dead[0].payload.0, b"garbage");
         assert!(done.settlement.balances());
+        // A settlement of 1970 would expire before anybody counts it.
+        assert_eq!(done.settlement.received_at, 1);
     }
 
     #[test]

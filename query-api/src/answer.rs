@@ -74,7 +74,8 @@ impl From<TimeRange> for Range {
 /// How current an answer is.
 #[derive(Clone, Copy, Debug, Default, Serialize, ToSchema)]
 pub(crate) struct Currency {
-    /// Everything accepted before this time is in the answer. Null: not proven; nothing is promised.
+    /// Everything that was acknowledged before this time is stored, and so in the answer as far as the answer rests on
+    /// facts. Null: not proven; nothing is promised. It stands still where an acknowledged record was lost.
     complete_through: Option<Instant>,
     /// On answers that rest on derivations: every stored event received before this time is reflected in them.
     /// Null: not proven.
@@ -83,9 +84,14 @@ pub(crate) struct Currency {
 }
 
 impl Currency {
+    /// Of an answer that rests on facts.
+    pub(crate) fn facts(complete_ns: Option<i64>) -> Self {
+        Self { complete_through: complete_ns.map(Instant), derived_through: None }
+    }
+
     /// Of an answer that rests on derivations.
-    pub(crate) fn derived(through_ns: Option<i64>) -> Self {
-        Self { derived_through: Some(through_ns.map(Instant)), ..Self::default() }
+    pub(crate) fn derived(complete_ns: Option<i64>, through_ns: Option<i64>) -> Self {
+        Self { derived_through: Some(through_ns.map(Instant)), ..Self::facts(complete_ns) }
     }
 }
 

@@ -6,6 +6,7 @@ use fleetlog_log::KafkaConfig;
 use fleetlog_runtime::{Settings, SettingsError, config_section};
 use fleetlog_store::{ReaderLimits, StoreConfig};
 
+use crate::ledger;
 use crate::plan::PageSize;
 use crate::sql::Payload;
 use crate::time_range::RangePolicy;
@@ -51,6 +52,29 @@ config_section! {
         pub statement_max_memory_bytes: u64 = 1024 * 1024 * 1024,
         /// Largest answer of one statement, bytes.
         pub result_max_bytes: u64 = 64 * 1024 * 1024,
+        /// Time between two looks of the ledger at what is stored, milliseconds; the least age of `complete_through`.
+        pub ledger_interval_ms: u32 = 1_000,
+        /// Raw records of a partition that the ledger looks up at once.
+        pub ledger_window_records: u32 = 100_000,
+        /// How far back the ledger looks when it starts, and how long a lost record holds back `complete_through`, hours.
+        pub ledger_hours: u32 = 24,
+        /// Consumer group of the processor (`processor.group`): what it has committed tells what is lost.
+        pub ledger_processor_group: String = "fleetlog.processor".to_owned(),
+        /// Consumer group of the aggregator (`aggregator.group`).
+        pub ledger_aggregator_group: String = "fleetlog.aggregator".to_owned(),
+        /// Longest time range of one question about completeness, days.
+        pub completeness_range_max_days: u32 = 7,
+        /// How long after a window's end something of it may still be on its way through a gateway, milliseconds: more than
+        /// `kafka.delivery_timeout_ms`, and what the machines' clocks differ.
+        pub completeness_margin_ms: u64 = 15_000,
+        /// How long a query with `wait_for` waits when `wait_timeout_ms` is not given, milliseconds.
+        pub wait_default_ms: u64 = 10_000,
+        /// Longest that a query may wait for a receipt, milliseconds.
+        pub wait_max_ms: u64 = 60_000,
+        /// Most queries waiting for a receipt at a time, of this process; more are refused with 503.
+        pub waits_max: u32 = 256,
+        /// Most queries of one project waiting for a receipt at a time; more are refused with 429.
+        pub project_waits_max: u32 = 32,
         /// Origins of web pages that may call the API from a browser, separated by commas; `*` for all.
         pub allowed_origins: String = String::new(),
         /// How long requests in flight have to end at shutdown, milliseconds.
@@ -100,6 +124,12 @@ impl QueryConfig {
             ("query.statements_max", self.statements_max),
             ("query.project_statements_max", self.project_statements_max),
             ("query.project_queue_max", self.project_queue_max),
+            ("query.ledger_interval_ms", self.ledger_interval_ms),
+            ("query.ledger_window_records", self.ledger_window_records),
+            ("query.ledger_hours", self.ledger_hours),
+            ("query.completeness_range_max_days", self.completeness_range_max_days),
+            ("query.waits_max", self.waits_max),
+            ("query.project_waits_max", self.project_waits_max),
         ];
         match positive.iter().find(|(_, value)| *value == 0) {
             Some((key, _)) => Err(SettingsError::Invalid {
@@ -129,6 +159,28 @@ impl QueryConfig {
     /// How the time ranges of usage are completed and limited.
     pub(crate) fn usage_ranges(&self) -> RangePolicy {
         self.ranges(self.usage_range_max_days)
+    }
+
+    /// How the time ranges of completeness are completed and limited.
+    pub(crate) fn completeness_ranges(&self) -> RangePolicy {
+        self.ranges(self.completeness_range_max_days)
+    }
+
+    /// How often and how much the ledger looks at.
+    pub(crate) fn ledger_bounds(&self) -> ledger::Bounds {
+        ledger::Bounds {
+            every: Duration::from_millis(self.ledger_interval_ms.into()),
+            window: i64::from(self.ledger_window_records),
+            memory: Duration::from_secs(u64::from(self.ledger_hours) * 3_600),
+        }
+    }
+
+    /// The groups that tell where the pipeline stands.
+    pub(crate) fn ledger_groups(&self) -> ledger::Groups {
+        ledger::Groups {
+            processor: self.ledger_processor_group.clone(),
+            aggregator: self.ledger_aggregator_group.clone(),
+        }
     }
 
     /// How long the pages of lists are.

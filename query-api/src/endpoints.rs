@@ -1,6 +1,7 @@
 //! The endpoints, one module for each kind of thing that is asked for.
 
 pub(crate) mod calls;
+pub(crate) mod completeness;
 pub(crate) mod dead_letters;
 pub(crate) mod events;
 pub(crate) mod explain;

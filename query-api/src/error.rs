@@ -15,6 +15,7 @@ use thiserror::Error;
 use utoipa::ToSchema;
 
 use crate::cursor::CursorError;
+use crate::ledger::ReceiptError;
 use crate::time_range::RangeError;
 
 /// How long a caller should wait before asking again, seconds.
@@ -45,6 +46,24 @@ pub enum QueryError {
     /// The cursor cannot be used.
     #[error(transparent)]
     Cursor(#[from] CursorError),
+    /// The receipt cannot be used.
+    #[error("wait_for: {0}")]
+    Receipt(#[from] ReceiptError),
+    /// The log has no place that the receipt names.
+    #[error("wait_for: the receipt names a place that the log does not have; no request was given it")]
+    UnknownReceipt,
+    /// What the receipt stands for is lost.
+    #[error("what the receipt stands for was acknowledged and is lost; /v1/completeness says more")]
+    ReceiptLost,
+    /// What the receipt stands for is not in the answer yet.
+    #[error("not complete after {waited_ms} ms: what the receipt stands for is still on its way; try again")]
+    NotCompleteYet {
+        /// How long it was waited for.
+        waited_ms: u64,
+    },
+    /// Nothing is known of the logs yet.
+    #[error("the ledger is not ready: it could not look at the logs yet")]
+    LedgerNotReady,
     /// The request carries no key.
     #[error("an API key is needed: Authorization: Bearer fl_<id>_<secret>, or x-api-key")]
     NoKey,
@@ -83,15 +102,21 @@ pub enum QueryError {
 impl Classified for QueryError {
     fn class(&self) -> ErrorClass {
         match self {
-            Self::UnknownParameter { .. } | Self::BadParameter { .. } | Self::Range(_) | Self::Cursor(_) => {
-                ErrorClass::BadInput
-            }
+            Self::UnknownParameter { .. }
+            | Self::BadParameter { .. }
+            | Self::Range(_)
+            | Self::Cursor(_)
+            | Self::Receipt(_)
+            | Self::UnknownReceipt => ErrorClass::BadInput,
+            Self::ReceiptLost => ErrorClass::Corrupt,
             Self::NoKey => ErrorClass::Unauthenticated,
             Self::Auth(error) => error.class(),
             Self::MayNotRead { .. } => ErrorClass::Forbidden,
             Self::NotFound { .. } | Self::NoEndpoint => ErrorClass::NotFound,
             Self::ProjectBusy => ErrorClass::Overloaded,
-            Self::Busy | Self::StoreNotReady => ErrorClass::Unavailable,
+            Self::Busy | Self::StoreNotReady | Self::LedgerNotReady | Self::NotCompleteYet { .. } => {
+                ErrorClass::Unavailable
+            }
             Self::Store(error) => error.class(),
         }
     }
@@ -102,6 +127,12 @@ impl Classified for QueryError {
             Self::BadParameter { .. } => "bad_parameter",
             Self::Range(_) => "bad_range",
             Self::Cursor(_) => "bad_cursor",
+            Self::Receipt(ReceiptError::Malformed) => "bad_receipt",
+            Self::Receipt(ReceiptError::Spooled) => "receipt_spooled",
+            Self::UnknownReceipt => "unknown_receipt",
+            Self::ReceiptLost => "receipt_lost",
+            Self::NotCompleteYet { .. } => "not_complete_yet",
+            Self::LedgerNotReady => "ledger_not_ready",
             Self::NoKey => "no_key",
             Self::Auth(error) => error.code(),
             Self::MayNotRead { .. } => "may_not_read",

@@ -3,7 +3,8 @@
 //! The one place that builds SELECTs. A question walks through [`pipeline`](crate): the API key gives the project, the
 //! parameters give a plan, [`sql`](crate) builds one statement with server-side parameters, admission lets it run, and
 //! the store's reader runs it confined to the project by row filters (INV-10), read-only and limited (INV-9).
-//! This service writes nothing, and it answers nothing before the confinement of every table has been proved.
+//! This service writes nothing, and it answers nothing before the confinement of every table has been proved. Beside
+//! the questions it keeps a [`ledger`](crate) of what is stored of the raw log: how complete each answer is (INV-6, INV-7).
 //!
 //! [`run`] is the service; [`bind`] gives its address first, for whoever needs to know the port.
 
@@ -14,6 +15,7 @@ mod config;
 mod cursor;
 mod endpoints;
 mod error;
+mod ledger;
 pub mod metrics;
 mod openapi;
 mod params;
@@ -22,6 +24,7 @@ mod plan;
 mod server;
 mod sql;
 mod time_range;
+mod wait;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -36,8 +39,10 @@ pub use auth::Keys;
 pub use config::{Config, QueryConfig};
 pub use cursor::CursorError;
 pub use error::{QueryError, ServiceError};
+pub use ledger::{Logs, Outlet, Pipeline, ReceiptError};
 pub use time_range::RangeError;
 
+use ledger::{Ledger, Sampler};
 use pipeline::Api;
 use server::LateKeys;
 
@@ -49,6 +54,7 @@ pub struct Bound {
     config: Config,
     deps: Deps,
     keys: Option<Arc<dyn Keys>>,
+    logs: Option<Arc<dyn Logs>>,
 }
 
 /// Binds the listener; nothing is asked of Kafka or ClickHouse yet.
@@ -61,7 +67,7 @@ pub async fn bind(config: Config, deps: Deps) -> Result<Bound, ServiceError> {
     let listener = TcpListener::bind(&config.query.listen).await.map_err(unheard)?;
     let address = listener.local_addr().map_err(unheard)?;
     let store = Store::new(&config.store)?;
-    Ok(Bound { listener, address, store, config, deps, keys: None })
+    Ok(Bound { listener, address, store, config, deps, keys: None, logs: None })
 }
 
 impl Bound {
@@ -70,10 +76,18 @@ impl Bound {
         self.address
     }
 
-    /// Takes these keys instead of the control topic's; Kafka is then not used at all.
+    /// Takes these keys instead of the control topic's; Kafka is then not used at all, and without
+    /// [`with_logs`](Self::with_logs) nothing is known to be complete.
     #[must_use]
     pub fn with_keys(mut self, keys: Arc<dyn Keys>) -> Self {
         self.keys = Some(keys);
+        self
+    }
+
+    /// Keeps the ledger of these logs instead of Kafka's.
+    #[must_use]
+    pub fn with_logs(mut self, logs: Arc<dyn Logs>) -> Self {
+        self.logs = Some(logs);
         self
     }
 
@@ -82,8 +96,19 @@ impl Bound {
     /// # Errors
     /// The failure of a task; passing outages of Kafka or ClickHouse are waited out.
     pub async fn serve(self, shutdown: Shutdown) -> Result<(), ServiceError> {
-        let Self { listener, address, store, config, deps, keys } = self;
+        let Self { listener, address, store, config, deps, keys, logs } = self;
         let mut tasks = Supervisor::new(shutdown.clone());
+        let (ledger, shown) = Ledger::new();
+        let sampler = Sampler::new(store.clone(), deps.clock.clone(), config.query.ledger_bounds(), shown);
+        match logs {
+            Some(logs) => tasks.spawn("query_ledger", sampler.run(logs, shutdown.clone())),
+            None if keys.is_none() => {
+                let (kafka, groups) = (config.kafka.clone(), config.query.ledger_groups());
+                let sample = ledger::sample_kafka(sampler, kafka, groups, shutdown.clone());
+                tasks.spawn("query_ledger", sample);
+            }
+            None => {}
+        }
         let keys = match keys {
             Some(keys) => keys,
             None => {
@@ -105,7 +130,7 @@ impl Bound {
             header_timeout: Duration::from_millis(config.query.header_timeout_ms),
             drain: Duration::from_millis(config.query.drain_ms),
         };
-        let api = Api::new(config.query, deps.clock.clone(), keys, reader);
+        let api = Api::new(config.query, deps.clock.clone(), keys, reader, ledger);
         let router = server::router(api, &deps);
         tasks.spawn("query_http", serve_http(listener, router, bounds, metrics::CONNECTIONS, shutdown));
         tracing::info!(%address, "query API is listening");

@@ -18,11 +18,55 @@ pub const QUEUE_SECONDS: Metric =
 /// Statements refused because too many run or wait.
 pub const REFUSED: Metric = Metric::counter(
     "fleetlog_query_statements_refused_total",
-    "Statements refused because too many run or wait, by `bound` (project or process).",
+    "Statements refused because too many run or wait, and queries because too many wait for a receipt, by `bound` (project or process).",
 );
 
 /// Open connections.
 pub const CONNECTIONS: Metric = Metric::gauge("fleetlog_query_connections", "Open connections.");
 
+/// Raw records whose fate is open.
+pub const LEDGER_IN_FLIGHT: Metric = Metric::gauge(
+    "fleetlog_query_ledger_in_flight_records",
+    "Raw records (requests or pieces) acknowledged and not yet settled in the store, by `partition` of the raw topic.",
+);
+/// Raw records found lost.
+pub const LEDGER_LOST: Metric = Metric::counter(
+    "fleetlog_query_ledger_lost_records_total",
+    "Raw records found to be neither stored nor on their way: a broken promise (INV-6), by `partition` of the raw topic.",
+);
+/// Age of what is proved.
+pub const LEDGER_LAG: Metric = Metric::gauge(
+    "fleetlog_query_ledger_lag_seconds",
+    "Age of `complete_through`, seconds: everything acknowledged earlier is stored.",
+);
+/// Time of a look.
+pub const LEDGER_LOOK_SECONDS: Metric = Metric::histogram(
+    "fleetlog_query_ledger_look_seconds",
+    "Time of one look of the ledger at the logs and the store, seconds.",
+);
+/// Looks that failed.
+pub const LEDGER_FAILURES: Metric = Metric::counter(
+    "fleetlog_query_ledger_failures_total",
+    "Looks of the ledger that were not finished, by error `code`; they are repeated.",
+);
+/// Queries that waited for a receipt.
+pub const WAITS: Metric = Metric::counter(
+    "fleetlog_query_waits_total",
+    "Queries that waited for a receipt, by `outcome` (redeemed, timeout, refused).",
+);
+
 /// All of them, for the generated table.
-pub const ALL: &[Metric] = &[ANSWERS, ANSWER_SECONDS, STATEMENT_SECONDS, QUEUE_SECONDS, REFUSED, CONNECTIONS];
+pub const ALL: &[Metric] = &[
+    ANSWERS,
+    ANSWER_SECONDS,
+    STATEMENT_SECONDS,
+    QUEUE_SECONDS,
+    REFUSED,
+    CONNECTIONS,
+    LEDGER_IN_FLIGHT,
+    LEDGER_LOST,
+    LEDGER_LAG,
+    LEDGER_LOOK_SECONDS,
+    LEDGER_FAILURES,
+    WAITS,
+];

@@ -4,7 +4,7 @@ use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder
 use utoipa::openapi::{OpenApi as Document, SecurityRequirement};
 use utoipa::{Modify, OpenApi};
 
-use crate::endpoints::{calls, dead_letters, events, explain, formats, sessions, timeline, traces, usage};
+use crate::endpoints::{calls, completeness, dead_letters, events, explain, formats, sessions, timeline, traces, usage};
 use crate::error::ErrorBody;
 
 #[derive(OpenApi)]
@@ -16,7 +16,8 @@ use crate::error::ErrorBody;
             (`from`, `to`) and cursor pages (`limit`, `cursor`). A parameter that an endpoint does not list is \
             an error. Times are RFC 3339 in UTC with nanoseconds, money is US dollars exact to the ninth digit. \
             Events have the camelCase form in which they can be sent; everything else is named as the column in \
-            the tables. Errors are `{\"error\": {\"code\", \"message\"}}`.",
+            the tables. Every answer says up to when it is complete (`complete_through`), and every question can wait \
+            for what was just sent (`wait_for`). Errors are `{\"error\": {\"code\", \"message\"}}`.",
     ),
     paths(
         sessions::list,
@@ -33,6 +34,7 @@ use crate::error::ErrorBody;
         explain::explain,
         formats::list,
         dead_letters::list,
+        completeness::list,
     ),
     components(schemas(ErrorBody)),
     tags(

@@ -6,6 +6,7 @@
 //! refusal says which parameter is meant.
 
 use std::marker::PhantomData;
+use std::time::Duration;
 
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{FromRequestParts, Path, Query};
@@ -16,16 +17,57 @@ use serde::de::DeserializeOwned;
 use utoipa::IntoParams;
 
 use crate::error::QueryError;
+use crate::ledger::Receipt;
 
 /// Longest accepted id in a path; the ids that agents use are below a hundred bytes.
 const ID_MAX_BYTES: usize = 1_024;
 
-/// The parameters of an endpoint that gives one thing.
-pub(crate) struct Params<T>(pub(crate) T);
+/// The parameters of an endpoint that gives one thing, and those that every question has.
+pub(crate) struct Params<T>(pub(crate) T, pub(crate) WaitParams);
 
 /// No parameters.
 #[derive(Debug, Default, Deserialize, IntoParams)]
 pub(crate) struct NoParams {}
+
+/// The parameters that every question has.
+#[derive(Clone, Debug, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct WaitParams {
+    /// `receipt` of an ingest answer: the query waits until all of that request is in the answer. Any key may present
+    /// any receipt; it shows nothing, it only waits.
+    pub(crate) wait_for: Option<String>,
+    /// Longest wait in milliseconds; after it the answer is 503 with the code `not_complete_yet`.
+    #[param(value_type = Option<u64>)]
+    pub(crate) wait_timeout_ms: Option<String>,
+}
+
+impl WaitParams {
+    /// The receipt to wait for and how long, if one is given.
+    ///
+    /// # Errors
+    /// What is wrong with the receipt or the time.
+    pub(crate) fn asked(
+        &self,
+        default_ms: u64,
+        max_ms: u64,
+    ) -> Result<Option<(Receipt, Duration)>, QueryError> {
+        let wait_ms = match self.wait_timeout_ms.as_deref() {
+            None => default_ms.min(max_ms),
+            Some(text) => match text.parse() {
+                Ok(wait_ms) if wait_ms <= max_ms => wait_ms,
+                _ => {
+                    let message = format!("must be a whole number from 0 to {max_ms}");
+                    return Err(bad("wait_timeout_ms", message));
+                }
+            },
+        };
+        match self.wait_for.as_deref() {
+            None if self.wait_timeout_ms.is_some() => Err(bad("wait_timeout_ms", "needs wait_for")),
+            None => Ok(None),
+            Some(text) => Ok(Some((text.parse()?, Duration::from_millis(wait_ms)))),
+        }
+    }
+}
 
 /// The parameters that every list has.
 #[derive(Debug, Default, Deserialize, IntoParams)]
@@ -69,6 +111,8 @@ pub(crate) struct ListQuery<F, L = ListParams> {
     pub(crate) filters: F,
     /// Path of the request: which list it is.
     pub(crate) path: String,
+    /// What to wait for before it is answered.
+    pub(crate) wait: WaitParams,
     /// The filters as given, by name: what a cursor is bound to.
     pub(crate) filter_pairs: Vec<(String, String)>,
     /// Which parameters are shared matters only when they are read.
@@ -76,7 +120,7 @@ pub(crate) struct ListQuery<F, L = ListParams> {
 }
 
 /// Parameters that do not decide which rows a list has, nor their order.
-const NOT_FILTERS: [&str; 5] = ["from", "to", "limit", "cursor", "include"];
+const NOT_FILTERS: [&str; 7] = ["from", "to", "limit", "cursor", "include", "wait_for", "wait_timeout_ms"];
 
 /// The id in a path.
 pub(crate) struct Id(pub(crate) String);
@@ -90,8 +134,10 @@ where
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, QueryError> {
         let given = read(&parts.uri)?;
-        check_names(&given, &names::<T>())?;
-        typed(&parts.uri).map(Self)
+        let mut known = names::<T>();
+        known.extend(names::<WaitParams>());
+        check_names(&given, &known)?;
+        Ok(Self(typed(&parts.uri)?, typed(&parts.uri)?))
     }
 }
 
@@ -107,6 +153,7 @@ where
         let given = read(&parts.uri)?;
         let mut known = names::<F>();
         known.extend(names::<L>());
+        known.extend(names::<WaitParams>());
         check_names(&given, &known)?;
         let mut filter_pairs = given;
         filter_pairs.retain(|(name, _)| !NOT_FILTERS.contains(&name.as_str()));
@@ -114,6 +161,7 @@ where
         Ok(Self {
             list: typed::<L>(&parts.uri)?.into(),
             filters: typed(&parts.uri)?,
+            wait: typed(&parts.uri)?,
             path: parts.uri.path().to_owned(),
             filter_pairs,
             shared: PhantomData,
@@ -227,7 +275,8 @@ mod tests {
     async fn a_parameter_nobody_knows_is_refused_by_name() {
         let error = ask("/v1/x?model=m&modle=n").await.unwrap_err();
         assert!(error.to_string().contains("\"modle\""), "{error}");
-        assert!(error.to_string().contains("model, from, to, limit, cursor"), "{error}");
+        let known = "model, from, to, limit, cursor, wait_for, wait_timeout_ms";
+        assert!(error.to_string().contains(known), "{error}");
     }
 
     #[tokio::test]
@@ -241,6 +290,21 @@ mod tests {
         assert_eq!(query.filter_pairs, [("model".to_owned(), "a b".to_owned())]);
         assert_eq!(query.filters.model.as_deref(), Some("a b"));
         assert_eq!(query.list.limit.as_deref(), Some("3"));
+    }
+
+    #[test]
+    fn a_wait_has_a_receipt_and_is_no_longer_than_allowed() {
+        let asked = |wait_for: Option<&str>, timeout: Option<&str>| {
+            let text = |text: &str| text.to_owned();
+            WaitParams { wait_for: wait_for.map(text), wait_timeout_ms: timeout.map(text) }.asked(500, 1_000)
+        };
+        assert_eq!(asked(None, None).unwrap(), None);
+        let (receipt, wait) = asked(Some("0:7"), None).unwrap().unwrap();
+        assert_eq!((receipt.positions().len(), wait), (1, Duration::from_millis(500)));
+        assert_eq!(asked(Some("0:7"), Some("0")).unwrap().unwrap().1, Duration::ZERO);
+        assert!(asked(Some("0:7"), Some("1001")).is_err() && asked(Some("0:7"), Some("-1")).is_err());
+        assert!(asked(None, Some("5")).is_err(), "a wait for nothing");
+        assert!(matches!(asked(Some("x"), None), Err(QueryError::Receipt(_))));
     }
 
     #[test]

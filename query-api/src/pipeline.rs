@@ -1,7 +1,8 @@
-//! The way of every question: key → parameters → plan → statement → admission → ClickHouse → answer.
+//! The way of every question: key → parameters → plan → statement → currency → admission → ClickHouse → answer.
 //!
 //! An endpoint extracts [`Caller`](crate::auth::Caller) and its parameters, makes a [`Plan`] (pure), has a statement
-//! built for it ([`crate::sql`], pure), and calls [`Api::rows`], which waits for its turn and runs it. When the caller
+//! built for it ([`crate::sql`], pure), asks [`Api::current`] how current its answer is, which first waits for the receipt
+//! that was given, and calls [`Api::rows`], which waits for its turn and runs it. When the caller
 //! leaves, the future is dropped: the permits come back and the connection to ClickHouse closes, which ends the query.
 
 use std::sync::Arc;
@@ -19,11 +20,13 @@ use crate::answer::Currency;
 use crate::auth::{Caller, Keys};
 use crate::config::QueryConfig;
 use crate::error::QueryError;
+use crate::ledger::{Ledger, Standing};
 use crate::metrics;
-use crate::params::ListQuery;
+use crate::params::{ListQuery, WaitParams};
 use crate::plan::{PageSize, Plan};
 use crate::sql::{Param, Statement};
 use crate::time_range::RangePolicy;
+use crate::wait::Waits;
 
 /// What every endpoint works with. Cheap to clone.
 #[derive(Clone)]
@@ -37,6 +40,16 @@ struct Inner {
     reader: watch::Receiver<Option<Reader>>,
     admission: Admission,
     derived: Mutex<Option<Derived>>,
+    waits: Waits,
+}
+
+/// What an answer rests on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rests {
+    /// Facts alone.
+    Facts,
+    /// Derivations.
+    Derivations,
 }
 
 /// `derived_through` as it was last read.
@@ -56,6 +69,7 @@ impl Api {
         clock: Clock,
         keys: Arc<dyn Keys>,
         reader: watch::Receiver<Option<Reader>>,
+        ledger: Ledger,
     ) -> Self {
         let count = |n: u32| usize::try_from(n).unwrap_or(usize::MAX);
         let admission = Admission::new(Bounds {
@@ -64,7 +78,8 @@ impl Api {
             project_queue: count(config.project_queue_max),
             wait: Duration::from_millis(config.queue_wait_ms),
         });
-        Self(Arc::new(Inner { config, clock, keys, reader, admission, derived: Mutex::default() }))
+        let waits = Waits::new(ledger, count(config.waits_max), count(config.project_waits_max));
+        Self(Arc::new(Inner { config, clock, keys, reader, admission, derived: Mutex::default(), waits }))
     }
 
     pub(crate) fn keys(&self) -> &dyn Keys {
@@ -113,23 +128,47 @@ impl Api {
         Ok(rows)
     }
 
-    /// How current answers about facts are.
-    pub(crate) fn facts(&self) -> Currency {
-        Currency::default()
+    /// How current an answer is, once it has what the caller waits for. Ask before the statement runs: what is stored and
+    /// derived by then is what the statement sees.
+    ///
+    /// # Errors
+    /// What is wrong with the receipt, or that its time has passed.
+    ///
+    /// # Cancellation
+    /// Safe.
+    pub(crate) async fn current(
+        &self,
+        caller: &Caller,
+        wait: &WaitParams,
+        rests: Rests,
+    ) -> Result<Currency, QueryError> {
+        let (waits, config) = (&self.0.waits, &self.0.config);
+        if let Some((receipt, wait)) = wait.asked(config.wait_default_ms, config.wait_max_ms)? {
+            let reader = self.reader()?;
+            waits.redeem(caller.project_id(), &receipt, wait, rests, reader.store()).await?;
+        }
+        let complete_ns = self.standing().complete_ns;
+        Ok(match rests {
+            Rests::Facts => Currency::facts(complete_ns),
+            Rests::Derivations => Currency::derived(complete_ns, self.derived_through().await),
+        })
     }
 
-    /// How current answers are that rest on derivations. Read it before the statement: what was derived by then is
-    /// what the statement sees.
-    pub(crate) async fn derived(&self) -> Currency {
+    /// What the ledger knows.
+    pub(crate) fn standing(&self) -> Standing {
+        self.0.waits.ledger().standing()
+    }
+
+    async fn derived_through(&self) -> Option<i64> {
         let mut last = self.0.derived.lock().await;
         let known = last.as_ref().and_then(|last| last.through_ns);
         if last.as_ref().is_none_or(|last| last.read.elapsed() >= DERIVED_MAX_AGE) {
             // What failed is not tried again at once either, or everybody would wait for it in turn.
             let through_ns = self.read_derived().await.or(known);
             *last = Some(Derived { read: Stopwatch::now(), through_ns });
-            return Currency::derived(through_ns);
+            return through_ns;
         }
-        Currency::derived(known)
+        known
     }
 
     async fn read_derived(&self) -> Option<i64> {

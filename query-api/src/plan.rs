@@ -80,7 +80,7 @@ mod tests {
     use std::marker::PhantomData;
 
     use super::*;
-    use crate::params::ListParams;
+    use crate::params::{ListParams, WaitParams};
 
     const POLICY: RangePolicy = RangePolicy { default_ns: 100, ahead_ns: 10, max_days: 1 };
     const SIZE: PageSize = PageSize { default: 2, max: 5 };
@@ -89,6 +89,7 @@ mod tests {
         ListQuery {
             list: ListParams { cursor, ..ListParams::default() },
             filters: (),
+            wait: WaitParams::default(),
             path: "/v1/things".to_owned(),
             filter_pairs: Vec::new(),
             shared: PhantomData,

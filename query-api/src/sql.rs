@@ -8,6 +8,7 @@
 //! - Every list has a time bound, a keyset position and a limit.
 
 mod calls;
+mod completeness;
 mod dead_letters;
 mod events;
 mod explain;
@@ -17,6 +18,7 @@ mod traces;
 mod usage;
 
 pub(crate) use calls::{llm_calls, tool_calls};
+pub(crate) use completeness::{completeness, completeness_totals};
 pub(crate) use dead_letters::{DeadLetterFilter, dead_letters};
 pub(crate) use events::{EventFilter, EventKey, Order, Payload, event_by_id, events};
 pub(crate) use explain::{CallPlace, call as explained_call, sightings};

@@ -4,6 +4,9 @@ use anyhow::{Context, Result, ensure};
 use reqwest::header::HeaderMap;
 use serde_json::Value;
 
+use crate::clickhouse::ClickHouse;
+use crate::wait::{SOON, eventually};
+
 /// An answer of the gateway or of the query API.
 #[derive(Debug)]
 pub struct Answer {
@@ -107,6 +110,23 @@ impl Client {
         let name = format!("GET {path} {parameters:?}");
         let answer = request.send().await.with_context(|| name.clone())?;
         Answer::of(name, answer).await
+    }
+
+    /// Waits until the query API proves that everything acknowledged before this call is stored, and returns what became
+    /// of the records of the key's project (`/v1/completeness` with these parameters).
+    ///
+    /// # Errors
+    /// When it does not say so in time, or says that something is lost.
+    pub async fn settled(&self, clickhouse: &ClickHouse, parameters: &[(&str, &str)]) -> Result<Value> {
+        let now = clickhouse.now().await?;
+        eventually("everything acknowledged is stored", SOON, || async {
+            let answer = self.read("/v1/completeness", parameters).await?;
+            let settled = answer["settled_through"].as_str().unwrap_or_default();
+            ensure!(settled >= now.as_str(), "settled through {settled:?} at {now}: {}", answer["partitions"]);
+            ensure!(answer["complete_through"] == answer["settled_through"], "lost: {}", answer["partitions"]);
+            Ok(answer)
+        })
+        .await
     }
 
     /// Gets JSON with status 200 from the query API.

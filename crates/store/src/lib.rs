@@ -4,6 +4,7 @@
 //!   clock.
 //! - [`Store::insert_events`] and its neighbours write facts: one Kafka partition's range a call, under a token that
 //!   makes a retry harmless (INV-4).
+//! - [`Store::settled_runs`] says which places of the raw log are settled: what the ledger is made of (INV-6, INV-7).
 //! - [`derived`] reads what the derivations need and writes what they yield, versioned.
 //! - [`Reader`] and [`ProjectReader`] are the query API's: every query is confined to one project by the row filters,
 //!   read-only and limited (INV-10). SELECTs are built there, not here.
@@ -17,6 +18,7 @@ mod error;
 mod facts;
 mod insert;
 mod known;
+mod ledger;
 mod migrate;
 mod probe;
 mod reader;
@@ -28,6 +30,7 @@ pub use config::StoreConfig;
 pub use error::StoreError;
 pub use facts::{Attempt, FactRange, FactTable, Located, Positions, Stored};
 pub use known::KnownRow;
+pub use ledger::RawRun;
 pub use migrate::Migrated;
 pub use reader::{ProjectReader, Query, Reader, ReaderLimits};
 pub use rows::{Call, Contribution, GroupKind, PieceRow, Session, Tool, Trace, UsageRow};

@@ -11,8 +11,8 @@ use crate::auth::Caller;
 use crate::endpoints::sessions::NO_SESSION;
 use crate::endpoints::timeline::bounds;
 use crate::error::{ErrorBody, QueryError};
-use crate::params::{Id, ListQuery, NoParams, PageParams};
-use crate::pipeline::Api;
+use crate::params::{Id, ListQuery, NoParams, PageParams, WaitParams};
+use crate::pipeline::{Api, Rests};
 use crate::plan::Plan;
 use crate::sql;
 
@@ -183,7 +183,7 @@ type CallKey = (i64, String);
     path = "/v1/sessions/{id}/calls",
     operation_id = "session_calls",
     tag = "sessions",
-    params(("id" = String, Path, description = "The session's id."), PageParams),
+    params(("id" = String, Path, description = "The session's id."), PageParams, WaitParams),
     responses(
         (status = 200, body = Page<LlmCall>),
         (status = "4XX", body = ErrorBody),
@@ -208,7 +208,7 @@ pub(crate) async fn llm(
     path = "/v1/sessions/{id}/tools",
     operation_id = "session_tools",
     tag = "sessions",
-    params(("id" = String, Path, description = "The session's id."), PageParams),
+    params(("id" = String, Path, description = "The session's id."), PageParams, WaitParams),
     responses(
         (status = 200, body = Page<ToolCall>),
         (status = "4XX", body = ErrorBody),
@@ -238,7 +238,7 @@ async fn of_session<T: Row + RowOwned + RowRead>(
     // The session bounds the list; a range of time would only hide a part of it.
     let plan: Plan<CallKey> = api.plan(caller, query, None, api.config().list_pages())?;
     let statement = select(caller.project_id(), session_id, plan.after.as_ref(), plan.fetch());
-    let currency = api.derived().await;
+    let currency = api.current(caller, &query.wait, Rests::Derivations).await?;
     let rows = api.rows::<T>(caller, statement).await?;
     if rows.is_empty() && plan.after.is_none() && bounds(api, caller, session_id).await?.is_none() {
         return Err(NO_SESSION);

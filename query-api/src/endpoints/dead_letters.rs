@@ -10,8 +10,8 @@ use utoipa::{IntoParams, ToSchema};
 use crate::answer::{Instant, Page};
 use crate::auth::Caller;
 use crate::error::{ErrorBody, QueryError};
-use crate::params::{self, ListParams, ListQuery};
-use crate::pipeline::Api;
+use crate::params::{self, ListParams, ListQuery, WaitParams};
+use crate::pipeline::{Api, Rests};
 use crate::plan::Plan;
 use crate::sql::{self, DeadLetterFilter, EventKey};
 
@@ -75,7 +75,7 @@ pub(crate) struct DeadLetterParams {
     path = "/v1/dead-letters",
     operation_id = "list_dead_letters",
     tag = "operation",
-    params(DeadLetterParams, ListParams),
+    params(DeadLetterParams, ListParams, WaitParams),
     responses(
         (status = 200, body = Page<DeadLetter>),
         (status = "4XX", body = ErrorBody),
@@ -96,7 +96,8 @@ pub(crate) async fn list(
         request: query.filters.request.clone(),
     };
     let statement = sql::dead_letters(caller.project_id(), plan.range, &filter, plan.after, plan.fetch());
+    let currency = api.current(&caller, &query.wait, Rests::Facts).await?;
     let rows = api.rows::<DeadLetter>(&caller, statement).await?;
     let key = |row: &DeadLetter| EventKey(row.failed_at.0, row.log_partition, row.log_offset, row.log_index);
-    Ok(Json(plan.page(rows, key, api.facts())))
+    Ok(Json(plan.page(rows, key, currency)))
 }

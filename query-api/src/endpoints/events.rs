@@ -13,11 +13,11 @@ use utoipa::openapi::RefOr;
 use utoipa::openapi::schema::{KnownFormat, Object, ObjectBuilder, Schema, SchemaFormat, Type};
 use utoipa::{IntoParams, PartialSchema, ToSchema};
 
-use crate::answer::{One, Page};
+use crate::answer::{Currency, One, Page};
 use crate::auth::Caller;
 use crate::error::{ErrorBody, QueryError};
-use crate::params::{self, Id, ListParams, ListQuery, Params};
-use crate::pipeline::Api;
+use crate::params::{self, Id, ListParams, ListQuery, Params, WaitParams};
+use crate::pipeline::{Api, Rests};
 use crate::plan::Plan;
 use crate::sql::{self, EventFilter, EventKey, Order, Payload};
 use crate::time_range::{self, RangeError, TimeRange};
@@ -314,7 +314,7 @@ pub(crate) fn payload(include: Option<&str>) -> Result<Payload, QueryError> {
     path = "/v1/events",
     operation_id = "list_events",
     tag = "events",
-    params(EventParams, ListParams),
+    params(EventParams, ListParams, WaitParams),
     responses(
         (status = 200, body = Page<Event>),
         (status = "4XX", body = ErrorBody),
@@ -332,7 +332,8 @@ pub(crate) async fn list(
     let filter = query.filters.filter()?;
     let order = (Order::Newest, payload);
     let statement = sql::events(caller.project_id(), plan.range, &filter, order, plan.after, plan.fetch());
-    page(&api, &caller, &plan, statement).await
+    let currency = api.current(&caller, &query.wait, Rests::Facts).await?;
+    page(&api, &caller, &plan, statement, currency).await
 }
 
 /// Runs a statement over events and makes its page.
@@ -341,9 +342,10 @@ pub(crate) async fn page(
     caller: &Caller,
     plan: &Plan<EventKey>,
     statement: sql::Statement,
+    currency: Currency,
 ) -> Result<Json<Page<Event>>, QueryError> {
     let rows = api.rows::<EventRow>(caller, statement).await?;
-    let page = plan.page(rows, EventRow::key, api.facts());
+    let page = plan.page(rows, EventRow::key, currency);
     Ok(Json(page.map(|row| row.event(caller.project_id()))))
 }
 
@@ -389,7 +391,7 @@ impl EventHint {
     path = "/v1/events/{id}",
     operation_id = "get_event",
     tag = "events",
-    params(("id" = String, Path, description = "The event's id."), EventHint),
+    params(("id" = String, Path, description = "The event's id."), EventHint, WaitParams),
     responses(
         (status = 200, body = One<Event>),
         (status = "4XX", body = ErrorBody),
@@ -400,11 +402,12 @@ pub(crate) async fn one(
     State(api): State<Api>,
     caller: Caller,
     Id(event_id): Id,
-    Params(hint): Params<EventHint>,
+    Params(hint, wait): Params<EventHint>,
 ) -> Result<Json<One<Event>>, QueryError> {
     let statement = sql::event_by_id(caller.project_id(), hint.range(&api)?, &event_id);
+    let currency = api.current(&caller, &wait, Rests::Facts).await?;
     let row = api.rows::<EventRow>(&caller, statement).await?.into_iter().next();
     let row =
         row.ok_or(QueryError::NotFound { what: "event in this range of time; give at, or from and to" })?;
-    Ok(Json(One { data: row.event(caller.project_id()), currency: api.facts() }))
+    Ok(Json(One { data: row.event(caller.project_id()), currency }))
 }

@@ -12,8 +12,8 @@ use crate::auth::Caller;
 use crate::endpoints::calls::LlmCall;
 use crate::endpoints::events::{EventHint, EventRow};
 use crate::error::{ErrorBody, QueryError};
-use crate::params::Params;
-use crate::pipeline::Api;
+use crate::params::{Params, WaitParams};
+use crate::pipeline::{Api, Rests};
 use crate::sql::{self, CallPlace};
 
 /// Most events that are shown beside a call.
@@ -144,7 +144,7 @@ pub(crate) struct Explained {
     path = "/v1/usage/explain",
     operation_id = "explain_usage",
     tag = "usage",
-    params(ExplainParams),
+    params(ExplainParams, WaitParams),
     responses(
         (status = 200, body = One<Explained>),
         (status = "4XX", body = ErrorBody),
@@ -154,9 +154,9 @@ pub(crate) struct Explained {
 pub(crate) async fn explain(
     State(api): State<Api>,
     caller: Caller,
-    Params(asked): Params<ExplainParams>,
+    Params(asked, wait): Params<ExplainParams>,
 ) -> Result<Json<One<Explained>>, QueryError> {
-    let currency = api.derived().await;
+    let currency = api.current(&caller, &wait, Rests::Derivations).await?;
     let place = place(&api, &caller, &asked).await?;
     let statement =
         sql::explained_call(caller.project_id(), &place, asked.call.as_deref(), asked.event.as_deref());

@@ -9,8 +9,8 @@ use utoipa::{IntoParams, ToSchema};
 use crate::answer::{Instant, Page};
 use crate::auth::Caller;
 use crate::error::{ErrorBody, QueryError};
-use crate::params::{ListParams, ListQuery};
-use crate::pipeline::Api;
+use crate::params::{ListParams, ListQuery, WaitParams};
+use crate::pipeline::{Api, Rests};
 use crate::plan::Plan;
 use crate::sql::{self, FormatFilter, FormatKey};
 
@@ -58,7 +58,7 @@ pub(crate) struct FormatParams {
     path = "/v1/formats",
     operation_id = "list_formats",
     tag = "operation",
-    params(FormatParams, ListParams),
+    params(FormatParams, ListParams, WaitParams),
     responses(
         (status = 200, body = Page<FormatHour>),
         (status = "4XX", body = ErrorBody),
@@ -75,7 +75,8 @@ pub(crate) async fn list(
     let FormatParams { format, source } = query.filters;
     let filter = FormatFilter { format, source };
     let statement = sql::formats(caller.project_id(), plan.range, &filter, plan.after.as_ref(), plan.fetch());
+    let currency = api.current(&caller, &query.wait, Rests::Facts).await?;
     let rows = api.rows::<FormatHour>(&caller, statement).await?;
     let key = |row: &FormatHour| (row.hour.0, row.format.clone(), row.program.clone(), row.version.clone());
-    Ok(Json(plan.page(rows, key, api.facts())))
+    Ok(Json(plan.page(rows, key, currency)))
 }

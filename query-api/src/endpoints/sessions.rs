@@ -9,8 +9,8 @@ use utoipa::{IntoParams, ToSchema};
 use crate::answer::{Instant, Money, One, Page};
 use crate::auth::Caller;
 use crate::error::{ErrorBody, QueryError};
-use crate::params::{self, Id, ListParams, ListQuery, NoParams, Params};
-use crate::pipeline::Api;
+use crate::params::{self, Id, ListParams, ListQuery, NoParams, Params, WaitParams};
+use crate::pipeline::{Api, Rests};
 use crate::plan::Plan;
 use crate::sql;
 
@@ -122,7 +122,7 @@ impl SessionParams {
     path = "/v1/sessions",
     operation_id = "list_sessions",
     tag = "sessions",
-    params(SessionParams, ListParams),
+    params(SessionParams, ListParams, WaitParams),
     responses(
         (status = 200, body = Page<Session>),
         (status = "4XX", body = ErrorBody),
@@ -139,7 +139,7 @@ pub(crate) async fn list(
     let filter = query.filters.filter()?;
     let statement =
         sql::sessions(caller.project_id(), plan.range, &filter, plan.after.as_ref(), plan.fetch());
-    let currency = api.derived().await;
+    let currency = api.current(&caller, &query.wait, Rests::Derivations).await?;
     let rows = api.rows::<Session>(&caller, statement).await?;
     Ok(Json(plan.page(rows, |row| (row.started_at.0, row.session_id.clone()), currency)))
 }
@@ -150,7 +150,7 @@ pub(crate) async fn list(
     path = "/v1/sessions/{id}",
     operation_id = "get_session",
     tag = "sessions",
-    params(("id" = String, Path, description = "The session's id.")),
+    params(("id" = String, Path, description = "The session's id."), WaitParams),
     responses(
         (status = 200, body = One<Session>),
         (status = "4XX", body = ErrorBody),
@@ -161,9 +161,9 @@ pub(crate) async fn one(
     State(api): State<Api>,
     caller: Caller,
     Id(session_id): Id,
-    _: Params<NoParams>,
+    Params(NoParams {}, wait): Params<NoParams>,
 ) -> Result<Json<One<Session>>, QueryError> {
-    let currency = api.derived().await;
+    let currency = api.current(&caller, &wait, Rests::Derivations).await?;
     let rows = api.rows::<Session>(&caller, sql::session(caller.project_id(), &session_id)).await?;
     let data = rows.into_iter().next().ok_or(NO_SESSION)?;
     Ok(Json(One { data, currency }))

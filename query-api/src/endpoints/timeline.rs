@@ -11,8 +11,8 @@ use crate::auth::Caller;
 use crate::endpoints::events::{self, Event};
 use crate::endpoints::sessions::NO_SESSION;
 use crate::error::{ErrorBody, QueryError};
-use crate::params::{Id, ListParams, ListQuery};
-use crate::pipeline::Api;
+use crate::params::{Id, ListParams, ListQuery, WaitParams};
+use crate::pipeline::{Api, Rests};
 use crate::plan::Plan;
 use crate::sql::{self, EventFilter, EventKey, Order};
 use crate::time_range::{NS_PER_S, RangePolicy, TimeRange};
@@ -45,7 +45,7 @@ pub(crate) struct Bounds {
     path = "/v1/sessions/{id}/timeline",
     operation_id = "session_timeline",
     tag = "sessions",
-    params(("id" = String, Path, description = "The session's id."), TimelineParams, ListParams),
+    params(("id" = String, Path, description = "The session's id."), TimelineParams, ListParams, WaitParams),
     responses(
         (status = 200, body = Page<Event>),
         (status = "4XX", body = ErrorBody),
@@ -63,6 +63,8 @@ pub(crate) async fn timeline(
     // The session itself bounds what is read, whatever its length: one event with an absurd time makes it decades long.
     let policy = RangePolicy { max_days: u32::MAX, ..api.config().list_ranges() };
     let mut plan: Plan<EventKey> = api.plan(&caller, &query, policy, api.config().event_pages(payload))?;
+    // The events are facts; where to look for them is derived.
+    let currency = api.current(&caller, &query.wait, Rests::Derivations).await?;
     let first_page = plan.after.is_none();
     if first_page && query.list.from.is_none() && query.list.to.is_none() {
         // A session that is not derived yet began moments ago: the default range has it.
@@ -73,7 +75,7 @@ pub(crate) async fn timeline(
     let filter = EventFilter { session: Some(session_id.clone()), types, ..EventFilter::default() };
     let order = (Order::Oldest, payload);
     let statement = sql::events(caller.project_id(), plan.range, &filter, order, plan.after, plan.fetch());
-    let Json(page) = events::page(&api, &caller, &plan, statement).await?;
+    let Json(page) = events::page(&api, &caller, &plan, statement, currency).await?;
     if first_page && page.data.is_empty() && bounds(&api, &caller, &session_id).await?.is_none() {
         return Err(NO_SESSION);
     }

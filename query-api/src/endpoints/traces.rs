@@ -11,8 +11,8 @@ use utoipa::{IntoParams, ToSchema};
 use crate::answer::{Instant, Money, One, Page};
 use crate::auth::Caller;
 use crate::error::{ErrorBody, QueryError};
-use crate::params::{self, Id, ListParams, ListQuery, NoParams, Params};
-use crate::pipeline::Api;
+use crate::params::{self, Id, ListParams, ListQuery, NoParams, Params, WaitParams};
+use crate::pipeline::{Api, Rests};
 use crate::plan::Plan;
 use crate::sql::{self, ScoreFilter, TraceFilter};
 use crate::time_range::TimeRange;
@@ -223,7 +223,7 @@ pub(crate) struct TraceParams {
     path = "/v1/traces",
     operation_id = "list_traces",
     tag = "traces",
-    params(TraceParams, ListParams),
+    params(TraceParams, ListParams, WaitParams),
     responses(
         (status = 200, body = Page<Trace>),
         (status = "4XX", body = ErrorBody),
@@ -241,7 +241,7 @@ pub(crate) async fn list(
     let failed = !params::words("status", status.as_deref(), &["error"])?.is_empty();
     let filter = TraceFilter { session, user, name, failed };
     let statement = sql::traces(caller.project_id(), plan.range, &filter, plan.after.as_ref(), plan.fetch());
-    let currency = api.derived().await;
+    let currency = api.current(&caller, &query.wait, Rests::Derivations).await?;
     let rows = api.rows::<Trace>(&caller, statement).await?;
     Ok(Json(plan.page(rows, |row| (row.started_at.0, row.trace_id.clone()), currency)))
 }
@@ -252,7 +252,7 @@ pub(crate) async fn list(
     path = "/v1/traces/{id}",
     operation_id = "get_trace",
     tag = "traces",
-    params(("id" = String, Path, description = "The trace's id.")),
+    params(("id" = String, Path, description = "The trace's id."), WaitParams),
     responses(
         (status = 200, body = One<WholeTrace>),
         (status = "4XX", body = ErrorBody),
@@ -263,10 +263,10 @@ pub(crate) async fn one(
     State(api): State<Api>,
     caller: Caller,
     Id(trace_id): Id,
-    _: Params<NoParams>,
+    Params(NoParams {}, wait): Params<NoParams>,
 ) -> Result<Json<One<WholeTrace>>, QueryError> {
     let project_id = caller.project_id();
-    let currency = api.derived().await;
+    let currency = api.current(&caller, &wait, Rests::Derivations).await?;
     let found = api.rows::<Trace>(&caller, sql::trace(project_id, &trace_id)).await?;
     let trace = found.into_iter().next().ok_or(QueryError::NotFound { what: "trace" })?;
     let statement = sql::observations(project_id, &trace_id, PARTS_MAX + 1);
@@ -343,7 +343,7 @@ pub(crate) struct ScoreParams {
     path = "/v1/scores",
     operation_id = "list_scores",
     tag = "traces",
-    params(ScoreParams, ListParams),
+    params(ScoreParams, ListParams, WaitParams),
     responses(
         (status = 200, body = Page<Score>),
         (status = "4XX", body = ErrorBody),
@@ -360,8 +360,9 @@ pub(crate) async fn scores(
     let ScoreParams { trace, observation, session, name } = query.filters;
     let filter = ScoreFilter { trace, observation, session, name };
     let statement = sql::scores(caller.project_id(), plan.range, &filter, plan.after.as_ref(), plan.fetch());
+    let currency = api.current(&caller, &query.wait, Rests::Facts).await?;
     let rows = api.rows::<Score>(&caller, statement).await?;
-    Ok(Json(plan.page(rows, |row| (row.timestamp.0, row.score_id.clone()), api.facts())))
+    Ok(Json(plan.page(rows, |row| (row.timestamp.0, row.score_id.clone()), currency)))
 }
 
 #[cfg(test)]

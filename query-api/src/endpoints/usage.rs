@@ -9,8 +9,8 @@ use utoipa::{IntoParams, ToSchema};
 use crate::answer::{Instant, Money, Page};
 use crate::auth::Caller;
 use crate::error::{ErrorBody, QueryError};
-use crate::params::{self, ListParams, ListQuery};
-use crate::pipeline::Api;
+use crate::params::{self, ListParams, ListQuery, WaitParams};
+use crate::pipeline::{Api, Rests};
 use crate::plan::Plan;
 use crate::sql::{self, Dimension, UsageFilter, UsageKey};
 use crate::time_range::NS_PER_S;
@@ -228,7 +228,7 @@ fn step_s(text: &str) -> Option<u32> {
     path = "/v1/usage",
     operation_id = "usage",
     tag = "usage",
-    params(UsageParams, ListParams),
+    params(UsageParams, ListParams, WaitParams),
     responses(
         (status = 200, body = UsagePage),
         (status = "4XX", body = ErrorBody),
@@ -252,7 +252,7 @@ pub(crate) async fn list(
     }
     let series = (range, step_s);
     let project_id = caller.project_id();
-    let currency = api.derived().await;
+    let currency = api.current(&caller, &query.wait, Rests::Derivations).await?;
     let rows = sql::usage(project_id, series, &filter, &by, plan.after.as_ref(), plan.fetch());
     let totals = sql::usage_totals(project_id, series, &filter);
     let (rows, totals) =

@@ -77,6 +77,13 @@ fn list_of_dead_letters() {
 }
 
 #[test]
+fn fates_of_records() {
+    let windows = completeness(HOSTILE, RANGE, 5_000, Some(7_000), 101);
+    insta::assert_snapshot!("completeness", shown(&windows));
+    insta::assert_snapshot!("completeness_totals", shown(&completeness_totals(HOSTILE, RANGE, 5_000)));
+}
+
+#[test]
 fn sums_of_usage() {
     let filter = UsageFilter {
         source: hostile(),

@@ -3,23 +3,29 @@
 #![allow(dead_code, unreachable_pub, reason = "every test file has its own copy and uses a part of it")]
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::future::ready;
+use std::ops::Range;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use fleetlog_engines::{
     ClickHouseNode, ClickHouseOptions, ClickHouseProgram, EngineCache, EngineError, Progress,
 };
-use fleetlog_log::{AuthError, Principal};
-use fleetlog_query_api::{Config, Keys, QueryConfig, ServiceError, bind};
+use fleetlog_log::{AuthError, LogError, Principal};
+use fleetlog_query_api::{Config, Keys, Logs, Pipeline, QueryConfig, ServiceError, bind};
 use fleetlog_runtime::{Clock, Deps, Health, Shutdown, TelemetryConfig, init_telemetry};
 use fleetlog_schemas::control::Role;
 use fleetlog_schemas::ddl::{DatabaseName, users_config_xml};
 use fleetlog_schemas::id::{Key128, NanoUsd};
-use fleetlog_schemas::{AgentEvent, DeadLetter, EventType, topic};
+use fleetlog_schemas::record::PieceCount;
+use fleetlog_schemas::{AgentEvent, DeadLetter, EventType, Settlement, topic};
 use fleetlog_store::derived::{DerivedGroup, GroupHour, GroupKey, Progress as Derived};
 use fleetlog_store::{
-    Attempt, Call, Contribution, FactRange, GroupKind, Located, Session, Store, StoreConfig, Tool, UsageRow,
+    Attempt, Call, Contribution, FactRange, GroupKind, Located, PieceRow, Session, Store, StoreConfig, Tool,
+    UsageRow,
 };
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::task::JoinSet;
@@ -79,8 +85,46 @@ impl Answer {
     }
 }
 
-/// Starts engine and service; `None`, said aloud, where the engine cannot be had.
+/// Logs that stand where a test puts them.
+#[derive(Default)]
+pub struct StillLogs {
+    pub raw: Mutex<Vec<Range<i64>>>,
+    pub pipeline: Mutex<Pipeline>,
+}
+
+impl StillLogs {
+    /// One partition of the raw log, which has these offsets.
+    pub fn reach(&self, offsets: Range<i64>) {
+        *self.raw.lock().unwrap() = vec![offsets];
+    }
+}
+
+impl Logs for StillLogs {
+    fn raw(&self) -> BoxFuture<'_, Result<Vec<Range<i64>>, LogError>> {
+        ready(Ok(self.raw.lock().unwrap().clone())).boxed()
+    }
+
+    fn raw_since(&self, _: i64) -> BoxFuture<'_, Result<Vec<Option<i64>>, LogError>> {
+        ready(Ok(self.raw.lock().unwrap().iter().map(|log| Some(log.start)).collect())).boxed()
+    }
+
+    fn pipeline(&self) -> BoxFuture<'_, Result<Pipeline, LogError>> {
+        ready(Ok(self.pipeline.lock().unwrap().clone())).boxed()
+    }
+}
+
+/// Starts engine and service, which knows no logs; `None`, said aloud, where the engine cannot be had.
 pub async fn service(query: QueryConfig) -> Option<Service> {
+    started(query, None).await
+}
+
+/// The same with these logs, which are looked at as often as can be.
+pub async fn service_with_logs(logs: &Arc<StillLogs>) -> Option<Service> {
+    let query = QueryConfig { ledger_interval_ms: 20, ..QueryConfig::default() };
+    started(query, Some(Arc::clone(logs))).await
+}
+
+async fn started(query: QueryConfig, logs: Option<Arc<StillLogs>>) -> Option<Service> {
     let library = match EngineCache::of_user().unwrap().libchdb(&Progress::stderr()) {
         Ok(library) => library,
         Err(error @ (EngineError::MissingTool { .. } | EngineError::UnsupportedPlatform { .. })) => {
@@ -115,7 +159,10 @@ pub async fn service(query: QueryConfig) -> Option<Service> {
     store.migrate().await.unwrap();
     let metrics = init_telemetry(&TelemetryConfig::default()).unwrap();
     let deps = Deps { clock: Clock::manual(NOON), health: Health::new(), metrics };
-    let bound = bind(config, deps.clone()).await.unwrap().with_keys(Arc::new(NamedKeys));
+    let mut bound = bind(config, deps.clone()).await.unwrap().with_keys(Arc::new(NamedKeys));
+    if let Some(logs) = logs {
+        bound = bound.with_logs(logs);
+    }
     let url = format!("http://{}", bound.local_addr());
     let shutdown = Shutdown::new();
     let mut running = JoinSet::new();
@@ -181,6 +228,26 @@ impl Service {
         self.store.insert_dead_letters(&range, &attempt, located).await.unwrap();
     }
 
+    /// Stores settlements of raw records as record `offset` of partition 0 of the events topic.
+    pub async fn store_settlements(&self, offset: i64, settlements: &[Settlement]) {
+        let range = FactRange { topic: topic::EVENTS, partition: 0, first: offset, last: offset };
+        let attempt =
+            Attempt { number: 1, sends: 0, insert_before_ms: self.store.now_ms().await.unwrap() + 30_000 };
+        let located = settlements.iter().zip(0..);
+        let located = located.map(|(one, index)| (Located { partition: 0, offset, index }, one));
+        self.store.insert_settlements(&range, &attempt, located).await.unwrap();
+    }
+
+    /// Stores what became of pieces that came as record `offset` of partition 0 of the events topic.
+    pub async fn store_pieces(&self, offset: i64, pieces: &[PieceRow]) {
+        let range = FactRange { topic: topic::EVENTS, partition: 0, first: offset, last: offset };
+        let attempt =
+            Attempt { number: 1, sends: 0, insert_before_ms: self.store.now_ms().await.unwrap() + 30_000 };
+        let located =
+            pieces.iter().zip(0..).map(|(one, index)| (Located { partition: 0, offset, index }, one));
+        self.store.insert_pieces(&range, &attempt, located).await.unwrap();
+    }
+
     /// Derives sessions as the aggregator would, and says that everything up to `offset` is derived.
     pub async fn derive(&self, groups: &[DerivedGroup], offset: i64) {
         let hours: Vec<GroupHour> = groups
@@ -237,6 +304,33 @@ pub fn event(project: &str, session: &str, number: u32) -> AgentEvent {
         data: format!(r#"{{"text":"needle{number} in the Haystack"}}"#),
         raw_index: number,
         ..AgentEvent::default()
+    }
+}
+
+/// The settlement of a raw record of partition 0 with so many records, all of which went to partition 0.
+pub fn settlement(project: &str, raw_offset: i64, received_at: i64, records: u32) -> Settlement {
+    Settlement {
+        project_id: project.to_owned(),
+        raw_offset,
+        received_at,
+        records,
+        pieces: vec![PieceCount { partition: 0, records }],
+        ..Settlement::default()
+    }
+}
+
+/// What became of all pieces of a raw record of partition 0.
+pub fn piece(project: &str, raw_offset: i64, received_at: i64, stored: u32, duplicate: u32) -> PieceRow {
+    PieceRow {
+        project_id: project.to_owned(),
+        raw_partition: 0,
+        raw_offset,
+        received_at,
+        first_index: 0,
+        last_index: stored + duplicate,
+        stored,
+        duplicate,
+        events: stored,
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod failures;
 mod isolation;
+mod ledger;
 mod load;
 mod oracles;
 mod otlp;
@@ -30,6 +31,8 @@ fn main() -> anyhow::Result<ExitCode> {
         failures::a_bad_record_costs_itself_only,
         failures::the_disk_of_the_one_machine_run_is_watched,
         isolation::a_projects_key_reads_and_writes_that_project_only,
+        ledger::an_event_is_there_for_whoever_presents_its_receipt,
+        ledger::every_record_that_was_acknowledged_is_accounted_for,
         load::every_event_of_a_load_is_a_row_and_all_sums_agree,
         oracles::a_claude_code_session_has_its_numbers_from_every_channel_and_from_all,
         oracles::a_codex_session_has_its_numbers_from_every_channel_and_from_all,

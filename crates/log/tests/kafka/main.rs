@@ -4,6 +4,7 @@
 mod consumer;
 mod control;
 mod node;
+mod offsets;
 mod outage;
 mod producer;
 mod transaction;
