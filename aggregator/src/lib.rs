@@ -23,6 +23,7 @@ mod partition;
 mod pipeline;
 mod recompute;
 mod settle;
+mod shadow;
 mod touched;
 
 use fleetlog_runtime::{Deps, Shutdown};
@@ -30,6 +31,7 @@ use fleetlog_runtime::{Deps, Shutdown};
 pub use config::{AggregatorConfig, Config};
 pub use error::AggregatorError;
 pub use once::BadNote;
+pub use shadow::ShadowWriter;
 
 /// Runs the aggregator until shutdown.
 ///

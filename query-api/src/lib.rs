@@ -16,6 +16,7 @@ mod endpoints;
 mod error;
 pub mod metrics;
 mod openapi;
+mod originals;
 mod params;
 mod pipeline;
 mod plan;
@@ -38,6 +39,7 @@ pub use cursor::CursorError;
 pub use error::{QueryError, ServiceError};
 pub use time_range::RangeError;
 
+use originals::Originals;
 use pipeline::Api;
 use server::LateKeys;
 
@@ -70,7 +72,7 @@ impl Bound {
         self.address
     }
 
-    /// Takes these keys instead of the control topic's; Kafka is then not used at all.
+    /// Takes these keys instead of the control topic's; Kafka is then needed for the bytes of dead letters only.
     #[must_use]
     pub fn with_keys(mut self, keys: Arc<dyn Keys>) -> Self {
         self.keys = Some(keys);
@@ -84,6 +86,8 @@ impl Bound {
     pub async fn serve(self, shutdown: Shutdown) -> Result<(), ServiceError> {
         let Self { listener, address, store, config, deps, keys } = self;
         let mut tasks = Supervisor::new(shutdown.clone());
+        let within = Duration::from_millis(config.query.dead_letter_read_ms);
+        let originals = Originals::new(config.kafka.clone(), within);
         let keys = match keys {
             Some(keys) => keys,
             None => {
@@ -105,7 +109,7 @@ impl Bound {
             header_timeout: Duration::from_millis(config.query.header_timeout_ms),
             drain: Duration::from_millis(config.query.drain_ms),
         };
-        let api = Api::new(config.query, deps.clock.clone(), keys, reader);
+        let api = Api::new(config.query, deps.clock.clone(), keys, reader, originals);
         let router = server::router(api, &deps);
         tasks.spawn("query_http", serve_http(listener, router, bounds, metrics::CONNECTIONS, shutdown));
         tracing::info!(%address, "query API is listening");

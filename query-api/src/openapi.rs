@@ -33,6 +33,7 @@ use crate::error::ErrorBody;
         explain::explain,
         formats::list,
         dead_letters::list,
+        dead_letters::one,
     ),
     components(schemas(ErrorBody)),
     tags(

@@ -20,6 +20,7 @@ use crate::auth::{Caller, Keys};
 use crate::config::QueryConfig;
 use crate::error::QueryError;
 use crate::metrics;
+use crate::originals::Originals;
 use crate::params::ListQuery;
 use crate::plan::{PageSize, Plan};
 use crate::sql::{Param, Statement};
@@ -36,6 +37,7 @@ struct Inner {
     /// There while every table is proved to be confined; without it nothing is read (INV-10).
     reader: watch::Receiver<Option<Reader>>,
     admission: Admission,
+    originals: Originals,
     derived: Mutex<Option<Derived>>,
 }
 
@@ -56,6 +58,7 @@ impl Api {
         clock: Clock,
         keys: Arc<dyn Keys>,
         reader: watch::Receiver<Option<Reader>>,
+        originals: Originals,
     ) -> Self {
         let count = |n: u32| usize::try_from(n).unwrap_or(usize::MAX);
         let admission = Admission::new(Bounds {
@@ -64,7 +67,7 @@ impl Api {
             project_queue: count(config.project_queue_max),
             wait: Duration::from_millis(config.queue_wait_ms),
         });
-        Self(Arc::new(Inner { config, clock, keys, reader, admission, derived: Mutex::default() }))
+        Self(Arc::new(Inner { config, clock, keys, reader, admission, originals, derived: Mutex::default() }))
     }
 
     pub(crate) fn keys(&self) -> &dyn Keys {
@@ -111,6 +114,11 @@ impl Api {
         let rows = self.query(caller, statement)?.fetch_all::<T>().await?;
         metrics::STATEMENT_SECONDS.record(running.elapsed().as_secs_f64());
         Ok(rows)
+    }
+
+    /// Original bytes of dead letters.
+    pub(crate) fn originals(&self) -> &Originals {
+        &self.0.originals
     }
 
     /// How current answers about facts are.

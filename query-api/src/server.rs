@@ -47,6 +47,7 @@ pub(crate) fn router(api: Api, deps: &Deps) -> Router {
         .route("/v1/usage/explain", get(explain::explain))
         .route("/v1/formats", get(formats::list))
         .route("/v1/dead-letters", get(dead_letters::list))
+        .route("/v1/dead-letters/{partition}/{offset}", get(dead_letters::one))
         .with_state(api)
         .merge(SwaggerUi::new("/docs").url("/openapi.json", openapi::document()))
         .merge(admin_router(deps))

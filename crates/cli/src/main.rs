@@ -4,8 +4,10 @@ mod check_config;
 mod formats;
 mod keys;
 mod migrate;
+mod moment;
 mod output;
 mod projects;
+mod replay;
 mod send;
 mod up;
 
@@ -37,6 +39,8 @@ enum Command {
     Projects(projects::Projects),
     /// Create or update Kafka's topics and ClickHouse's tables
     Migrate(migrate::Migrate),
+    /// Send dead letters through the pipeline again, or compare what is stored with what it would become today
+    Replay(replay::Replay),
     /// List the formats that are understood
     Formats(formats::Formats),
     /// Check the configuration, or list every key with its default
@@ -72,19 +76,18 @@ fn main() -> ExitCode {
     };
     let done = runtime.block_on(async {
         match cli.command {
-            Command::Up(up) => up.run().await,
-            Command::Send(send) => send.run().await,
-            Command::Keys(keys) => keys.run().await,
-            Command::Projects(projects) => projects.run().await,
-            Command::Migrate(migrate) => migrate.run().await,
-            Command::Formats(formats) => formats.run(),
-            Command::CheckConfig(check) => check.run(),
+            Command::Up(up) => up.run().await?,
+            Command::Send(send) => send.run().await?,
+            Command::Keys(keys) => keys.run().await?,
+            Command::Projects(projects) => projects.run().await?,
+            Command::Migrate(migrate) => migrate.run().await?,
+            Command::Replay(replay) => return replay.run().await,
+            Command::Formats(formats) => formats.run()?,
+            Command::CheckConfig(check) => check.run()?,
         }
+        Ok(ExitCode::SUCCESS)
     });
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(e) => failed(&e),
-    }
+    done.unwrap_or_else(|e| failed(&e))
 }
 
 fn failed(error: &anyhow::Error) -> ExitCode {

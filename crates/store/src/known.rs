@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
+use clickhouse::{Row, RowOwned, RowRead};
 use fleetlog_schemas::AgentEvent;
 
 use crate::derived::hour_of;
@@ -42,6 +43,18 @@ impl Store {
     /// # Errors
     /// Whatever keeps the query from being answered.
     pub async fn known_events(&self, events: &[&AgentEvent]) -> Result<Vec<KnownRow>, StoreError> {
+        self.same_identity(events, "dedup_key, received_at, log_partition, log_offset, log_index").await
+    }
+
+    /// Columns of the stored rows with the identity of any of these events, within the same bounds.
+    pub(crate) async fn same_identity<T>(
+        &self,
+        events: &[&AgentEvent],
+        columns: &str,
+    ) -> Result<Vec<T>, StoreError>
+    where
+        T: Row + RowOwned + RowRead,
+    {
         let mut known = Vec::new();
         for chunk in events.chunks(KEYS_A_QUERY) {
             let places: BTreeSet<(&str, i64, &str)> = chunk
@@ -67,7 +80,7 @@ impl Store {
                 let _infallible = write!(keys, "'{}',", event.dedup_key.as_u128());
             }
             let sql = format!(
-                "SELECT dedup_key, received_at, log_partition, log_offset, log_index FROM {}.events \
+                "SELECT {columns} FROM {}.events \
                  WHERE project_id IN {{projects:Array(String)}} AND session_id IN {{sessions:Array(String)}} \
                    AND intDiv(toUnixTimestamp64Nano(timestamp), 3600000000000) IN {{hours:Array(Int64)}} \
                    AND dedup_key IN ({})",
@@ -77,7 +90,7 @@ impl Store {
             projects.dedup();
             hours.sort_unstable();
             hours.dedup();
-            let rows = self.read_with::<KnownRow>(&sql, |query| {
+            let rows = self.read_with::<T>(&sql, |query| {
                 query.param("projects", &projects).param("sessions", &sessions).param("hours", &hours)
             });
             known.extend(rows.await?);

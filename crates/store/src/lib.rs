@@ -21,6 +21,7 @@ mod migrate;
 mod reader;
 mod rows;
 mod running;
+mod shadow;
 mod store;
 
 pub use config::StoreConfig;
@@ -30,6 +31,9 @@ pub use known::KnownRow;
 pub use migrate::Migrated;
 pub use reader::{ProjectReader, Query, Reader, ReaderLimits};
 pub use rows::{Call, Contribution, GroupKind, PieceRow, Session, Tool, Trace, UsageRow};
+pub use shadow::{
+    CallTotals, EventCount, Fates, Gone, PlaceRow, ReasonCount, RowChanges, SessionPair, ToolCount, Window,
+};
 pub use store::Store;
 
 /// The client's row traits, so that the query API can derive them without depending on the client:
