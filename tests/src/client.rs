@@ -71,6 +71,11 @@ impl Client {
         &self.ingest
     }
 
+    /// The query API's base URL.
+    pub fn query_url(&self) -> &str {
+        &self.query
+    }
+
     /// Posts to the gateway.
     ///
     /// # Errors
