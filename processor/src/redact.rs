@@ -219,7 +219,8 @@ impl Redactor {
                 text = new;
             }
         }
-        let seen_whole = if read.len() < bytes.len() { text.len().saturating_sub(PREVIEW_MARGIN) } else { text.len() };
+        let seen_whole =
+            if read.len() < bytes.len() { text.len().saturating_sub(PREVIEW_MARGIN) } else { text.len() };
         text.truncate(text.floor_char_boundary(most.min(seen_whole)));
         text
     }

@@ -443,7 +443,11 @@ mod tests {
 
         let broken = apply(&RawBatch { content_encoding: "gzip".into(), ..batch });
         let envelope = broken.dead[0].envelope.clone().unwrap();
-        assert_eq!((envelope.rejected, envelope.record_count), (vec![1], 2), "a whole batch is replayed whole");
+        assert_eq!(
+            (envelope.rejected, envelope.record_count),
+            (vec![1], 2),
+            "a whole batch is replayed whole"
+        );
     }
 
     #[test]

@@ -33,7 +33,11 @@ impl Originals {
     ///
     /// # Errors
     /// [`QueryError::LogBusy`] when it was not read in time, [`QueryError::Log`] for what Kafka said.
-    pub(crate) async fn letter(&self, at: Position, project_id: &str) -> Result<Option<DeadLetter>, QueryError> {
+    pub(crate) async fn letter(
+        &self,
+        at: Position,
+        project_id: &str,
+    ) -> Result<Option<DeadLetter>, QueryError> {
         let read = tokio::time::timeout(self.within, async {
             let mut lookup = self.lookup.lock().await;
             let client = match lookup.as_mut() {

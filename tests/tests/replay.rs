@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use fleetlog_tests::{ClickHouse, Client, Deployment, Engines, Process, SOON, create_key, eventually, fixture, run};
+use fleetlog_tests::{
+    ClickHouse, Client, Deployment, Engines, Process, SOON, create_key, eventually, fixture, run,
+};
 use serde_json::{Value, json};
 
 /// How long a service may take to end after SIGTERM.
@@ -71,8 +73,9 @@ impl House {
         let clickhouse = self.clickhouse();
         eventually("all raw records are settled", SOON, || async {
             let settled: [u64; 1] = clickhouse.select_one("SELECT count() FROM settlements", &[]).await?;
-            let pieces: [u64; 2] =
-                clickhouse.select_one("SELECT sum(stored), sum(duplicate) FROM piece_settlements", &[]).await?;
+            let pieces: [u64; 2] = clickhouse
+                .select_one("SELECT sum(stored), sum(duplicate) FROM piece_settlements", &[])
+                .await?;
             ensure!(settled == [raw_records] && pieces == [stored, duplicate], "{settled:?} {pieces:?}");
             Ok(())
         })
@@ -117,8 +120,12 @@ async fn dead_letters_are_shown_to_administrators_and_replayed_once_however_ofte
         house.admin.post("/v1/events", &[NDJSON], lines(events)).await?.expect_status(202)?;
     }
     let letters = house.dead_letters(2).await?;
-    ensure!(letters.iter().all(|letter| letter["reason"] == "too_large" && letter["replay_of"] == ""), "{letters:?}");
-    let of_named = letters.iter().find(|letter| letter["records"] == 3).context("no letter of three records")?;
+    ensure!(
+        letters.iter().all(|letter| letter["reason"] == "too_large" && letter["replay_of"] == ""),
+        "{letters:?}"
+    );
+    let of_named =
+        letters.iter().find(|letter| letter["records"] == 3).context("no letter of three records")?;
 
     // The list shows what may be shown; the bytes are for administrators of the project, and for nobody else.
     ensure!(!letters.iter().any(|letter| letter.to_string().contains(&secret)), "a secret in the list");
@@ -139,7 +146,8 @@ async fn dead_letters_are_shown_to_administrators_and_replayed_once_however_ofte
     }
 
     // Nothing is mended yet: what is replayed dies again, and says of which letter it came.
-    let (code, summary, said) = house.command(&["replay", "dead", "--reason", "too_large", "--project", "demo"])?;
+    let (code, summary, said) =
+        house.command(&["replay", "dead", "--reason", "too_large", "--project", "demo"])?;
     ensure!(code == 0 && summary["published"] == 2 && summary["replays_skipped"] == 0, "{summary} {said}");
     let letters = house.dead_letters(4).await?;
     let again = letters.iter().filter(|letter| letter["replay_of"] != "").count();
@@ -150,7 +158,10 @@ async fn dead_letters_are_shown_to_administrators_and_replayed_once_however_ofte
     // Now it takes them.
     let _processor = house.processor(&[])?;
     let (_, summary, _) = house.command(&["replay", "dead", "--dry-run"])?;
-    ensure!(summary["selected"] == 2 && summary["replays_skipped"] == 2 && summary["dry_run"] == true, "{summary}");
+    ensure!(
+        summary["selected"] == 2 && summary["replays_skipped"] == 2 && summary["dry_run"] == true,
+        "{summary}"
+    );
     let (_, summary, _) = house.command(&["replay", "dead", "--reason", "poison"])?;
     ensure!(summary["selected"] == 0 && summary["published"] == 0, "{summary}");
     house.settled(4, 0, 0).await?;
@@ -178,7 +189,10 @@ fn call(n: u32, model: &str) -> Value {
 
 fn prices(folder: &Path) -> Result<String> {
     let file = folder.join("prices.toml");
-    std::fs::write(&file, "version = \"dearer\"\n[[price]]\nmodel = \"claude-3-haiku\"\ninput = 0.75\noutput = 1.25\n")?;
+    std::fs::write(
+        &file,
+        "version = \"dearer\"\n[[price]]\nmodel = \"claude-3-haiku\"\ninput = 0.75\noutput = 1.25\n",
+    )?;
     Ok(format!("processor.prices_file={}", file.display()))
 }
 
@@ -187,7 +201,11 @@ async fn a_replay_of_raw_records_finds_nothing_until_a_price_changes_and_then_ex
     let house = House::start().await?;
     let _processor = house.processor(&[])?;
     // Sent before the window: its retry within the window is one there too.
-    house.admin.post("/v1/events", &[NDJSON], lines(&[call(0, "claude-3-haiku")])).await?.expect_status(202)?;
+    house
+        .admin
+        .post("/v1/events", &[NDJSON], lines(&[call(0, "claude-3-haiku")]))
+        .await?
+        .expect_status(202)?;
     house.settled(1, 1, 0).await?;
     let clickhouse = house.clickhouse();
     // Kafka's times are milliseconds, and the window begins with the first whole one after what is stored.
@@ -203,7 +221,8 @@ async fn a_replay_of_raw_records_finds_nothing_until_a_price_changes_and_then_ex
 
     let calls: Vec<Value> =
         (0..4).map(|n| call(n, "claude-3-haiku")).chain((0..2).map(|n| call(n, "claude-3-opus"))).collect();
-    let tool = json!({"type": "tool.call", "id": "t", "sessionId": "priced", "toolName": "Bash", "toolCallId": "t"});
+    let tool =
+        json!({"type": "tool.call", "id": "t", "sessionId": "priced", "toolName": "Bash", "toolCallId": "t"});
     house.admin.post("/v1/events", &[NDJSON], lines(&calls)).await?.expect_status(202)?;
     house.admin.post("/v1/events", &[NDJSON], lines(&[tool, calls[1].clone()])).await?.expect_status(202)?;
     for name in ["logs", "traces"] {
@@ -235,7 +254,10 @@ async fn a_replay_of_raw_records_finds_nothing_until_a_price_changes_and_then_ex
     let (before, after) = (&report["usage"]["before"], &report["usage"]["after"]);
     let cost = |usage: &Value| usage["cost_computed"].as_f64().context("no cost");
     ensure!((cost(after)? - cost(before)? - 1.5).abs() < 1e-9, "{before} {after}");
-    ensure!(before["in_uncached"] == after["in_uncached"] && before["calls"] == after["calls"], "{before} {after}");
+    ensure!(
+        before["in_uncached"] == after["in_uncached"] && before["calls"] == after["calls"],
+        "{before} {after}"
+    );
     ensure!(report["rows"] == json!({"only_before": 0, "only_after": 0, "changed": 3}), "{}", report["rows"]);
     ensure!(report["sessions_differing"] == 1 && report["sessions"][0]["session_id"] == "priced", "{report}");
 
@@ -253,7 +275,8 @@ async fn a_replay_of_raw_records_finds_nothing_until_a_price_changes_and_then_ex
     ensure!(code == 0 && report["records"]["after"]["raw_records"] == 4, "{code}: {report}\n{said}");
     let (code, _, said) = house.command(&["replay", "raw", "--from", "now", "--to", "now-1h"])?;
     ensure!(code == 2 && said.contains("--from"), "{code}: {said}");
-    let rows: [u64; 1] = clickhouse.select_one("SELECT countIf(model = 'claude-3-haiku') FROM events", &[]).await?;
+    let rows: [u64; 1] =
+        clickhouse.select_one("SELECT countIf(model = 'claude-3-haiku') FROM events", &[]).await?;
     ensure!(rows == [4], "what is stored was changed: {rows:?}");
     Ok(())
 }

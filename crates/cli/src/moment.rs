@@ -15,7 +15,9 @@ pub(crate) enum Moment {
 impl Moment {
     /// Reads RFC 3339, `now`, or `now-<n>` with one of s, m, h, d.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
-        let wrong = || format!("{text:?} is no time: give RFC 3339, such as 2026-03-01T12:00:00Z, or now-<n>[s|m|h|d]");
+        let wrong = || {
+            format!("{text:?} is no time: give RFC 3339, such as 2026-03-01T12:00:00Z, or now-<n>[s|m|h|d]")
+        };
         if let Some(ago) = text.strip_prefix("now") {
             return relative(ago).map(Self::Ago).ok_or_else(wrong);
         }
@@ -63,8 +65,12 @@ mod tests {
     fn times_are_absolute_or_before_now() {
         let ns = |text| Moment::parse(text).map(|moment| moment.ns(10 * HOUR));
         assert_eq!(ns("1970-01-01T02:00:00+01:00"), Ok(HOUR));
-        assert_eq!((ns("now"), ns("now-2h"), ns("now-600s")), (Ok(10 * HOUR), Ok(8 * HOUR), Ok(10 * HOUR - HOUR / 6)));
-        for wrong in ["", "yesterday", "now-", "now-h", "now+1h", "now-1w", "now--1h", "2026-03-01", "now-1ü"] {
+        assert_eq!(
+            (ns("now"), ns("now-2h"), ns("now-600s")),
+            (Ok(10 * HOUR), Ok(8 * HOUR), Ok(10 * HOUR - HOUR / 6))
+        );
+        for wrong in ["", "yesterday", "now-", "now-h", "now+1h", "now-1w", "now--1h", "2026-03-01", "now-1ü"]
+        {
             assert!(Moment::parse(wrong).is_err(), "{wrong}");
         }
         assert_eq!(told(HOUR + 5), "1970-01-01T01:00:00Z");

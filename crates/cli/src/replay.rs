@@ -6,8 +6,12 @@ mod raw;
 mod report;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
+use anyhow::Context as _;
 use clap::{Args, Subcommand};
+
+use fleetlog_log::{Tail, TailRead};
 
 use crate::ConfigArgs;
 
@@ -36,4 +40,13 @@ impl Replay {
             Action::Raw(raw) => raw.run(&settings).await,
         }
     }
+}
+
+/// How long the log may be silent before a command gives up.
+const READ_WITHIN: Duration = Duration::from_secs(60);
+
+/// What a tail gives next, or an error when it gives nothing.
+async fn next(tail: &Tail) -> anyhow::Result<TailRead> {
+    let read = tokio::time::timeout(READ_WITHIN, tail.next()).await;
+    Ok(read.with_context(|| format!("Kafka gave nothing to read within {READ_WITHIN:?}"))??)
 }

@@ -49,11 +49,7 @@ impl Lookup {
     ///
     /// # Errors
     /// [`LogError::Unavailable`] when the partition's leader does not answer.
-    pub async fn offset_at_time(
-        &self,
-        partition: i32,
-        timestamp_ms: i64,
-    ) -> Result<Option<i64>, LogError> {
+    pub async fn offset_at_time(&self, partition: i32, timestamp_ms: i64) -> Result<Option<i64>, LogError> {
         self.query(move |topic, client| {
             let mut times = TopicPartitionList::new();
             times.add_partition_offset(topic, partition, Offset::Offset(timestamp_ms))?;

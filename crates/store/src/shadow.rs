@@ -53,7 +53,9 @@ pub struct PlaceRow {
 }
 
 /// What became of the records of a window.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clickhouse::Row, serde::Deserialize, serde::Serialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, clickhouse::Row, serde::Deserialize, serde::Serialize,
+)]
 pub struct Fates {
     /// Raw records.
     pub raw_records: u64,
@@ -135,7 +137,9 @@ pub struct ReasonCount {
 }
 
 /// How the rows of two databases differ, each found by its raw record, index and identity.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clickhouse::Row, serde::Deserialize, serde::Serialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, clickhouse::Row, serde::Deserialize, serde::Serialize,
+)]
 pub struct RowChanges {
     /// In the first only.
     pub only_before: u64,
@@ -146,7 +150,7 @@ pub struct RowChanges {
 }
 
 /// A session that differs between two databases.
-#[derive(Clone, Debug, PartialEq, Eq, clickhouse::Row, serde::Deserialize, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, clickhouse::Row, serde::Deserialize)]
 pub struct SessionPair {
     /// Project.
     pub project_id: String,
@@ -163,7 +167,6 @@ pub struct SessionPair {
     /// Reported cost before and after, billionths of a dollar.
     pub cost_reported: (i64, i64),
     /// Sessions that differ, of which this list may be the beginning.
-    #[serde(skip_serializing)]
     pub differing: u64,
 }
 
@@ -253,8 +256,10 @@ impl Store {
             .await?;
         let listed = columns.join(", ");
         // The table refuses what comes after the time that the row states.
-        let read = listed
-            .replace("insert_before", &format!("now64(3) + {} AS insert_before", WHOLE_WINDOW_WITHIN.as_secs()));
+        let read = listed.replace(
+            "insert_before",
+            &format!("now64(3) + {} AS insert_before", WHOLE_WINDOW_WITHIN.as_secs()),
+        );
         for place in 0..window.offsets.len() {
             let part = window.of_partition(place);
             let sql = format!(
@@ -491,7 +496,10 @@ mod tests {
     fn a_window_names_each_partition_and_nothing_when_it_is_empty() {
         let window = Window { offsets: vec![(0, 3..9), (2, 0..1)], written: 0..1, project_id: None };
         let condition = window.condition();
-        assert!(condition.contains("raw_partition = 0 AND raw_offset >= 3 AND raw_offset < 9) OR (raw_partition = 2"));
+        assert!(
+            condition
+                .contains("raw_partition = 0 AND raw_offset >= 3 AND raw_offset < 9) OR (raw_partition = 2")
+        );
         assert!(!condition.contains("project_id"));
         let empty = Window { offsets: Vec::new(), project_id: Some("p".to_owned()), ..window.clone() };
         assert!(empty.condition().starts_with("(0) AND ") && empty.condition().contains("{project:String}"));

@@ -232,7 +232,8 @@ mod tests {
     #[test]
     fn bytes_are_shown_as_text_where_they_are_one_and_no_further_than_the_bound() {
         let shown = |bytes: &[u8], most| {
-            let letter = record::DeadLetter { payload: Blob(bytes.to_vec()), ..record::DeadLetter::default() };
+            let letter =
+                record::DeadLetter { payload: Blob(bytes.to_vec()), ..record::DeadLetter::default() };
             let original = Original::of(letter, most);
             (original.text, original.base64, original.truncated, original.payload_size)
         };

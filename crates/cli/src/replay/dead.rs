@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use clap::Args;
 use fleetlog_log::{
-    Admin, Delivery, From, Isolation, KafkaConfig, LogError, Lookup, Outgoing, Producer, Record, Tail, TailRead, Target,
+    Admin, Delivery, From, Isolation, KafkaConfig, LogError, Lookup, Outgoing, Producer, Record, Tail,
+    TailRead, Target,
 };
 use fleetlog_runtime::{Clock, Settings};
 use fleetlog_schemas::avro::{from_single_object, to_single_object};
@@ -84,14 +85,18 @@ struct Summary {
 impl Dead {
     pub(crate) async fn run(self, settings: &Settings) -> anyhow::Result<()> {
         let kafka: KafkaConfig = settings.section(KafkaConfig::SECTION)?;
-        let topics =
-            Admin::new(&kafka)?.ensure_topics().await.with_context(|| format!("Kafka at {}", kafka.brokers))?;
+        let topics = Admin::new(&kafka)?
+            .ensure_topics()
+            .await
+            .with_context(|| format!("Kafka at {}", kafka.brokers))?;
         let now_ns = Clock::system().now_ns();
-        let failed = self.from.map_or(i64::MIN, |from| from.ns(now_ns))..self.to.unwrap_or(Moment::Ago(0)).ns(now_ns);
+        let failed =
+            self.from.map_or(i64::MIN, |from| from.ns(now_ns))..self.to.unwrap_or(Moment::Ago(0)).ns(now_ns);
         if failed.is_empty() {
             anyhow::bail!("--from ({}) is not before --to ({})", told(failed.start), told(failed.end));
         }
-        let reasons = DeadReason::ALL.iter().filter(|reason| self.reason.iter().any(|word| word == reason.as_str()));
+        let reasons =
+            DeadReason::ALL.iter().filter(|reason| self.reason.iter().any(|word| word == reason.as_str()));
         let selection = Selection {
             reasons: reasons.copied().collect(),
             project_id: self.project.clone(),
@@ -148,7 +153,7 @@ impl Run {
         let from = From::Offset(first.max(log.start));
         let tail = Tail::open(&self.kafka, topic::DEAD, [(partition, from)], Isolation::Committed)?;
         loop {
-            match tail.next().await? {
+            match super::next(&tail).await? {
                 TailRead::Record(record) if record.position.offset >= log.end => return Ok(()),
                 TailRead::Record(record) => {
                     let last = record.position.offset + 1 == log.end;
@@ -200,7 +205,8 @@ impl Run {
             return Ok(original.clone());
         }
         let record = self.originals.record(raw, RAW_WITHIN).await?;
-        let original = record.and_then(|record| record.payload).and_then(|payload| from_single_object(&payload).ok());
+        let original =
+            record.and_then(|record| record.payload).and_then(|payload| from_single_object(&payload).ok());
         self.last_original = Some((raw, original.clone()));
         Ok(original)
     }
@@ -278,7 +284,9 @@ impl Run {
 
     fn so_far(&self) -> String {
         let Summary { read, selected, published, .. } = &self.summary;
-        format!("{read} letters read, {selected} selected, {published} published so far; the command can be repeated")
+        format!(
+            "{read} letters read, {selected} selected, {published} published so far; the command can be repeated"
+        )
     }
 }
 

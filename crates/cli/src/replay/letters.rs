@@ -77,7 +77,9 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Unreadable => "its envelope is not readable: whose it is and what it held is unknown",
-            Self::RawGone => "the raw topic no longer has its raw record, and the letter alone does not say enough",
+            Self::RawGone => {
+                "the raw topic no longer has its raw record, and the letter alone does not say enough"
+            }
             Self::OtherRaw => "the raw topic has another record at its position",
             Self::TooLarge => "it exceeds what the raw topic takes as one message",
         })
@@ -100,7 +102,7 @@ pub(crate) struct Repeat {
     pub(crate) raw: Position,
     /// Letters it repeats.
     pub(crate) letters: u64,
-    /// Indexes of the only records meant, within the raw record; empty when all of them are.
+    /// Indexes of the only records of `batch` that are meant; empty when all of them are.
     only: Vec<u32>,
 }
 
@@ -124,7 +126,7 @@ impl Repeat {
                 (only_records(original, &[index]), vec![index])
             }
             (None, Err(_)) => (whole(letter, at), Vec::new()),
-            (None, Ok(index)) => (single(letter, index)?, vec![index]),
+            (None, Ok(index)) => (single(letter, index)?, Vec::new()),
         };
         let replay_of = format!("{}/{}", at.partition, at.offset);
         Ok(Self { batch: RawBatch { replay_of, ..batch }, raw, letters: 1, only })
@@ -238,7 +240,13 @@ mod tests {
     }
 
     fn original() -> RawBatch {
-        RawBatch { request_id: "r".into(), record_count: 4, first_record: 40, rejected: vec![1], ..RawBatch::default() }
+        RawBatch {
+            request_id: "r".into(),
+            record_count: 4,
+            first_record: 40,
+            rejected: vec![1],
+            ..RawBatch::default()
+        }
     }
 
     #[test]
@@ -261,7 +269,10 @@ mod tests {
         assert_eq!(raw_needed(&letter(-1)), None);
         let repeat = Repeat::of(letter(-1), AT, None).unwrap();
         let batch = repeat.batch;
-        assert_eq!((batch.request_id.as_str(), batch.idempotency_key.as_str(), batch.received_at), ("r", "i", 5));
+        assert_eq!(
+            (batch.request_id.as_str(), batch.idempotency_key.as_str(), batch.received_at),
+            ("r", "i", 5)
+        );
         assert_eq!((batch.first_record, batch.record_count, batch.piece, batch.pieces), (40, 4, 2, 3));
         assert_eq!((batch.rejected, batch.content_encoding.as_str()), (vec![1], "gzip"));
         assert_eq!((batch.replay_of.as_str(), batch.payload.0.as_slice()), ("1/7", b"bytes".as_slice()));
@@ -298,6 +309,10 @@ mod tests {
         let batch = Repeat::of(letter(42), AT, None).unwrap().batch;
         assert_eq!((batch.first_record, batch.record_count, batch.rejected.len()), (42, 1, 0));
         assert_eq!(batch.content_type, "application/json");
+        // Two equal records of one request are two.
+        let mut repeat = Repeat::of(letter(42), AT, None).unwrap();
+        let equal = Repeat::of(letter(43), AT, None).unwrap();
+        assert_eq!(repeat.join(equal.clone()), Some(equal));
         let span = DeadLetter { route: Route::OtlpTraces, ..letter(42) };
         assert_eq!(Repeat::of(span, AT, None), Err(Refusal::RawGone));
         let made = DeadLetter { reason: DeadReason::EventTooLarge, ..letter(42) };

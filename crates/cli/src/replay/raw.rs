@@ -107,8 +107,10 @@ impl Raw {
         aggregator: fleetlog_aggregator::Config,
     ) -> anyhow::Result<Report> {
         let kafka = processor.kafka;
-        let topics =
-            Admin::new(&kafka)?.ensure_topics().await.with_context(|| format!("Kafka at {}", kafka.brokers))?;
+        let topics = Admin::new(&kafka)?
+            .ensure_topics()
+            .await
+            .with_context(|| format!("Kafka at {}", kafka.brokers))?;
         let live = Store::new(&aggregator.clickhouse)?;
         let window = self.window(&kafka, topics.raw, &live).await?;
         let shadows = self.shadows(&live, &aggregator.clickhouse).await?;
@@ -191,7 +193,8 @@ impl Raw {
 
     /// Two empty databases with all tables, which readers are confined in as in the real one.
     async fn shadows(&self, live: &Store, config: &StoreConfig) -> anyhow::Result<Shadows> {
-        let shadows = Shadows { stored: live.shadow(Shadow::Stored)?, replayed: live.shadow(Shadow::Replayed)? };
+        let shadows =
+            Shadows { stored: live.shadow(Shadow::Stored)?, replayed: live.shadow(Shadow::Replayed)? };
         for shadow in [&shadows.stored, &shadows.replayed] {
             if shadow.exists().await.with_context(|| format!("ClickHouse at {}", config.url))? {
                 if !self.replace {
@@ -282,7 +285,10 @@ struct Replayed {
 
 impl Replayed {
     fn dead(&self) -> Vec<ReasonCount> {
-        let count = |(reason, letters): (&&str, &u64)| ReasonCount { reason: (*reason).to_owned(), letters: *letters };
+        let count = |(reason, letters): (&&str, &u64)| ReasonCount {
+            reason: (*reason).to_owned(),
+            letters: *letters,
+        };
         self.dead.iter().map(count).collect()
     }
 
@@ -306,7 +312,10 @@ impl Replayed {
     fn progress(&mut self) {
         if self.told.is_none_or(|told| told.elapsed() > PROGRESS_EVERY) {
             if self.told.is_some() {
-                note(&format!("{} raw records, {} records so far", self.fates.raw_records, self.fates.records));
+                note(&format!(
+                    "{} raw records, {} records so far",
+                    self.fates.raw_records, self.fates.records
+                ));
             }
             self.told = Some(Instant::now());
         }
@@ -334,7 +343,12 @@ impl Replay {
         Ok(replayed)
     }
 
-    async fn partition(&self, partition: i32, offsets: &Range<i64>, replayed: &mut Replayed) -> anyhow::Result<()> {
+    async fn partition(
+        &self,
+        partition: i32,
+        offsets: &Range<i64>,
+        replayed: &mut Replayed,
+    ) -> anyhow::Result<()> {
         if offsets.is_empty() {
             return Ok(());
         }
@@ -342,7 +356,7 @@ impl Replay {
         let tail = Tail::open(&self.kafka, topic::RAW, from, Isolation::Committed)?;
         let (mut batch, mut bytes) = (Vec::new(), 0);
         loop {
-            let record = match tail.next().await? {
+            let record = match super::next(&tail).await? {
                 TailRead::Record(record) if record.position.offset < offsets.end => record,
                 TailRead::Record(_) | TailRead::CaughtUp { .. } => break,
             };
@@ -370,7 +384,8 @@ impl Replay {
 
     /// What a raw record becomes; `None` when it is another project's.
     async fn transformed(&self, record: Record) -> anyhow::Result<Option<Transformed>> {
-        let (transform, unredacted, now_ns) = (Arc::clone(&self.transform), Arc::clone(&self.unredacted), self.now_ns);
+        let (transform, unredacted, now_ns) =
+            (Arc::clone(&self.transform), Arc::clone(&self.unredacted), self.now_ns);
         let project_id = self.window.project_id.clone();
         // Decoding is CPU work, and the tail's connection wants to be served meanwhile.
         let done = tokio::task::spawn_blocking(move || {

@@ -152,7 +152,8 @@ impl Report {
 
     /// The report as lines of a table: totals, and below them what differs.
     pub(crate) fn table(&self) -> Vec<String> {
-        let mut table = Table(vec![format!("{:<44} {:>16} {:>16} {:>16}", "", "before", "after", "difference")]);
+        let mut table =
+            Table(vec![format!("{:<44} {:>16} {:>16} {:>16}", "", "before", "after", "difference")]);
         let records = |of: fn(&Fates) -> u64| self.records.map(of);
         table.count("records", records(|fates| fates.records));
         table.count("  with events", records(|fates| fates.with_events));
@@ -178,7 +179,8 @@ impl Report {
             table.cost_differing("  cost reported, USD", session.cost_reported.map(|cost| cost.0));
             table.cost_differing("  cost computed, USD", session.cost_computed.map(|cost| cost.0));
         }
-        let verdict = if self.equal { "no difference" } else { "today's processor makes something else of it" };
+        let verdict =
+            if self.equal { "no difference" } else { "today's processor makes something else of it" };
         table.0.push(verdict.to_owned());
         table.0
     }
@@ -319,7 +321,13 @@ mod tests {
 
     fn side(cost_computed: i64, rows: u64) -> Side {
         let event = EventCount { event_type: "llm.response".into(), source_format: "universal".into(), rows };
-        let calls = CallTotals { model: "m".into(), calls: 2, in_uncached: 10, cost_computed, ..CallTotals::default() };
+        let calls = CallTotals {
+            model: "m".into(),
+            calls: 2,
+            in_uncached: 10,
+            cost_computed,
+            ..CallTotals::default()
+        };
         Side { events: vec![event], calls: vec![calls], ..Side::default() }
     }
 

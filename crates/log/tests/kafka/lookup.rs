@@ -24,10 +24,20 @@ fn a_record_is_found_by_its_position_and_what_is_not_there_is_nothing() {
             record.and_then(|record| record.payload).map(|payload| payload.to_vec())
         };
         // Back and forth: nothing that was fetched ahead is mistaken for what is asked for.
-        for (partition, offset, expected) in
-            [(0, 3, Some("d")), (0, 0, Some("a")), (1, 0, Some("z")), (0, 2, Some("c")), (0, 4, None), (1, 9, None), (7, 0, None)]
-        {
-            assert_eq!(read(partition, offset).await, expected.map(|text| text.as_bytes().to_vec()), "{offset}");
+        for (partition, offset, expected) in [
+            (0, 3, Some("d")),
+            (0, 0, Some("a")),
+            (1, 0, Some("z")),
+            (0, 2, Some("c")),
+            (0, 4, None),
+            (1, 9, None),
+            (7, 0, None),
+        ] {
+            assert_eq!(
+                read(partition, offset).await,
+                expected.map(|text| text.as_bytes().to_vec()),
+                "{offset}"
+            );
         }
         let mut until = TopicPartitionList::new();
         until.add_partition_offset(&topic, 0, Offset::Offset(2)).unwrap();
