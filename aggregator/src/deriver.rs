@@ -133,6 +133,26 @@ pub(crate) async fn run_deriver(
     }
 }
 
+/// Derives all of a store that nobody else writes to, then returns.
+///
+/// # Errors
+/// The first of the store's; what was derived until then is of no use to anybody.
+pub(crate) async fn derive_all(store: Store, config: Arc<AggregatorConfig>) -> Result<(), StoreError> {
+    /// Between recomputations; a large group rests longer than this, but then it is not alone.
+    const REST: Duration = Duration::from_millis(20);
+    let deriver = Deriver::new(&config);
+    for (partition, stored) in store.stored_through().await? {
+        deriver.assigned(partition, stored);
+    }
+    let recomputer = Recomputer::new(store.clone(), config.derive_max_sightings);
+    let mut task = Task { deriver, store, config, recomputer, recorded: HashMap::new() };
+    while task.has_work() {
+        task.step().await?;
+        tokio::time::sleep(REST).await;
+    }
+    Ok(())
+}
+
 struct Task {
     deriver: Deriver,
     store: Store,
@@ -151,14 +171,14 @@ impl Task {
         others.max(Duration::from_millis(self.config.derive_interval_ms).saturating_sub(worked))
     }
 
+    fn has_work(&self) -> bool {
+        lock(&self.deriver.touched).has_work() || !lock(&self.deriver.arrivals).is_empty()
+    }
+
     async fn wait_for_work(&self, shutdown: &Shutdown) {
         loop {
             let notified = self.deriver.wake.notified();
-            let idle = {
-                let touched = lock(&self.deriver.touched);
-                !touched.has_work() && lock(&self.deriver.arrivals).is_empty()
-            };
-            if !idle {
+            if self.has_work() {
                 return;
             }
             tokio::select! {

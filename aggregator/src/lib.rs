@@ -24,6 +24,7 @@ mod partition;
 mod pipeline;
 mod recompute;
 mod settle;
+mod shadow;
 mod touched;
 
 use fleetlog_runtime::{Deps, Shutdown};
@@ -31,6 +32,7 @@ use fleetlog_runtime::{Deps, Shutdown};
 pub use config::{AggregatorConfig, Config};
 pub use error::AggregatorError;
 pub use once::BadNote;
+pub use shadow::ShadowWriter;
 
 /// Runs the aggregator until shutdown.
 ///

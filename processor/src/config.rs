@@ -23,6 +23,9 @@ config_section! {
         pub decoded_max_bytes: usize = 20 * 1024 * 1024,
         /// Size at which a message of events is closed, bytes.
         pub message_target_bytes: usize = 4 * 1024 * 1024,
+        /// Longest beginning of a dead letter's bytes, secrets replaced, that is stored beside its reason; the bytes
+        /// themselves stay in the dead-letter topic. 0 for none.
+        pub preview_max_bytes: usize = 2_000,
         /// Price table of the operator's (TOML, as `processor/data/prices.toml`); where it has a price, that one holds
         /// before the one that ships. Empty for none.
         pub prices_file: PathBuf = PathBuf::new(),

@@ -18,13 +18,9 @@ use futures::stream::FuturesUnordered;
 
 use crate::config::Config;
 use crate::cycle::{Shared, run_partition};
-use crate::drift::KnownFields;
 use crate::error::ProcessorError;
 use crate::pack::Partitions;
 use crate::transform::Transform;
-
-/// Room for what surrounds the events in a message of the events topic.
-const MESSAGE_OVERHEAD: usize = 64 * 1024;
 
 /// Runs until shutdown.
 ///
@@ -32,22 +28,12 @@ const MESSAGE_OVERHEAD: usize = 64 * 1024;
 /// [`ProcessorError`] when it cannot start or cannot go on; bad input is never a reason.
 pub(crate) async fn run(config: Config, deps: Deps, shutdown: Shutdown) -> Result<(), ProcessorError> {
     let ready = deps.health.component("processor");
-    let prices = config.processor.prices()?;
-    let redactor = config.processor.redactor()?;
     let admin = Admin::new(&config.kafka)?;
     let Some(topics) = admin.wait_for_topics(&shutdown).await? else { return Ok(()) };
     let (transactor, transactions) =
         TransactionLog::new(&config.kafka, &config.processor.group, topic::EVENTS_MAX_MESSAGE_BYTES);
     let (control, follower) = ControlView::open(&config.kafka)?;
-    let transform = Transform {
-        prices,
-        redactor,
-        span_policy: config.processor.spans()?,
-        known_fields: KnownFields::built_in()?,
-        partitions: topics.events,
-        decoded_max_bytes: config.processor.decoded_max_bytes,
-        event_max_bytes: topic::EVENTS_MAX_MESSAGE_BYTES - MESSAGE_OVERHEAD,
-    };
+    let transform = Transform::configured(&config.processor, topics.events)?;
     let budget = config.processor.shutdown_budget();
     let shared = Shared {
         config: Arc::new(config.processor),

@@ -29,6 +29,9 @@ pub const LONGEST_NAME: usize = 40;
 /// Largest compiled pattern, bytes.
 const COMPILED_BYTES: usize = 1 << 20;
 
+/// How far beyond what a preview shows a secret is searched for, bytes: more than any key of today's has.
+const PREVIEW_MARGIN: usize = 16 * 1024;
+
 /// A set of rules is one number of as many bits.
 const _: () = assert!(SHAPES.len() <= u128::BITS as usize);
 
@@ -193,6 +196,33 @@ impl Redactor {
         if counts.total() > before {
             event.data = serde_json::json!({ "text": text }).to_string();
         }
+    }
+
+    /// The beginning of bytes as text without its secrets, at most `most` bytes of it; empty when they are no text.
+    ///
+    /// # Invariants
+    /// A secret that begins within what is shown is seen whole by the rules, unless it is longer than
+    /// [`PREVIEW_MARGIN`]: that much is read beyond what is shown, and cut off again.
+    pub fn preview(&self, bytes: &[u8], most: usize) -> String {
+        let read = bytes.get(..most.saturating_add(PREVIEW_MARGIN)).unwrap_or(bytes);
+        let mut text = match std::str::from_utf8(read) {
+            Ok(text) => text.to_owned(),
+            // The end may lie within a character.
+            Err(e) if e.error_len().is_none() => String::from_utf8_lossy(read).into_owned(),
+            Err(_) => return String::new(),
+        };
+        let mut counts = Redactions::default();
+        self.replace_known(&mut text, &mut counts);
+        if !self.own.is_empty() {
+            values::rewrite(&mut text, |value| self.replaced_own(value, &mut counts));
+            if let Some(new) = self.replaced_own(&text, &mut counts) {
+                text = new;
+            }
+        }
+        let seen_whole =
+            if read.len() < bytes.len() { text.len().saturating_sub(PREVIEW_MARGIN) } else { text.len() };
+        text.truncate(text.floor_char_boundary(most.min(seen_whole)));
+        text
     }
 
     /// Replaces the well-known secrets of a text, JSON or not.

@@ -12,10 +12,14 @@ use fleetlog_formats::{Decoded, Fate, Input};
 use fleetlog_schemas::avro::{Blob, from_single_object, to_single_object};
 use fleetlog_schemas::event::AgentEvent;
 use fleetlog_schemas::id::Position;
-use fleetlog_schemas::record::{DeadLetter, DeadReason, EventBatch, PieceCount, RawBatch, Settlement};
+use fleetlog_schemas::record::{
+    DeadLetter, DeadReason, Envelope, EventBatch, PieceCount, RawBatch, Settlement,
+};
 use fleetlog_schemas::topic;
 
+use crate::config::ProcessorConfig;
 use crate::drift::{Drift, KnownFields};
+use crate::error::ProcessorError;
 use crate::pricing::{PriceTable, Unpriced};
 use crate::redact::{Redactions, Redactor};
 use crate::span_policy::SpanPolicy;
@@ -39,7 +43,12 @@ pub struct Transform {
     pub decoded_max_bytes: usize,
     /// Largest encoding of one record's events, bytes; above it the record becomes a dead letter.
     pub event_max_bytes: usize,
+    /// Longest beginning of a dead letter's bytes that is shown, secrets replaced, to whoever may not see the bytes.
+    pub preview_max_bytes: usize,
 }
+
+/// Room for what surrounds the events in a message of the events topic.
+const MESSAGE_OVERHEAD: usize = 64 * 1024;
 
 /// What one raw record became.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -61,6 +70,23 @@ pub struct Transformed {
 }
 
 impl Transform {
+    /// What the configuration says, for an events topic of so many partitions.
+    ///
+    /// # Errors
+    /// [`ProcessorError::Settings`] naming the key whose prices or rules cannot be used.
+    pub fn configured(config: &ProcessorConfig, partitions: u32) -> Result<Self, ProcessorError> {
+        Ok(Self {
+            prices: config.prices()?,
+            redactor: config.redactor()?,
+            span_policy: config.spans()?,
+            known_fields: KnownFields::built_in()?,
+            partitions,
+            decoded_max_bytes: config.decoded_max_bytes,
+            event_max_bytes: topic::EVENTS_MAX_MESSAGE_BYTES - MESSAGE_OVERHEAD,
+            preview_max_bytes: config.preview_max_bytes,
+        })
+    }
+
     /// Transforms the raw record at `position`.
     ///
     /// `redacts` tells whether a project wants its secrets replaced; `now_ns` dates dead letters.
@@ -75,7 +101,7 @@ impl Transform {
             Ok(batch) => batch,
             Err(e) => return unreadable(position, payload, e.to_string(), now_ns),
         };
-        let whole = Obituary { batch: &batch, position, now_ns };
+        let whole = Obituary { transform: self, batch: &batch, position, now_ns };
         let encoding = Encoding::of(&batch.content_encoding, &batch.payload.0);
         let body = encoding.and_then(|encoding| {
             decompress(encoding, &batch.payload.0, self.decoded_max_bytes, |_| Ok::<_, CompressionError>(()))
@@ -89,7 +115,7 @@ impl Transform {
                         DeadReason::BadCompression
                     }
                 };
-                return whole.of_all(reason, e.to_string());
+                return whole.of_all(reason, e.to_string(), &batch.payload.0);
             }
         };
         let input = Input::of(&batch, &body, position.partition, position.offset);
@@ -98,9 +124,14 @@ impl Transform {
         // All of it only reads what is shared: nothing half-changed can be seen after a panic.
         match catch_unwind(AssertUnwindSafe(decode)) {
             Ok(Ok(done)) => done,
-            Ok(Err(e)) => whole.of_all(DeadReason::Undecodable, e.message),
-            Err(_panic) => whole.of_all(DeadReason::Poison, "processing it panicked".to_owned()),
+            Ok(Err(e)) => whole.of_all(DeadReason::Undecodable, e.message, &body),
+            Err(_panic) => whole.of_all(DeadReason::Poison, "processing it panicked".to_owned(), &body),
         }
+    }
+
+    /// What may be shown of a dead letter's bytes.
+    fn preview(&self, bytes: &[u8]) -> String {
+        self.redactor.preview(bytes, self.preview_max_bytes)
     }
 
     /// Gives every record its fate, and every event its price and its place.
@@ -113,7 +144,9 @@ impl Transform {
                 Fate::Dead(dead) => {
                     done.settlement.dead += 1;
                     let index = whole.batch.first_record.saturating_add(eventless.index);
-                    done.dead.push(whole.of_record(index, dead.reason, dead.message, dead.bytes, ""));
+                    let preview = self.preview(&dead.bytes);
+                    let letter = whole.of_record(index, dead.reason, dead.message, dead.bytes, "");
+                    done.dead.push(DeadLetter { preview, ..letter });
                 }
             }
         }
@@ -185,6 +218,7 @@ pub(crate) fn encoded_len(event: &AgentEvent) -> usize {
 /// Writes dead letters for one raw record.
 #[derive(Clone, Copy)]
 struct Obituary<'a> {
+    transform: &'a Transform,
     batch: &'a RawBatch,
     position: Position,
     now_ns: i64,
@@ -203,14 +237,17 @@ impl Obituary<'_> {
         }
     }
 
-    /// Everything of the raw record is lost to its stream, and kept here as it came.
-    fn of_all(self, reason: DeadReason, message: String) -> Transformed {
+    /// Everything of the raw record is lost to its stream, and kept here as it came; `body` is what could be read of it.
+    fn of_all(self, reason: DeadReason, message: String, body: &[u8]) -> Transformed {
         let records = self.batch.accepted();
+        let envelope = Envelope { rejected: self.batch.rejected.clone(), ..self.envelope() };
         let dead = DeadLetter {
             raw_index: -1,
             records,
             content_encoding: self.batch.content_encoding.clone(),
             payload: self.batch.payload.clone(),
+            envelope: Some(envelope),
+            preview: self.transform.preview(body),
             ..self.letter(reason, message)
         };
         let settlement = Settlement { dead: records, ..self.settlement() };
@@ -236,7 +273,8 @@ impl Obituary<'_> {
 
     /// A record's events, too large for their topic, compressed: what made them large is nearly always text.
     fn of_events(self, events: Vec<AgentEvent>, limit: usize) -> Option<DeadLetter> {
-        let index = events.first()?.raw_index;
+        let first = events.first()?;
+        let (index, preview) = (first.raw_index, self.transform.preview(first.data.as_bytes()));
         let message = format!("the record's events are larger than {limit} bytes");
         let mut bytes = to_single_object(&EventBatch { events, settlements: Vec::new() }).unwrap_or_default();
         let mut encoding = "";
@@ -245,6 +283,7 @@ impl Obituary<'_> {
         }
         Some(DeadLetter {
             content_type: "application/vnd.fleetlog.events+avro".to_owned(),
+            preview,
             ..self.of_record(index, DeadReason::EventTooLarge, message, bytes, encoding)
         })
     }
@@ -264,7 +303,26 @@ impl Obituary<'_> {
             route: self.batch.route,
             format_hint: self.batch.format_hint.clone(),
             content_type: self.batch.content_type.clone(),
+            envelope: Some(self.envelope()),
             ..DeadLetter::default()
+        }
+    }
+
+    /// Which records the gateway rejected is left out: it says nothing of a single record.
+    fn envelope(self) -> Envelope {
+        let RawBatch { idempotency_key, gateway_id, user_agent, stream, replay_of, .. } = self.batch;
+        Envelope {
+            idempotency_key: idempotency_key.clone(),
+            gateway_id: gateway_id.clone(),
+            spool_sequence: self.batch.spool_sequence,
+            user_agent: user_agent.clone(),
+            record_count: self.batch.record_count,
+            first_record: self.batch.first_record,
+            rejected: Vec::new(),
+            piece: self.batch.piece,
+            pieces: self.batch.pieces,
+            stream: stream.clone(),
+            replay_of: replay_of.clone(),
         }
     }
 }
@@ -310,6 +368,7 @@ mod tests {
             partitions: 4,
             decoded_max_bytes: 1_000_000,
             event_max_bytes: 100_000,
+            preview_max_bytes: 500,
         }
     }
 
@@ -361,6 +420,36 @@ mod tests {
         let dead = &done.dead[0];
         assert_eq!((dead.reason, dead.raw_index, dead.records), (DeadReason::BadCompression, -1, 7));
         assert_eq!((dead.payload.0.as_slice(), dead.failed_at), (b"not gzip".as_slice(), 77));
+    }
+
+    #[test]
+    fn a_dead_letter_has_the_rest_of_its_envelope_and_a_preview_without_secrets() {
+        let secret = format!("sk-{}-{}", "ant", "a1B2c3D4e5F6g7H8i9J0");
+        let body = format!("{{\"type\":\"log\",\"projectId\":\"other\",\"data\":{{\"k\":\"{secret}\"}}}}\n[");
+        let batch = RawBatch {
+            idempotency_key: "k".into(),
+            first_record: 40,
+            rejected: vec![1],
+            piece: 2,
+            pieces: 3,
+            replay_of: "1/2".into(),
+            ..raw(body.as_bytes(), 2)
+        };
+        let done = apply(&batch);
+        let letter = &done.dead[0];
+        let envelope = letter.envelope.clone().unwrap();
+        assert_eq!((letter.raw_index, envelope.first_record, envelope.piece), (40, 40, 2));
+        assert_eq!((envelope.idempotency_key.as_str(), letter.replay_of()), ("k", "1/2"));
+        assert!(envelope.rejected.is_empty() && !letter.preview.contains(&secret), "{}", letter.preview);
+        assert!(letter.preview.starts_with("{\"type\":\"log\"") && letter.preview.contains("[redacted"));
+
+        let broken = apply(&RawBatch { content_encoding: "gzip".into(), ..batch });
+        let envelope = broken.dead[0].envelope.clone().unwrap();
+        assert_eq!(
+            (envelope.rejected, envelope.record_count),
+            (vec![1], 2),
+            "a whole batch is replayed whole"
+        );
     }
 
     #[test]

@@ -11,6 +11,7 @@ use axum::http::request::Parts;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use fleetlog_log::{AuthError, ControlView, Principal};
+use fleetlog_schemas::control::Role;
 
 use crate::error::QueryError;
 use crate::pipeline::Api;
@@ -54,12 +55,21 @@ enum Presented {
 #[derive(Clone, Debug)]
 pub(crate) struct Caller {
     project_id: Arc<str>,
+    role: Role,
 }
 
 impl Caller {
     /// The project that the caller reads.
     pub(crate) fn project_id(&self) -> &str {
         &self.project_id
+    }
+
+    /// Leave for what only administrators may see.
+    ///
+    /// # Errors
+    /// [`QueryError::AdminOnly`] for every other role.
+    pub(crate) fn must_be_admin(&self) -> Result<(), QueryError> {
+        if self.role == Role::Admin { Ok(()) } else { Err(QueryError::AdminOnly { role: self.role }) }
     }
 
     fn of(principal: Principal) -> Result<Self, QueryError> {
@@ -69,7 +79,7 @@ impl Caller {
         if principal.project_id.is_empty() {
             return Err(QueryError::Auth(AuthError::Unknown));
         }
-        Ok(Self { project_id: principal.project_id })
+        Ok(Self { project_id: principal.project_id, role: principal.role })
     }
 }
 
@@ -117,7 +127,6 @@ fn basic(credentials: &str) -> Option<Presented> {
 #[cfg(test)]
 mod tests {
     use fleetlog_runtime::Classified as _;
-    use fleetlog_schemas::control::Role;
 
     use super::*;
 

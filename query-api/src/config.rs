@@ -75,6 +75,10 @@ config_section! {
         pub waits_max: u32 = 256,
         /// Most queries of one project waiting for a receipt at a time; more are refused with 429.
         pub project_waits_max: u32 = 32,
+        /// Most bytes of a dead letter that are shown to an administrator; the rest is cut off.
+        pub dead_letter_max_bytes: usize = 1024 * 1024,
+        /// Longest that reading a dead letter from its topic may take, its turn included, milliseconds; after that 503.
+        pub dead_letter_read_ms: u64 = 5_000,
         /// Origins of web pages that may call the API from a browser, separated by commas; `*` for all.
         pub allowed_origins: String = String::new(),
         /// How long requests in flight have to end at shutdown, milliseconds.

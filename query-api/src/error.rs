@@ -76,6 +76,12 @@ pub enum QueryError {
         /// Its role.
         role: Role,
     },
+    /// The key may read, but not this.
+    #[error("a key with the role {role} may not see original bytes; admin may")]
+    AdminOnly {
+        /// Its role.
+        role: Role,
+    },
     /// There is no such thing in the key's project.
     #[error("no such {what}")]
     NotFound {
@@ -97,6 +103,12 @@ pub enum QueryError {
     /// The store cannot answer.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The log cannot answer.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The log was not read in time.
+    #[error("the log did not answer in time; try again shortly")]
+    LogBusy,
 }
 
 impl Classified for QueryError {
@@ -111,13 +123,16 @@ impl Classified for QueryError {
             Self::ReceiptLost => ErrorClass::Corrupt,
             Self::NoKey => ErrorClass::Unauthenticated,
             Self::Auth(error) => error.class(),
-            Self::MayNotRead { .. } => ErrorClass::Forbidden,
+            Self::MayNotRead { .. } | Self::AdminOnly { .. } => ErrorClass::Forbidden,
             Self::NotFound { .. } | Self::NoEndpoint => ErrorClass::NotFound,
             Self::ProjectBusy => ErrorClass::Overloaded,
-            Self::Busy | Self::StoreNotReady | Self::LedgerNotReady | Self::NotCompleteYet { .. } => {
-                ErrorClass::Unavailable
-            }
+            Self::Busy
+            | Self::StoreNotReady
+            | Self::LogBusy
+            | Self::LedgerNotReady
+            | Self::NotCompleteYet { .. } => ErrorClass::Unavailable,
             Self::Store(error) => error.class(),
+            Self::Log(error) => error.class(),
         }
     }
 
@@ -136,20 +151,27 @@ impl Classified for QueryError {
             Self::NoKey => "no_key",
             Self::Auth(error) => error.code(),
             Self::MayNotRead { .. } => "may_not_read",
+            Self::AdminOnly { .. } => "admin_only",
             Self::NotFound { .. } => "not_found",
             Self::NoEndpoint => "no_such_endpoint",
             Self::ProjectBusy => "project_busy",
             Self::Busy => "busy",
             Self::StoreNotReady => "store_not_ready",
             Self::Store(error) => error.code(),
+            Self::Log(error) => error.code(),
+            Self::LogBusy => "log_busy",
         }
     }
 }
 
 impl QueryError {
-    /// What the caller is told: never ClickHouse's own words, which name tables and hosts.
+    /// What the caller is told: never ClickHouse's or Kafka's own words, which name tables and hosts.
     fn told(&self) -> String {
-        let Self::Store(error) = self else { return self.to_string() };
+        let error = match self {
+            Self::Store(error) => error,
+            Self::Log(_) => return "the log cannot be reached; try again shortly".to_owned(),
+            _ => return self.to_string(),
+        };
         match error {
             StoreError::Limit { .. } => {
                 "the query exceeds a limit of time, rows or memory; ask for a shorter range or use more filters"

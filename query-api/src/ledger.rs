@@ -37,8 +37,8 @@ use tokio::sync::{Notify, watch};
 pub(crate) use book::Standing;
 pub(crate) use kafka::{Groups, sample_kafka};
 pub(crate) use partition::{Fate, Partition};
-pub use receipt::ReceiptError;
 pub(crate) use receipt::Receipt;
+pub use receipt::ReceiptError;
 pub(crate) use sampler::{Bounds, Sampler};
 pub use watermark::{Outlet, Pipeline};
 

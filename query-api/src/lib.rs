@@ -18,6 +18,7 @@ mod error;
 mod ledger;
 pub mod metrics;
 mod openapi;
+mod originals;
 mod params;
 mod pipeline;
 mod plan;
@@ -43,6 +44,7 @@ pub use ledger::{Logs, Outlet, Pipeline, ReceiptError};
 pub use time_range::RangeError;
 
 use ledger::{Ledger, Sampler};
+use originals::Originals;
 use pipeline::Api;
 use server::LateKeys;
 
@@ -76,8 +78,8 @@ impl Bound {
         self.address
     }
 
-    /// Takes these keys instead of the control topic's; Kafka is then not used at all, and without
-    /// [`with_logs`](Self::with_logs) nothing is known to be complete.
+    /// Takes these keys instead of the control topic's; Kafka is then needed for the bytes of dead letters only, and
+    /// without [`with_logs`](Self::with_logs) nothing is known to be complete.
     #[must_use]
     pub fn with_keys(mut self, keys: Arc<dyn Keys>) -> Self {
         self.keys = Some(keys);
@@ -98,6 +100,8 @@ impl Bound {
     pub async fn serve(self, shutdown: Shutdown) -> Result<(), ServiceError> {
         let Self { listener, address, store, config, deps, keys, logs } = self;
         let mut tasks = Supervisor::new(shutdown.clone());
+        let within = Duration::from_millis(config.query.dead_letter_read_ms);
+        let originals = Originals::new(config.kafka.clone(), within);
         let (ledger, shown) = Ledger::new();
         let sampler = Sampler::new(store.clone(), deps.clock.clone(), config.query.ledger_bounds(), shown);
         match logs {
@@ -130,7 +134,7 @@ impl Bound {
             header_timeout: Duration::from_millis(config.query.header_timeout_ms),
             drain: Duration::from_millis(config.query.drain_ms),
         };
-        let api = Api::new(config.query, deps.clock.clone(), keys, reader, ledger);
+        let api = Api::new(config.query, deps.clock.clone(), keys, reader, (ledger, originals));
         let router = server::router(api, &deps);
         tasks.spawn("query_http", serve_http(listener, router, bounds, metrics::CONNECTIONS, shutdown));
         tracing::info!(%address, "query API is listening");

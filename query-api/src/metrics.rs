@@ -18,7 +18,8 @@ pub const QUEUE_SECONDS: Metric =
 /// Statements refused because too many run or wait.
 pub const REFUSED: Metric = Metric::counter(
     "fleetlog_query_statements_refused_total",
-    "Statements refused because too many run or wait, and queries because too many wait for a receipt, by `bound` (project or process).",
+    "Statements refused because too many run or wait, and queries because too many wait for a receipt, by `bound` (project \
+     or process; log: a dead letter's bytes were not read in time).",
 );
 
 /// Open connections.

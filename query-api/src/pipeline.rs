@@ -22,6 +22,7 @@ use crate::config::QueryConfig;
 use crate::error::QueryError;
 use crate::ledger::{Ledger, Standing};
 use crate::metrics;
+use crate::originals::Originals;
 use crate::params::{ListQuery, WaitParams};
 use crate::plan::{PageSize, Plan};
 use crate::sql::{Param, Statement};
@@ -39,6 +40,7 @@ struct Inner {
     /// There while every table is proved to be confined; without it nothing is read (INV-10).
     reader: watch::Receiver<Option<Reader>>,
     admission: Admission,
+    originals: Originals,
     derived: Mutex<Option<Derived>>,
     waits: Waits,
 }
@@ -69,7 +71,7 @@ impl Api {
         clock: Clock,
         keys: Arc<dyn Keys>,
         reader: watch::Receiver<Option<Reader>>,
-        ledger: Ledger,
+        (ledger, originals): (Ledger, Originals),
     ) -> Self {
         let count = |n: u32| usize::try_from(n).unwrap_or(usize::MAX);
         let admission = Admission::new(Bounds {
@@ -79,7 +81,8 @@ impl Api {
             wait: Duration::from_millis(config.queue_wait_ms),
         });
         let waits = Waits::new(ledger, count(config.waits_max), count(config.project_waits_max));
-        Self(Arc::new(Inner { config, clock, keys, reader, admission, derived: Mutex::default(), waits }))
+        let derived = Mutex::default();
+        Self(Arc::new(Inner { config, clock, keys, reader, admission, originals, derived, waits }))
     }
 
     pub(crate) fn keys(&self) -> &dyn Keys {
@@ -152,6 +155,11 @@ impl Api {
             Rests::Facts => Currency::facts(complete_ns),
             Rests::Derivations => Currency::derived(complete_ns, self.derived_through().await),
         })
+    }
+
+    /// Original bytes of dead letters.
+    pub(crate) fn originals(&self) -> &Originals {
+        &self.0.originals
     }
 
     /// What the ledger knows.

@@ -18,7 +18,9 @@ use tower_http::cors::{AllowOrigin, Any, CorsLayer};
 use utoipa_swagger_ui::SwaggerUi;
 
 use crate::auth::Keys;
-use crate::endpoints::{calls, completeness, dead_letters, events, explain, formats, sessions, timeline, traces, usage};
+use crate::endpoints::{
+    calls, completeness, dead_letters, events, explain, formats, sessions, timeline, traces, usage,
+};
 use crate::error::QueryError;
 use crate::metrics;
 use crate::openapi;
@@ -47,6 +49,7 @@ pub(crate) fn router(api: Api, deps: &Deps) -> Router {
         .route("/v1/usage/explain", get(explain::explain))
         .route("/v1/formats", get(formats::list))
         .route("/v1/dead-letters", get(dead_letters::list))
+        .route("/v1/dead-letters/{partition}/{offset}", get(dead_letters::one))
         .route("/v1/completeness", get(completeness::list))
         .with_state(api)
         .merge(SwaggerUi::new("/docs").url("/openapi.json", openapi::document()))

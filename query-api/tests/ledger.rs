@@ -43,7 +43,11 @@ async fn an_answer_says_up_to_when_everything_acknowledged_is_stored() {
         in_flight().await,
         json!({"partition": 0, "settled_below": 0, "log_start": 0, "log_end": 2, "in_flight": 1, "lost": 0})
     );
-    assert_eq!(complete_through(&service, "/v1/events").await, NOON_TEXT, "another project's request is on its way");
+    assert_eq!(
+        complete_through(&service, "/v1/events").await,
+        NOON_TEXT,
+        "another project's request is on its way"
+    );
     service.store_pieces(8, &[piece("q", 0, received, 3, 0)]).await;
     let later = "2026-03-01T12:00:05.000000000Z";
     within_a_while(async || complete_through(&service, "/v1/events").await == later).await;
@@ -207,7 +211,10 @@ async fn what_the_pipeline_says_is_stored_and_is_not_is_lost_and_said_to_be() {
     within_a_while(async || state().await["partitions"][0]["lost"] == 1).await;
     assert_eq!(waits().await.refused(500), "receipt_lost");
     let answer = state().await;
-    assert_eq!((&answer["complete_through"], &answer["partitions"][0]["settled_below"]), (&Value::Null, &3.into()));
+    assert_eq!(
+        (&answer["complete_through"], &answer["partitions"][0]["settled_below"]),
+        (&Value::Null, &3.into())
+    );
     assert_eq!(answer["settled_through"], "2026-03-01T12:01:00.000000000Z");
     let metrics = service.ask_openly("/metrics").await.text;
     assert!(metrics.contains(r#"fleetlog_query_ledger_lost_records_total{partition="0"} 1"#), "{metrics}");

@@ -42,6 +42,35 @@ impl DatabaseName {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// The database beside this one into which a replay writes.
+    ///
+    /// # Errors
+    /// When this name leaves no room for what tells the two apart.
+    pub fn shadow(&self, shadow: Shadow) -> Result<Self, BadDatabaseName> {
+        Self::parse(&format!("{self}_shadow_{}", shadow.as_str()))
+    }
+}
+
+/// Which side of a comparison a shadow database holds. Their names are fixed, so that their row filters can be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shadow {
+    /// A copy of what is stored.
+    Stored,
+    /// What the raw records become today.
+    Replayed,
+}
+
+impl Shadow {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Stored, Self::Replayed];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Stored => "stored",
+            Self::Replayed => "replayed",
+        }
+    }
 }
 
 impl fmt::Display for DatabaseName {
@@ -252,6 +281,7 @@ pub const MIGRATIONS: &[Migration] = migrations![
     41 "0041_dead_letters_probe",
     42 "0042_settlements_probe",
     43 "0043_piece_settlements_probe",
+    60 "0060_dead_letters",
 ];
 
 /// The statement that makes the probe of a table of facts anew, from the table as it is.
@@ -333,13 +363,20 @@ const EMBEDDED_GRANT: &str = "GRANT SHOW, SHOW ROW POLICIES, SELECT, INSERT, ALT
 
 /// The users file of the embedded engine: one user, the row filters of every table, no reach outside the engine.
 ///
-/// The engine reads it once, at start, so it names every table before the first exists.
+/// The engine reads it once, at start, so it names every table before the first exists, those of the shadow databases
+/// included.
 pub fn users_config_xml(database: &DatabaseName) -> String {
     let filters: String = TABLES
         .iter()
         .map(|(table, readers)| {
             format!("                    <{table}><filter>{}</filter></{table}>\n", readers.filter())
         })
+        .collect();
+    // A name without room for a shadow's has none either.
+    let shadows = Shadow::ALL.iter().filter_map(|shadow| database.shadow(*shadow).ok());
+    let databases: String = std::iter::once(database.clone())
+        .chain(shadows)
+        .map(|database| format!("                <{database}>\n{filters}                </{database}>\n"))
         .collect();
     format!(
         "<clickhouse>
@@ -353,9 +390,7 @@ pub fn users_config_xml(database: &DatabaseName) -> String {
             <quota>default</quota>
             <grants><query>{EMBEDDED_GRANT}</query></grants>
             <databases>
-                <{database}>
-{filters}                </{database}>
-            </databases>
+{databases}            </databases>
         </default>
     </users>
 </clickhouse>

@@ -94,6 +94,8 @@ avro_record! {
         pub stream: Option<StreamContext>,
         /// The bytes.
         pub payload: Blob,
+        /// Dead letter that it repeats, `partition/offset` in the dead-letter topic; empty for what a gateway accepted.
+        pub replay_of: String,
     }
 }
 
@@ -167,6 +169,35 @@ vocabulary! {
 }
 
 avro_record! {
+    /// What a dead letter keeps of its raw record's envelope beside what it says itself, so that what is replayed has
+    /// the same identities.
+    pub struct Envelope, "Envelope" {
+        /// The sender's `Idempotency-Key`, or empty.
+        pub idempotency_key: String,
+        /// Gateway instance.
+        pub gateway_id: String,
+        /// Sequence number of a spooled batch within its gateway; 0 when it was not spooled.
+        pub spool_sequence: i64,
+        /// `User-Agent` as sent.
+        pub user_agent: String,
+        /// Records in the payload of the raw record, rejected ones included.
+        pub record_count: u32,
+        /// Index of the raw record's first record within the request.
+        pub first_record: u32,
+        /// Indexes (within the raw record) of records the gateway rejected; empty where the letter is of a single record.
+        pub rejected: Vec<u32>,
+        /// Number of the raw record among the pieces of its request, from 0.
+        pub piece: u32,
+        /// Pieces of the request.
+        pub pieces: u32,
+        /// Context of the stream the payload continues.
+        pub stream: Option<StreamContext>,
+        /// Dead letter that the raw record repeated already, or empty.
+        pub replay_of: String,
+    }
+}
+
+avro_record! {
     /// What could not be used, with its bytes and the reason.
     pub struct DeadLetter, "DeadLetter" {
         /// Project; empty when the envelope itself was unreadable.
@@ -203,6 +234,18 @@ avro_record! {
         pub content_encoding: String,
         /// The original bytes.
         pub payload: Blob,
+        /// What replaying it needs of its raw record's envelope; `None` when that was unreadable, and in letters of
+        /// earlier versions.
+        pub envelope: Option<Envelope>,
+        /// Beginning of the bytes as text, with secrets replaced; empty when they are no text.
+        pub preview: String,
+    }
+}
+
+impl DeadLetter {
+    /// The letter that its raw record repeated already, `partition/offset`; empty when that came from a gateway.
+    pub fn replay_of(&self) -> &str {
+        self.envelope.as_ref().map_or("", |envelope| &envelope.replay_of)
     }
 }
 

@@ -7,7 +7,7 @@ use fleetlog_schemas::avro::{Blob, DecodeError, Published, from_single_object, t
 use fleetlog_schemas::event::{AgentEvent, EventType, Status, TimestampSource, TokenBasis, UsageRole};
 use fleetlog_schemas::id::{Key128, NanoUsd};
 use fleetlog_schemas::record::{
-    DeadLetter, DeadReason, EventBatch, PieceCount, RawBatch, Route, Settlement, StreamContext,
+    DeadLetter, DeadReason, Envelope, EventBatch, PieceCount, RawBatch, Route, Settlement, StreamContext,
 };
 use proptest::prelude::*;
 
@@ -130,13 +130,20 @@ proptest! {
             route: Route::ALL[route],
             rejected,
             payload: Blob(payload.clone()),
-            stream: stream.map(|id| StreamContext { stream_id: id, first_line: 7, ..StreamContext::default() }),
+            stream: stream.clone().map(|id| StreamContext { stream_id: id, first_line: 7, ..StreamContext::default() }),
+            replay_of: "1/2".into(),
             ..RawBatch::default()
         });
         assert_agrees_with_apache_avro(&DeadLetter {
             reason: DeadReason::TooLarge,
             raw_index: -1,
             payload: Blob(payload),
+            envelope: stream.map(|id| Envelope {
+                piece: 3,
+                stream: Some(StreamContext { stream_id: id, ..StreamContext::default() }),
+                ..Envelope::default()
+            }),
+            preview: "p".into(),
             ..DeadLetter::default()
         });
     }
@@ -192,6 +199,7 @@ fn bytes_of_every_earlier_version_still_decode() {
     assert_eq!(batch.settlements[0].pieces, [PieceCount { partition: 3, records: 1 }]);
     let dead: DeadLetter = from_single_object(include_bytes!("golden/dead_letter.v1.avro")).unwrap();
     assert_eq!((dead.reason, dead.raw_index), (DeadReason::TooLarge, -1));
+    assert_eq!((dead.envelope, dead.preview.as_str()), (None, ""));
 }
 
 /// The mechanism the test above will need on the day a field is added: bytes of a schema without the last fields

@@ -61,6 +61,9 @@ fn every_base_table_has_a_row_filter() {
     assert_eq!(tables, TABLES.iter().map(|(table, _)| *table).collect::<BTreeSet<_>>());
 
     let xml = users_config_xml(&parameters().database);
+    for database in ["fleet_test", "fleet_test_shadow_stored", "fleet_test_shadow_replayed"] {
+        assert!(xml.contains(&format!("<{database}>")), "{database}");
+    }
     let policies = row_policies(&parameters());
     for table in tables {
         assert!(xml.contains(&format!("<{table}><filter>getSetting('log_comment') = ''")), "{table}");

@@ -74,6 +74,11 @@ impl Client {
         &self.ingest
     }
 
+    /// The query API's base URL.
+    pub fn query_url(&self) -> &str {
+        &self.query
+    }
+
     /// Posts to the gateway.
     ///
     /// # Errors
@@ -122,8 +127,16 @@ impl Client {
         eventually("everything acknowledged is stored", SOON, || async {
             let answer = self.read("/v1/completeness", parameters).await?;
             let settled = answer["settled_through"].as_str().unwrap_or_default();
-            ensure!(settled >= now.as_str(), "settled through {settled:?} at {now}: {}", answer["partitions"]);
-            ensure!(answer["complete_through"] == answer["settled_through"], "lost: {}", answer["partitions"]);
+            ensure!(
+                settled >= now.as_str(),
+                "settled through {settled:?} at {now}: {}",
+                answer["partitions"]
+            );
+            ensure!(
+                answer["complete_through"] == answer["settled_through"],
+                "lost: {}",
+                answer["partitions"]
+            );
             Ok(answer)
         })
         .await

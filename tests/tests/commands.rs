@@ -52,6 +52,8 @@ fn every_command_explains_itself() -> Result<()> {
         "projects list",
         "projects set",
         "migrate",
+        "replay dead",
+        "replay raw",
         "formats",
         "check-config",
     ];

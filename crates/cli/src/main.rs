@@ -5,8 +5,10 @@ mod formats;
 mod keys;
 mod limits;
 mod migrate;
+mod moment;
 mod output;
 mod projects;
+mod replay;
 mod send;
 mod up;
 
@@ -38,6 +40,8 @@ enum Command {
     Projects(projects::Projects),
     /// Create or update Kafka's topics and ClickHouse's tables
     Migrate(migrate::Migrate),
+    /// Send dead letters through the pipeline again, or compare what is stored with what it would become today
+    Replay(replay::Replay),
     /// List the formats that are understood
     Formats(formats::Formats),
     /// Check the configuration, or list every key with its default
@@ -73,19 +77,18 @@ fn main() -> ExitCode {
     };
     let done = runtime.block_on(async {
         match cli.command {
-            Command::Up(up) => up.run().await,
-            Command::Send(send) => send.run().await,
-            Command::Keys(keys) => keys.run().await,
-            Command::Projects(projects) => projects.run().await,
-            Command::Migrate(migrate) => migrate.run().await,
-            Command::Formats(formats) => formats.run(),
-            Command::CheckConfig(check) => check.run(),
+            Command::Up(up) => up.run().await?,
+            Command::Send(send) => send.run().await?,
+            Command::Keys(keys) => keys.run().await?,
+            Command::Projects(projects) => projects.run().await?,
+            Command::Migrate(migrate) => migrate.run().await?,
+            Command::Replay(replay) => return replay.run().await,
+            Command::Formats(formats) => formats.run()?,
+            Command::CheckConfig(check) => check.run()?,
         }
+        Ok(ExitCode::SUCCESS)
     });
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(e) => failed(&e),
-    }
+    done.unwrap_or_else(|e| failed(&e))
 }
 
 fn failed(error: &anyhow::Error) -> ExitCode {

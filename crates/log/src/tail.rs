@@ -12,6 +12,8 @@ use rdkafka::{ClientContext, TopicPartitionList};
 use crate::context::{log_error, log_line};
 use crate::{Isolation, KafkaConfig, LogError, Record};
 
+const OPEN: &str = "open a tail";
+
 /// Where a tail starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum From {
@@ -52,11 +54,18 @@ impl Tail {
         partitions: impl IntoIterator<Item = (i32, From)>,
         isolation: Isolation,
     ) -> Result<Self, LogError> {
-        const ACTION: &str = "open a tail";
-        let failed = |e: KafkaError| LogError::from_kafka(ACTION, &e);
         // librdkafka wants a group's name even from a reader that never joins one.
         let properties = config.consumer("fleetlog.tail", isolation.as_str());
-        let client = StreamConsumer::from_config_and_context(&properties, TailContext).map_err(failed)?;
+        let client = StreamConsumer::from_config_and_context(&properties, TailContext)
+            .map_err(|e| LogError::from_kafka(OPEN, &e))?;
+        let tail = Self { topic: topic.to_owned(), client };
+        tail.restart(partitions)?;
+        Ok(tail)
+    }
+
+    /// Goes on with these partitions only, from these places on.
+    pub(crate) fn restart(&self, partitions: impl IntoIterator<Item = (i32, From)>) -> Result<(), LogError> {
+        let failed = |e: KafkaError| LogError::from_kafka(OPEN, &e);
         let mut list = TopicPartitionList::new();
         for (partition, from) in partitions {
             let offset = match from {
@@ -64,10 +73,14 @@ impl Tail {
                 From::End => Offset::End,
                 From::Offset(offset) => Offset::Offset(offset),
             };
-            list.add_partition_offset(topic, partition, offset).map_err(failed)?;
+            list.add_partition_offset(&self.topic, partition, offset).map_err(failed)?;
         }
-        client.assign(&list).map_err(failed)?;
-        Ok(Self { topic: topic.to_owned(), client })
+        self.client.assign(&list).map_err(failed)
+    }
+
+    /// For questions about the topic beside the reading.
+    pub(crate) const fn client(&self) -> &StreamConsumer<TailContext> {
+        &self.client
     }
 
     /// The next record of any of the partitions, in offset order within each.
@@ -104,7 +117,7 @@ impl std::fmt::Debug for Tail {
     }
 }
 
-struct TailContext;
+pub(crate) struct TailContext;
 
 impl ClientContext for TailContext {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use clickhouse::{Row, RowOwned, RowRead};
 use fleetlog_schemas::AgentEvent;
 use fleetlog_schemas::event::TimestampSource;
 
@@ -54,18 +55,24 @@ impl Store {
         events: &[&AgentEvent],
         window_ns: i64,
     ) -> Result<Vec<KnownRow>, StoreError> {
+        const COLUMNS: &str = "dedup_key, received_at, log_partition, log_offset, log_index";
         let (untimed, timed): (Vec<&AgentEvent>, Vec<&AgentEvent>) =
             events.iter().partition(|event| event.timestamp_source == TimestampSource::Ingest);
-        let mut known = self.known_within(&timed, 0).await?;
-        known.extend(self.known_within(&untimed, window_ns).await?);
+        let mut known = self.same_identity::<KnownRow>(&timed, 0, COLUMNS).await?;
+        known.extend(self.same_identity::<KnownRow>(&untimed, window_ns, COLUMNS).await?);
         Ok(known)
     }
 
-    async fn known_within(
+    /// Columns of the stored rows with the identity of any of these events, of the hours up to `window_ns` around each.
+    pub(crate) async fn same_identity<T>(
         &self,
         events: &[&AgentEvent],
         window_ns: i64,
-    ) -> Result<Vec<KnownRow>, StoreError> {
+        columns: &str,
+    ) -> Result<Vec<T>, StoreError>
+    where
+        T: Row + RowOwned + RowRead,
+    {
         let mut known = Vec::new();
         for chunk in events.chunks(KEYS_A_QUERY) {
             let (mut projects, mut sessions) = (BTreeSet::new(), BTreeSet::new());
@@ -87,14 +94,14 @@ impl Store {
                 let _infallible = write!(keys, "'{}',", event.dedup_key.as_u128());
             }
             let sql = format!(
-                "SELECT dedup_key, received_at, log_partition, log_offset, log_index FROM {}.events \
+                "SELECT {columns} FROM {}.events \
                  WHERE project_id IN {{projects:Array(String)}} AND session_id IN {{sessions:Array(String)}} \
                    AND intDiv(toUnixTimestamp64Nano(timestamp), 3600000000000) IN {{hours:Array(Int64)}} \
                    AND dedup_key IN ({})",
                 self.database(),
                 keys.trim_end_matches(','),
             );
-            let rows = self.read_with::<KnownRow>(&sql, |query| {
+            let rows = self.read_with::<T>(&sql, |query| {
                 query.param("projects", &projects).param("sessions", &sessions).param("hours", &hours)
             });
             known.extend(rows.await?);

@@ -24,6 +24,7 @@ mod probe;
 mod reader;
 mod rows;
 mod running;
+mod shadow;
 mod store;
 
 pub use config::StoreConfig;
@@ -34,6 +35,9 @@ pub use ledger::RawRun;
 pub use migrate::Migrated;
 pub use reader::{ProjectReader, Query, Reader, ReaderLimits};
 pub use rows::{Call, Contribution, GroupKind, PieceRow, Session, Tool, Trace, UsageRow};
+pub use shadow::{
+    CallTotals, EventCount, Fates, Gone, PlaceRow, ReasonCount, RowChanges, SessionPair, ToolCount, Window,
+};
 pub use store::Store;
 
 /// The client's row traits, so that the query API can derive them without depending on the client:

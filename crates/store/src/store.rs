@@ -25,9 +25,9 @@ pub struct Store {
     /// For what the bridge of the embedded engine answers beside SQL.
     pub(crate) http: reqwest::Client,
     pub(crate) bridge_url: String,
-    clock_skew_ms: u32,
+    pub(crate) clock_skew_ms: u32,
     /// On a cluster: inserts with a quorum refuse each other when they run side by side.
-    turns: Arc<Mutex<()>>,
+    pub(crate) turns: Arc<Mutex<()>>,
     /// The highest version given out, so that none is given out twice (design: versions come from one clock).
     pub(crate) last_version: Arc<AtomicU64>,
 }

@@ -244,3 +244,29 @@ fn a_secret_in_bytes_that_are_no_text_is_replaced_and_other_bytes_are_kept() {
     );
     assert_eq!(kept(b"\xff\x00"), ("{\"base64\":\"/wA=\"}".to_owned(), 0));
 }
+
+#[test]
+fn a_preview_shows_no_part_of_a_secret_wherever_it_is_cut() {
+    const MOST: usize = 200;
+    for (rule, text, secret) in secrets() {
+        for shown in [1, 8, 12, secret.len().min(30)] {
+            // So that `shown` bytes of it would be within what is shown.
+            let before = MOST - shown - (text.find(&secret).unwrap_or(0)).min(100);
+            let bytes = format!("{}{text}{}", " ".repeat(before), " tail".repeat(10_000));
+            let preview = redactor().preview(bytes.as_bytes(), MOST);
+            assert!(preview.len() <= MOST);
+            let part = &secret[..shown.min(secret.len())];
+            assert!(shown < 8 || !preview.contains(part), "{rule}: {part:?} in {preview:?}");
+        }
+    }
+}
+
+#[test]
+fn a_preview_of_what_is_no_text_is_empty_and_one_of_text_ends_at_a_character() {
+    assert_eq!(redactor().preview(&[0x1f, 0x8b, 8, 0, 0xff], 100), "");
+    assert_eq!(redactor().preview("aüb".as_bytes(), 2), "a");
+    assert_eq!(redactor().preview("ü".repeat(40_000).as_bytes(), 101).chars().count(), 50);
+    let rules = [RedactRule { name: "whole".into(), pattern: "^hush$".into(), replacement: String::new() }];
+    let own = Redactor::with_rules(&rules).unwrap();
+    assert_eq!(own.preview(br#"{"a":"hush"} and more"#, 100), r#"{"a":"[redacted:whole]"} and more"#);
+}

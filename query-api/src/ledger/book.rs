@@ -238,7 +238,11 @@ mod tests {
         book.found(&[run(0, 0..2), run(0, 3..4)], 11);
         let looked = book.unsettled(100);
         let settled_beyond = Pipeline { raw: vec![Some(6)], outlets: Vec::new() };
-        assert_eq!(book.conclude(&looked, &settled_beyond, None, 12), [], "it may be on its way to the store");
+        assert_eq!(
+            book.conclude(&looked, &settled_beyond, None, 12),
+            [],
+            "it may be on its way to the store"
+        );
         let behind = Pipeline { raw: vec![Some(2)], outlets: Vec::new() };
         assert_eq!(book.conclude(&looked, &behind, None, 12), [(0, 3)]);
         assert_eq!(book.standing().partitions[0].settled_below(), 6);

@@ -259,7 +259,8 @@ impl World {
                 continue;
             };
             if self.ended(outlet, *transaction) == Some(true) && batch.facts.len() < most {
-                let facts = if *unreadable { Default::default() } else { (pieces.clone(), settlements.clone()) };
+                let facts =
+                    if *unreadable { Default::default() } else { (pieces.clone(), settlements.clone()) };
                 batch.facts.push((offset, facts.0, facts.1));
                 batch.last = offset;
             }
@@ -407,7 +408,8 @@ impl Keeper {
             for (offset, record) in log.iter().enumerate() {
                 let place = (partition, offset as i64);
                 let fate = standing.fate(Position { partition: partition as i32, offset: place.1 });
-                let (stored, doomed) = (self.world.is_stored(place, true), self.world.doomed.contains(&place));
+                let (stored, doomed) =
+                    (self.world.is_stored(place, true), self.world.doomed.contains(&place));
                 let said = match fate {
                     Fate::Stored => stored,
                     Fate::Lost => doomed,
@@ -433,7 +435,10 @@ impl Keeper {
                 // Something behind every transaction that was aborted, so that the pipeline can be heard.
                 let pieces: BTreeMap<usize, u32> = (0..OUTLETS).map(|outlet| (outlet, 1)).collect();
                 let acknowledged = self.world.now;
-                self.world.raw.iter_mut().for_each(|log| log.push(Raw { pieces: pieces.clone(), acknowledged }));
+                self.world
+                    .raw
+                    .iter_mut()
+                    .for_each(|log| log.push(Raw { pieces: pieces.clone(), acknowledged }));
             }
             for _ in 0..3_000 {
                 self.world.now += 1;

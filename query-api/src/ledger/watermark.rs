@@ -110,7 +110,11 @@ mod tests {
     fn a_log_read_to_its_marker_says_that_everything_is_stored() {
         let mut watermark = Watermark::default();
         assert_eq!(watermark.observe(&pipeline(7, 10, 10, 8)), None);
-        assert_eq!(watermark.observe(&pipeline(9, 12, 12, 9)), Some(vec![7]), "of the first look, not of this one");
+        assert_eq!(
+            watermark.observe(&pipeline(9, 12, 12, 9)),
+            Some(vec![7]),
+            "of the first look, not of this one"
+        );
         assert_eq!(watermark.observe(&pipeline(9, 12, 12, 11)), Some(vec![9]));
     }
 
@@ -138,6 +142,10 @@ mod tests {
         seen.outlets.extend([empty(0), empty(33)]);
         assert_eq!(Watermark::default().observe(&seen), Some(vec![7]));
         seen.outlets.push(Outlet { log: 0..2, stable: 2, committed: None });
-        assert_eq!(Watermark::default().observe(&seen), None, "written, and the aggregator has stored nothing");
+        assert_eq!(
+            Watermark::default().observe(&seen),
+            None,
+            "written, and the aggregator has stored nothing"
+        );
     }
 }

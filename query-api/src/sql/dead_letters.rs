@@ -24,7 +24,7 @@ pub(crate) fn dead_letters(
     let mut query = Builder::select(
         "SELECT
   reason, message, stage, records, received_at, failed_at, request_id, key_id, route, format_hint, content_type,
-  content_encoding, payload_size, raw_partition, raw_offset, raw_index, log_partition, log_offset, log_index
+  content_encoding, payload_size, payload_preview, replay_of, raw_partition, raw_offset, raw_index, log_partition, log_offset, log_index
 FROM dead_letters",
     )
     .project(project_id)

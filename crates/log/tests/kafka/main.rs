@@ -3,6 +3,7 @@
 
 mod consumer;
 mod control;
+mod lookup;
 mod node;
 mod offsets;
 mod outage;

@@ -22,6 +22,8 @@ fact_row! {
         content_type: &'a str = &letter.content_type,
         content_encoding: &'a str = &letter.content_encoding,
         payload_size: u64 = letter.payload.0.len() as u64,
+        payload_preview: &'a str = &letter.preview,
+        replay_of: &'a str = letter.replay_of(),
         raw_partition: i32 = letter.raw_partition,
         raw_offset: i64 = letter.raw_offset,
         raw_index: i32 = letter.raw_index,
