@@ -32,7 +32,7 @@ const MESSAGE_OVERHEAD: usize = 64 * 1024;
 /// [`ProcessorError`] when it cannot start or cannot go on; bad input is never a reason.
 pub(crate) async fn run(config: Config, deps: Deps, shutdown: Shutdown) -> Result<(), ProcessorError> {
     let ready = deps.health.component("processor");
-    let prices = config.processor.prices()?;
+    let prices = config.prices.table()?;
     let redactor = config.processor.redactor()?;
     let admin = Admin::new(&config.kafka)?;
     let Some(topics) = admin.wait_for_topics(&shutdown).await? else { return Ok(()) };

@@ -9,6 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use fleetlog_formats::compression::{CompressionError, Encoding, decompress};
 use fleetlog_formats::{Decoded, Fate, Input};
+use fleetlog_pricing::{PriceTable, Unpriced};
 use fleetlog_schemas::avro::{Blob, from_single_object, to_single_object};
 use fleetlog_schemas::event::AgentEvent;
 use fleetlog_schemas::id::Position;
@@ -16,7 +17,6 @@ use fleetlog_schemas::record::{DeadLetter, DeadReason, EventBatch, PieceCount, R
 use fleetlog_schemas::topic;
 
 use crate::drift::{Drift, KnownFields};
-use crate::pricing::{PriceTable, Unpriced};
 use crate::redact::{Redactions, Redactor};
 use crate::span_policy::SpanPolicy;
 

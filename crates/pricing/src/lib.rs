@@ -5,6 +5,7 @@
 //! not depend on the order of addition. Nothing is guessed: a model, host, service tier or time for which the table has no
 //! price gives no computed cost, and a word that says why. The cost the sender reported is never touched.
 
+mod config;
 mod file;
 mod name;
 mod terms;
@@ -16,6 +17,7 @@ use fleetlog_schemas::event::{AgentEvent, Channel, TokenBasis, UsageRole};
 use fleetlog_schemas::id::NanoUsd;
 use thiserror::Error;
 
+pub use config::PricesConfig;
 use name::ModelName;
 use terms::Terms;
 
