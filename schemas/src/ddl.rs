@@ -154,6 +154,7 @@ pub const MIGRATIONS: &[Migration] = migrations![
     22 "0022_traces",
     23 "0023_observations",
     24 "0024_scores",
+    50 "0050_events",
 ];
 
 /// Who may read a base table's rows.
