@@ -7,7 +7,7 @@
 //!
 //! The cores are pure: the batcher (when a range is closed), the touched groups (what is to be recomputed, and how far
 //! the recomputation has come), ownership (whose the events are that name a trace alone) and [`mod@derive`]. `pipeline`
-//! shows how they are joined.
+//! shows how they are joined. [`rederive()`] is for operators: it compares everything derived with its facts.
 
 mod batch;
 mod config;
@@ -22,6 +22,7 @@ mod ownership;
 mod partition;
 mod pipeline;
 mod recompute;
+mod rederive;
 mod settle;
 mod touched;
 
@@ -30,6 +31,7 @@ use fleetlog_runtime::{Deps, Shutdown};
 pub use config::{AggregatorConfig, Config};
 pub use error::AggregatorError;
 pub use once::BadNote;
+pub use rederive::{Rederivation, Report, Step, rederive};
 
 /// Runs the aggregator until shutdown.
 ///

@@ -51,6 +51,7 @@ fn every_command_explains_itself() -> Result<()> {
         "projects list",
         "projects set",
         "migrate",
+        "rederive",
         "formats",
         "check-config",
     ];

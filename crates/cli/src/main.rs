@@ -6,6 +6,7 @@ mod keys;
 mod migrate;
 mod output;
 mod projects;
+mod rederive;
 mod send;
 mod up;
 
@@ -37,6 +38,8 @@ enum Command {
     Projects(projects::Projects),
     /// Create or update Kafka's topics and ClickHouse's tables
     Migrate(migrate::Migrate),
+    /// Recompute everything derived from the events, and compare it with what is stored
+    Rederive(rederive::Rederive),
     /// List the formats that are understood
     Formats(formats::Formats),
     /// Check the configuration, or list every key with its default
@@ -77,12 +80,14 @@ fn main() -> ExitCode {
             Command::Keys(keys) => keys.run().await,
             Command::Projects(projects) => projects.run().await,
             Command::Migrate(migrate) => migrate.run().await,
+            Command::Rederive(rederive) => return rederive.run().await,
             Command::Formats(formats) => formats.run(),
             Command::CheckConfig(check) => check.run(),
         }
+        .map(|()| ExitCode::SUCCESS)
     });
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(e) => failed(&e),
     }
 }
