@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use fleetlog_log::KafkaConfig;
+use fleetlog_pricing::PricesConfig;
 use fleetlog_runtime::{AdminConfig, KeyDoc, Settings, SettingsError, config_section};
 use fleetlog_store::StoreConfig;
 
@@ -47,6 +48,8 @@ config_section! {
 pub struct Config {
     /// Its own section.
     pub aggregator: AggregatorConfig,
+    /// The price table.
+    pub prices: PricesConfig,
     /// The Kafka cluster.
     pub kafka: KafkaConfig,
     /// ClickHouse.
@@ -63,10 +66,12 @@ impl Config {
     pub fn from_settings(settings: &Settings) -> Result<Self, SettingsError> {
         let config = Self {
             aggregator: settings.section(AggregatorConfig::SECTION)?,
+            prices: settings.section(PricesConfig::SECTION)?,
             kafka: settings.section(KafkaConfig::SECTION)?,
             clickhouse: settings.section(StoreConfig::SECTION)?,
             admin: settings.section(AdminConfig::SECTION)?,
         };
+        config.prices.table()?;
         let own = &config.aggregator;
         // One insert must stay one block of ClickHouse (INV-4), whatever a record adds after the limit was reached.
         for (key, value, range) in [

@@ -9,6 +9,7 @@ mod cover;
 mod family;
 mod merge;
 mod pieces;
+mod price;
 mod same;
 mod series;
 mod session;
@@ -18,11 +19,13 @@ mod traces;
 mod usage;
 
 use cover::Starts;
+use fleetlog_pricing::PriceTable;
 use fleetlog_store::derived::{DerivedGroup, GroupKey, Sighting, Summary, TraceShare};
 use fleetlog_store::{Session, Trace};
 
-/// Derives a group from all of its facts.
+/// Derives a group from all of its facts, and prices the calls that no single fact has priced.
 pub fn derive(
+    prices: &PriceTable,
     key: GroupKey,
     summary: &Summary,
     sightings: &[Sighting],
@@ -30,7 +33,7 @@ pub fn derive(
 ) -> DerivedGroup {
     let starts = Starts::new(&summary.channel_starts);
     let seen = merge::distinct(sightings);
-    let calls = calls::calls(&seen, &starts);
+    let calls = calls::calls(prices, &seen, &starts);
     let tools = tools::tools(&seen, &starts);
     let session = session::session(summary, &calls);
     let contributions = usage::contributions(&calls, &seen);

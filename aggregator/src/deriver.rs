@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use fleetlog_pricing::PriceTable;
 use fleetlog_runtime::{Classified, ErrorClass, Shutdown};
 use fleetlog_schemas::topic;
 use fleetlog_store::derived::{GroupHour, Progress};
@@ -94,10 +95,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub(crate) async fn run_deriver(
     deriver: Deriver,
     store: Store,
+    prices: Arc<PriceTable>,
     config: Arc<AggregatorConfig>,
     shutdown: Shutdown,
 ) -> Result<(), StoreError> {
-    let recomputer = Recomputer::new(store.clone(), config.derive_max_sightings);
+    let recomputer = Recomputer::new(store.clone(), prices, config.derive_max_sightings);
     let mut task = Task { deriver, store, config, recomputer, recorded: HashMap::new() };
     let mut backoff = BACKOFF_START;
     loop {
@@ -137,14 +139,18 @@ pub(crate) async fn run_deriver(
 ///
 /// # Errors
 /// The first of the store's; what was derived until then is of no use to anybody.
-pub(crate) async fn derive_all(store: Store, config: Arc<AggregatorConfig>) -> Result<(), StoreError> {
+pub(crate) async fn derive_all(
+    store: Store,
+    prices: Arc<PriceTable>,
+    config: Arc<AggregatorConfig>,
+) -> Result<(), StoreError> {
     /// Between recomputations; a large group rests longer than this, but then it is not alone.
     const REST: Duration = Duration::from_millis(20);
     let deriver = Deriver::new(&config);
     for (partition, stored) in store.stored_through().await? {
         deriver.assigned(partition, stored);
     }
-    let recomputer = Recomputer::new(store.clone(), config.derive_max_sightings);
+    let recomputer = Recomputer::new(store.clone(), prices, config.derive_max_sightings);
     let mut task = Task { deriver, store, config, recomputer, recorded: HashMap::new() };
     while task.has_work() {
         task.step().await?;

@@ -1,7 +1,7 @@
 //! What ends the aggregator. An outage never does: it waits, and Kafka holds the backlog.
 
 use fleetlog_log::LogError;
-use fleetlog_runtime::{Classified, ErrorClass, TaskFailure};
+use fleetlog_runtime::{Classified, ErrorClass, SettingsError, TaskFailure};
 use fleetlog_store::StoreError;
 use thiserror::Error;
 
@@ -10,6 +10,9 @@ use crate::once::BadNote;
 /// What ends the aggregator.
 #[derive(Debug, Error)]
 pub enum AggregatorError {
+    /// What the configuration names, such as the price table, cannot be used.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
     /// The log cannot be used.
     #[error(transparent)]
     Log(#[from] LogError),
@@ -27,6 +30,7 @@ pub enum AggregatorError {
 impl Classified for AggregatorError {
     fn class(&self) -> ErrorClass {
         match self {
+            Self::Settings(_) => ErrorClass::BadInput,
             Self::Log(e) => e.class(),
             Self::Store(e) => e.class(),
             Self::Note(_) => ErrorClass::Corrupt,
@@ -36,6 +40,7 @@ impl Classified for AggregatorError {
 
     fn code(&self) -> &'static str {
         match self {
+            Self::Settings(_) => "bad_configuration",
             Self::Log(e) => e.code(),
             Self::Store(e) => e.code(),
             Self::Note(_) => "commit_note",

@@ -6,8 +6,9 @@
 //! event says, and no number is ever added up from what was inserted.
 //!
 //! The cores are pure: the batcher (when a range is closed), the touched groups (what is to be recomputed, and how far
-//! the recomputation has come), the search for refused rows, ownership (whose the events are that name a trace alone) and [`mod@derive`]. `pipeline`
-//! shows how they are joined.
+//! the recomputation has come), the search for refused rows, ownership (whose the events are that name a trace alone) and
+//! [`mod@derive`]. `pipeline` shows how they are joined. [`rederive()`] is for operators: it compares everything derived
+//! with its facts.
 
 mod batch;
 mod bisect;
@@ -23,6 +24,7 @@ mod ownership;
 mod partition;
 mod pipeline;
 mod recompute;
+mod rederive;
 mod settle;
 mod shadow;
 mod touched;
@@ -32,6 +34,7 @@ use fleetlog_runtime::{Deps, Shutdown};
 pub use config::{AggregatorConfig, Config};
 pub use error::AggregatorError;
 pub use once::BadNote;
+pub use rederive::{Rederivation, Report, Step, rederive};
 pub use shadow::ShadowWriter;
 
 /// Runs the aggregator until shutdown.

@@ -6,7 +6,7 @@
 //! | recomputed | the trace | then |
 //! |---|---|---|
 //! | session | it owns, with events that name no session | it takes them in; once a process, the trace's own group is written empty and the other sessions that the trace names are recomputed |
-//! | session | another one owns | it keeps its own events only |
+//! | session | another one owns | it keeps its own events only; in minutes of the others it contributes nothing to usage, for it may have owned them |
 //! | trace | a session owns | the trace's group is written empty, and the owner is recomputed |
 //! | trace | nobody owns | it stands for itself |
 //!
@@ -79,6 +79,8 @@ fn settlement(adopted: &Adopted) -> (TraceName, String) {
 pub(crate) struct Plan {
     /// Traces whose events without a session are taken in by sessions of this recomputation.
     pub(crate) adopted: Vec<Adopted>,
+    /// Traces with such events that a session of this recomputation names and another one owns: the former, with them.
+    pub(crate) lost: Vec<Adopted>,
     /// Traces that stand for themselves.
     pub(crate) unowned: Vec<GroupKey>,
     /// Traces whose own group is to be written empty.
@@ -107,13 +109,17 @@ pub(crate) fn plan(
     for naming in namings {
         let name = (naming.project_id.as_str(), naming.trace_id.as_str());
         let Some([owner, others @ ..]) = owners.get(&name) else { continue };
-        let Some(hours) = homeless.get(&name).filter(|_| *owner == naming.session_id) else { continue };
+        let Some(hours) = homeless.get(&name) else { continue };
         let adopted = Adopted {
             project_id: naming.project_id.clone(),
             trace_id: naming.trace_id.clone(),
-            session_id: owner.clone(),
+            session_id: naming.session_id.clone(),
             hours: hours.clone(),
         };
+        if *owner != naming.session_id {
+            plan.lost.push(adopted);
+            continue;
+        }
         if !remembered.settled.contains(&settlement(&adopted)) {
             plan.vacated.insert(key(name.0, GroupKind::Trace, name.1));
             plan.next.extend(others.iter().map(|other| {
@@ -190,8 +196,10 @@ mod tests {
         remembered.settled(&decided.adopted);
         let again = plan(&remembered, &namings, &[], &owners, &hours);
         assert_eq!((again.adopted.len(), again.vacated.len(), again.next.len()), (1, 0, 0));
-        // The one that does not own it adopts nothing and touches nobody.
-        let other = plan(&Remembered::default(), &[naming("t", "u", 2)], &[], &owners, &hours);
+        // The one that does not own it adopts nothing and touches nobody, and knows what it may have had.
+        let mut other = plan(&Remembered::default(), &[naming("t", "u", 2)], &[], &owners, &hours);
+        let lost = other.lost.pop().unwrap();
+        assert_eq!((lost.session_id.as_str(), lost.trace_id.as_str(), &lost.hours), ("u", "t", &vec![4, 9]));
         assert_eq!(other, Plan::default());
     }
 

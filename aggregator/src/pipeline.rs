@@ -38,6 +38,7 @@ pub(crate) async fn run(config: Config, deps: Deps, shutdown: Shutdown) -> Resul
     let ready = deps.health.component("aggregator");
     let stored = deps.health.component("clickhouse");
     let own = Arc::new(config.aggregator);
+    let prices = Arc::new(config.prices.table()?);
     let store = Store::new(&config.clickhouse)?;
     if !wait_for_store(&store, own.migrate_at_start, &stored, &shutdown).await? {
         return Ok(());
@@ -68,7 +69,7 @@ pub(crate) async fn run(config: Config, deps: Deps, shutdown: Shutdown) -> Resul
         consume::<EventFacts>(config.kafka.clone(), own.group.clone(), shared.clone(), ready),
     );
     tasks.spawn("dead letters", consume::<DeadFacts>(config.kafka, dead_group, shared.clone(), shared.ready));
-    tasks.spawn("deriver", run_deriver(deriver, store, own, shutdown));
+    tasks.spawn("deriver", run_deriver(deriver, store, prices, own, shutdown));
     Ok(tasks.join(budget).await?)
 }
 

@@ -1,15 +1,18 @@
-//! One recomputation: reads all facts of touched groups, derives, writes.
+//! One recomputation: reads all facts of touched groups, derives, writes; or compares with what is stored.
 //!
 //! The order of the steps is what keeps it true beside other instances and after a crash (see
 //! [`fleetlog_store::derived`] and [`crate::ownership`]); each can be repeated.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Instant;
 
+use fleetlog_pricing::PriceTable;
 use fleetlog_store::derived::{
-    Adopted, DerivedGroup, GroupFilter, GroupHour, GroupKey, SessionTrace, Sighting, Summary, TraceShare,
+    Adopted, Compared, DerivedGroup, Difference, GroupFilter, GroupHour, GroupKey, Part, SessionTrace,
+    Sighting, Summary, TraceShare,
 };
-use fleetlog_store::{GroupKind, Store, StoreError};
+use fleetlog_store::{Contribution, GroupKind, Store, StoreError};
 
 use crate::derive::{derive, vacated};
 use crate::metrics;
@@ -21,11 +24,38 @@ const KNOWN_HOURS: usize = 200_000;
 /// Adopted traces that one statement names, unless a single session has more.
 const ADOPTED_PER_STATEMENT: usize = 5000;
 
+/// What becomes of recomputed groups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// They are written.
+    Write,
+    /// They are compared with what is stored, and written where they differ if that is wanted.
+    Compare {
+        /// Whether they are.
+        mends: bool,
+        /// Minutes of usage before this one expire, and are left out.
+        oldest_minute: u32,
+    },
+}
+
+/// What a comparison found.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    /// Parts of groups that differ.
+    pub(crate) differences: Vec<Difference>,
+    /// Groups some of whose facts have expired: what is stored is all that is known, and stays.
+    pub(crate) expired: Vec<GroupKey>,
+    /// Stored versions of the groups.
+    pub(crate) versions: HashMap<GroupKey, u64>,
+}
+
 /// Recomputes groups, and remembers what it need not write again.
 pub(crate) struct Recomputer {
     store: Store,
+    prices: Arc<PriceTable>,
     /// Most sightings held at a time, unless a single group has more.
     max_sightings: u64,
+    outcome: Outcome,
     known_hours: HashSet<GroupHour>,
     remembered: Remembered,
 }
@@ -37,6 +67,8 @@ pub(crate) struct Done {
     pub(crate) sizes: Vec<(GroupKey, u64)>,
     /// Groups that are to be recomputed next, each with the one that makes it necessary.
     pub(crate) next: Vec<(GroupKey, GroupKey)>,
+    /// What a comparison found.
+    pub(crate) found: Found,
 }
 
 /// A recomputation under way.
@@ -45,11 +77,26 @@ struct Run {
     spent: Spent,
     minutes: BTreeSet<(String, u32)>,
     sizes: Vec<(GroupKey, u64)>,
+    /// Minutes in which sessions may have had calls that are another's.
+    lost: HashMap<(String, String), BTreeSet<u32>>,
+    found: Found,
 }
 
 impl Recomputer {
-    pub(crate) fn new(store: Store, max_sightings: u64) -> Self {
-        Self { store, max_sightings, known_hours: HashSet::new(), remembered: Remembered::default() }
+    pub(crate) fn new(store: Store, prices: Arc<PriceTable>, max_sightings: u64) -> Self {
+        Self {
+            store,
+            prices,
+            max_sightings,
+            outcome: Outcome::Write,
+            known_hours: HashSet::new(),
+            remembered: Remembered::default(),
+        }
+    }
+
+    /// The same, for comparing.
+    pub(crate) fn comparing(self, mends: bool, oldest_minute: u32) -> Self {
+        Self { outcome: Outcome::Compare { mends, oldest_minute }, ..self }
     }
 
     /// Recomputes groups.
@@ -58,7 +105,8 @@ impl Recomputer {
     /// Whatever the store says: then nothing of it may be taken for done.
     pub(crate) async fn run(&mut self, taken: &[(GroupKey, Pending)]) -> Result<Done, StoreError> {
         let mut spent = Spent::new();
-        self.remember_hours(taken).await?;
+        let mut found = Found::default();
+        self.remember_hours(taken, &mut found).await?;
         spent.on(|spent| &mut spent.hours_ms);
         let of = |kind: GroupKind| -> Vec<GroupKey> {
             taken.iter().map(|(key, _)| key).filter(|key| key.kind == kind).cloned().collect()
@@ -66,13 +114,20 @@ impl Recomputer {
         let (sessions, traces, loose) = (of(GroupKind::Session), of(GroupKind::Trace), of(GroupKind::Loose));
         // The clock is read before whatever decides: the highest version has seen the most (design: versions).
         let version = self.store.next_version().await?;
-        let mut run =
-            Run { version, spent, minutes: BTreeSet::new(), sizes: Vec::with_capacity(taken.len()) };
+        let mut run = Run {
+            version,
+            spent,
+            minutes: BTreeSet::new(),
+            sizes: Vec::with_capacity(taken.len()),
+            lost: HashMap::new(),
+            found,
+        };
         let traced = self.untraced(&mut run, sessions).await?;
-        let namings = self.remember_namings(&traced).await?;
+        let namings = self.remember_namings(&traced, &mut run.found).await?;
         // Read again: who names whom is written before the version of what depends on it.
         run.version = self.store.next_version().await?;
         let plan = self.plan(&namings, &traces).await?;
+        run.lost = self.lost(&plan.lost).await?;
         run.spent.on(|spent| &mut spent.ownership_ms);
         for (keys, adopted) in by_adoption(&traced, &plan.adopted) {
             self.groups(&mut run, GroupKind::Session, keys, adopted).await?;
@@ -82,15 +137,21 @@ impl Recomputer {
         self.groups(&mut run, GroupKind::Loose, loose, Vec::new()).await?;
         self.store.recompute_usage(&run.minutes).await?;
         run.spent.on(|spent| &mut spent.usage_ms);
-        self.remembered.settled(&plan.adopted);
+        if self.outcome == Outcome::Write {
+            self.remembered.settled(&plan.adopted);
+        }
         let (minutes, spent) = (run.minutes.len(), run.spent);
         tracing::debug!(groups = run.sizes.len(), minutes, ?spent, "recomputed");
-        Ok(Done { sizes: run.sizes, next: plan.next })
+        Ok(Done { sizes: run.sizes, next: plan.next, found: run.found })
     }
 
     /// Records the hours in which the groups have events, before anything of them is read.
-    async fn remember_hours(&mut self, taken: &[(GroupKey, Pending)]) -> Result<(), StoreError> {
-        let new: Vec<GroupHour> = taken
+    async fn remember_hours(
+        &mut self,
+        taken: &[(GroupKey, Pending)],
+        found: &mut Found,
+    ) -> Result<(), StoreError> {
+        let mut new: Vec<GroupHour> = taken
             .iter()
             .filter(|(key, _)| key.kind != GroupKind::Loose)
             .flat_map(|(key, pending)| {
@@ -102,6 +163,15 @@ impl Recomputer {
             })
             .filter(|hour| !self.known_hours.contains(hour))
             .collect();
+        if let Outcome::Compare { mends, .. } = self.outcome {
+            new = self.store.unrecorded_hours(&new).await?;
+            for hour in &new {
+                found.lacks(&hour.key, Part::Hours, format!("hour {}", hour.hour));
+            }
+            if !mends {
+                return Ok(());
+            }
+        }
         self.store.add_group_hours(&new).await?;
         if self.known_hours.len() + new.len() > KNOWN_HOURS {
             self.known_hours.clear();
@@ -111,13 +181,28 @@ impl Recomputer {
     }
 
     /// Records which traces name the sessions, before any owner is looked up, and returns them.
-    async fn remember_namings(&mut self, sessions: &[GroupKey]) -> Result<Vec<SessionTrace>, StoreError> {
+    async fn remember_namings(
+        &mut self,
+        sessions: &[GroupKey],
+        found: &mut Found,
+    ) -> Result<Vec<SessionTrace>, StoreError> {
         if sessions.is_empty() {
             return Ok(Vec::new());
         }
         let filter = self.store.group_filter(GroupKind::Session, sessions.to_vec()).await?;
         let namings = self.store.session_traces(&filter).await?;
-        let news = self.remembered.news(&namings);
+        let mut news = self.remembered.news(&namings);
+        if let Outcome::Compare { mends, .. } = self.outcome {
+            news = self.store.unrecorded_namings(&namings).await?;
+            for naming in &news {
+                let (project_id, id) = (naming.project_id.clone(), naming.session_id.clone());
+                let key = GroupKey { project_id, kind: GroupKind::Session, id };
+                found.lacks(&key, Part::Traces, format!("trace {}", naming.trace_id));
+            }
+            if !mends {
+                return Ok(namings);
+            }
+        }
         self.store.add_trace_sessions(&news).await?;
         self.remembered.written(news);
         Ok(namings)
@@ -137,6 +222,23 @@ impl Recomputer {
         let owners = self.store.trace_namings(&all).await?;
         let hours = self.store.trace_hours(&named).await?;
         Ok(ownership::plan(&self.remembered, namings, traces, &owners, &hours))
+    }
+
+    /// The minutes of traces that sessions name and do not own.
+    async fn lost(&self, traces: &[Adopted]) -> Result<HashMap<(String, String), BTreeSet<u32>>, StoreError> {
+        let mut lost: HashMap<(String, String), BTreeSet<u32>> = HashMap::new();
+        for traces in traces.chunks(ADOPTED_PER_STATEMENT) {
+            let mut minutes: HashMap<(String, String), BTreeSet<u32>> = HashMap::new();
+            for (project, trace, minute) in self.store.homeless_minutes(traces).await? {
+                minutes.entry((project, trace)).or_default().insert(minute);
+            }
+            for trace in traces {
+                let of = minutes.get(&(trace.project_id.clone(), trace.trace_id.clone()));
+                let session = (trace.project_id.clone(), trace.session_id.clone());
+                lost.entry(session).or_default().extend(of.into_iter().flatten());
+            }
+        }
+        Ok(lost)
     }
 
     /// Recomputes the sessions that name no trace, which therefore own none, and returns the others.
@@ -183,12 +285,19 @@ impl Recomputer {
     ) -> Result<(), StoreError> {
         for portion in portions(summaries, self.max_sightings) {
             let (filter, mut sightings) = self.sightings(filter, &portion).await?;
+            let filter_kind = filter.kind;
             let mut groups = Vec::with_capacity(portion.len());
             for (key, summary) in filter.keys.into_iter().zip(&portion) {
                 let name = (key.project_id.clone(), key.id.clone());
                 let seen = sightings.remove(&name).unwrap_or_default();
                 let shares = shares.remove(&name).unwrap_or_default();
-                groups.push(derive(key, summary, &seen, &shares));
+                let mut group = derive(&self.prices, key, summary, &seen, &shares);
+                if filter_kind == GroupKind::Session
+                    && let Some(minutes) = run.lost.get(&name)
+                {
+                    empty(&mut group, minutes);
+                }
+                groups.push(group);
                 // Deriving is all computation; the inserts of other partitions must not wait for the last group.
                 tokio::task::yield_now().await;
             }
@@ -221,14 +330,22 @@ impl Recomputer {
         Ok(())
     }
 
-    async fn write(&self, run: &mut Run, groups: Vec<DerivedGroup>) -> Result<(), StoreError> {
+    async fn write(&self, run: &mut Run, mut groups: Vec<DerivedGroup>) -> Result<(), StoreError> {
+        if let Outcome::Compare { mends, oldest_minute } = self.outcome {
+            let compared = self.store.compare_groups(&groups, oldest_minute).await?;
+            run.sizes.extend(groups.iter().map(|group| (group.key.clone(), group.session.event_count)));
+            groups = if mends { to_mend(groups, &compared) } else { Vec::new() };
+            run.found.add(compared);
+        }
         self.store.write_groups(&groups, run.version).await?;
         run.spent.on(|spent| &mut spent.write_ms);
         for group in groups {
             for contribution in &group.contributions {
                 run.minutes.insert((group.key.project_id.clone(), contribution.minute));
             }
-            run.sizes.push((group.key, group.session.event_count));
+            if self.outcome == Outcome::Write {
+                run.sizes.push((group.key, group.session.event_count));
+            }
         }
         Ok(())
     }
@@ -279,6 +396,40 @@ impl Recomputer {
         metrics::DERIVED_SIGHTINGS.add(count);
         Ok((filter, sightings))
     }
+}
+
+impl Found {
+    fn lacks(&mut self, key: &GroupKey, part: Part, what: String) {
+        let fields = vec![format!("{what} is missing")];
+        self.differences.push(Difference { key: key.clone(), part, fields });
+    }
+
+    fn add(&mut self, compared: Compared) {
+        self.differences.extend(compared.differences);
+        self.expired.extend(compared.expired);
+        self.versions.extend(compared.versions);
+    }
+}
+
+/// The groups that differ, each with the minutes emptied to which it is only stored to contribute.
+fn to_mend(groups: Vec<DerivedGroup>, compared: &Compared) -> Vec<DerivedGroup> {
+    let differing: HashSet<&GroupKey> =
+        compared.differences.iter().map(|difference| &difference.key).collect();
+    let mut groups: Vec<DerivedGroup> =
+        groups.into_iter().filter(|group| differing.contains(&group.key)).collect();
+    for group in &mut groups {
+        if let Some(minutes) = compared.stale.get(&group.key) {
+            empty(group, minutes);
+        }
+    }
+    groups
+}
+
+/// Has a group contribute nothing in those of these minutes in which it does not.
+fn empty(group: &mut DerivedGroup, minutes: &BTreeSet<u32>) {
+    let known: BTreeSet<u32> = group.contributions.iter().map(|contribution| contribution.minute).collect();
+    let others = minutes.difference(&known);
+    group.contributions.extend(others.map(|minute| Contribution { minute: *minute, usage: Vec::new() }));
 }
 
 fn key_of(kind: GroupKind, summary: &Summary) -> GroupKey {

@@ -7,6 +7,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use fleetlog_pricing::PriceTable;
 use fleetlog_schemas::{AgentEvent, topic};
 use fleetlog_store::{Attempt, FactRange, Located, PlaceRow, Store, StoreError};
 
@@ -21,13 +22,14 @@ const INSERT_WITHIN_MS: i64 = 60_000;
 pub struct ShadowWriter {
     live: Store,
     shadow: Store,
+    prices: Arc<PriceTable>,
     config: Arc<AggregatorConfig>,
 }
 
 impl ShadowWriter {
     /// A writer into `shadow`, whose tables exist, that recognises retries by what is stored in `live`.
-    pub fn new(live: Store, shadow: Store, config: AggregatorConfig) -> Self {
-        Self { live, shadow, config: Arc::new(config) }
+    pub fn new(live: Store, shadow: Store, prices: Arc<PriceTable>, config: AggregatorConfig) -> Self {
+        Self { live, shadow, prices, config: Arc::new(config) }
     }
 
     /// Events that are stored at once, about: the caller ends a batch there, with a whole raw record.
@@ -66,8 +68,10 @@ impl ShadowWriter {
     /// # Errors
     /// The store's.
     pub async fn derive(&self, stored: Store) -> Result<(), StoreError> {
-        derive_all(stored, Arc::clone(&self.config)).await?;
-        derive_all(self.shadow.clone(), Arc::clone(&self.config)).await
+        for store in [stored, self.shadow.clone()] {
+            derive_all(store, Arc::clone(&self.prices), Arc::clone(&self.config)).await?;
+        }
+        Ok(())
     }
 }
 

@@ -38,6 +38,13 @@ pub(crate) struct Pending {
     lowest: BTreeMap<i32, i64>,
 }
 
+impl Pending {
+    /// A group that is known to have events in these hours, whichever they are.
+    pub(crate) fn in_hours(hours: BTreeSet<(i32, u32)>) -> Self {
+        Self { hours, since: Instant::now(), lowest: BTreeMap::new() }
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Coverage {
     covered: i64,

@@ -9,7 +9,8 @@ mod support;
 use fleetlog_schemas::AgentEvent;
 use fleetlog_store::derived::DerivedGroup;
 use proptest::prelude::*;
-use support::{Source, channel, derived, events};
+use serde_json::{Value, json};
+use support::{PRICES, Source, channel, derived, events, posted};
 
 const CLAUDE: &[Source] = &[
     Source::logs("claude-code-2.1/logs.json"),
@@ -60,7 +61,7 @@ fn sums(group: &DerivedGroup) -> Sums {
     }
 }
 
-/// The one session that these events are.
+/// The one session or trace that these events are.
 fn session(events: &[AgentEvent]) -> DerivedGroup {
     let mut groups = derived(events);
     assert_eq!(groups.len(), 1, "{:?}", groups.iter().map(|group| &group.key).collect::<Vec<_>>());
@@ -126,6 +127,43 @@ fn a_gemini_session_is_the_same_by_every_channel() {
     assert_eq!(sums(&session(&all)), gemini());
 }
 
+fn computed(group: &DerivedGroup) -> i64 {
+    group.calls.iter().filter_map(|call| call.cost_computed).sum()
+}
+
+#[test]
+fn a_session_costs_the_same_by_every_channel_that_states_all_its_usage() {
+    let codex_printed = [Source::lines("codex-exec/printed.jsonl")];
+    for (sources, cost) in [(CLAUDE, 21_144_000), (CODEX, 1_750_000)] {
+        let all = events(sources);
+        for name in ["agent_log", "span", "transcript"] {
+            assert_eq!(computed(&session(&channel(&all, name))), cost, "{name}");
+        }
+        assert_eq!(computed(&session(&all)), cost);
+    }
+    // Printed events name no model.
+    let printed = session(&events(&codex_printed));
+    assert_eq!((printed.calls.len(), printed.calls[0].cost_computed), (1, None));
+}
+
+/// What a generation says, as a Langfuse client would write it: in one piece, or each member in a piece of its own.
+fn generation(pieces: &[Value]) -> Vec<Value> {
+    let piece = |(number, said): (usize, &Value)| {
+        let mut body = said.clone();
+        (body["id"], body["traceId"]) = ("g1".into(), "t1".into());
+        let kind = if number == 0 { "generation-create" } else { "generation-update" };
+        json!({"id": format!("piece-{number}"), "type": kind, "timestamp": format!("2026-11-21T12:24:0{number}.000Z"), "body": body})
+    };
+    pieces.iter().enumerate().map(piece).collect()
+}
+
+fn posted_in_order(pieces: &[Value], order: &[usize]) -> Vec<AgentEvent> {
+    let each = |(offset, piece): (usize, &usize)| {
+        posted("langfuse.ingestion", &json!({"batch": [pieces[*piece]]}), offset as i64)
+    };
+    order.iter().enumerate().flat_map(each).collect()
+}
+
 /// The events in another order, some of them again from another place in the raw log.
 fn disturbed(all: &[AgentEvent], seed: u64, repeats: usize) -> Vec<AgentEvent> {
     let mut state = seed | 1;
@@ -159,6 +197,33 @@ proptest! {
             prop_assert_eq!(&group.tools, &session(&all).tools);
             prop_assert_eq!(sums(&group), expected);
         }
+    }
+
+    /// The model, the tokens and the service tier in different pieces, in any order and some again: the cost is that of the
+    /// same call in one piece, and its table is named.
+    #[test]
+    fn a_call_in_pieces_costs_what_it_costs_in_one(
+        order in Just(vec![0, 1, 2, 3]).prop_shuffle(),
+        again in prop::collection::vec(0usize..4, 0..4),
+        tier in prop::sample::select(vec!["default", "batch", "priority"]),
+        tokens in (1u64..400_000, 0u64..10_000),
+    ) {
+        let start = json!({"startTime": "2026-11-21T12:24:00.000Z", "name": "llm"});
+        let model = json!({"model": "gpt-5"});
+        let terms = json!({"modelParameters": {"service_tier": tier}});
+        let usage = json!({"usage": {"promptTokens": tokens.0, "completionTokens": tokens.1}});
+        let mut whole = start.clone();
+        for said in [&model, &terms, &usage] {
+            whole.as_object_mut().unwrap().extend(said.as_object().unwrap().clone());
+        }
+        let whole = session(&posted_in_order(&generation(&[whole]), &[0]));
+        let pieces = generation(&[start, model, usage, terms]);
+        let found = session(&posted_in_order(&pieces, &[order, again].concat()));
+        prop_assert_eq!(found.calls.len(), 1);
+        prop_assert!(whole.calls[0].cost_computed.is_some_and(|cost| cost > 0));
+        prop_assert_eq!(found.calls[0].cost_computed, whole.calls[0].cost_computed);
+        prop_assert_eq!(Some(found.calls[0].price_version.as_str()), PRICES.versions().next());
+        prop_assert_eq!(found.contributions[0].usage[0].cost_computed, computed(&whole));
     }
 
     /// Whatever has arrived so far, what is counted beyond the whole is at least marked as a guess.

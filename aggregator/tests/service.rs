@@ -2,9 +2,10 @@
 #![expect(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "helpers of tests")]
 
 use std::sync::LazyLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use fleetlog_aggregator::{AggregatorConfig, AggregatorError, Config, run};
+use fleetlog_aggregator::{AggregatorConfig, AggregatorError, Config, Rederivation, Report, rederive, run};
 use fleetlog_engines::{
     ClickHouseNode, ClickHouseOptions, ClickHouseProgram, EngineCache, EngineError, KafkaNode, KafkaOptions,
     Progress,
@@ -17,8 +18,9 @@ use fleetlog_schemas::event::{Channel, Status, TimestampSource, TokenBasis, Usag
 use fleetlog_schemas::id::{Key128, NanoUsd};
 use fleetlog_schemas::record::{DeadReason, PieceCount};
 use fleetlog_schemas::{AgentEvent, DeadLetter, EventBatch, EventType, Settlement, topic};
+use fleetlog_store::derived::{DerivedGroup, GroupKey, minute_of};
 use fleetlog_store::row::Row;
-use fleetlog_store::{ReaderLimits, Store, StoreConfig};
+use fleetlog_store::{Contribution, GroupKind, ReaderLimits, Session, Store, StoreConfig, UsageRow};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 
@@ -182,6 +184,12 @@ impl System {
         assert!(status.is_success(), "{sql}: {}", answer.text().await.unwrap());
     }
 
+    /// Recomputes everything, and writes nothing if it is a check.
+    async fn rederived(&self, check: bool) -> Report {
+        let what = Rederivation { check, ..Rederivation::default() };
+        rederive(&self.config, &what, |_| ()).await.unwrap()
+    }
+
     /// Waits until everything stored is reflected in the derivations.
     async fn derived(&self) {
         let now = Clock::system().now_ns();
@@ -298,7 +306,8 @@ fn span(trace: &str, session: &str, number: u32, second: i64) -> AgentEvent {
 async fn a_spans_session_is_found_through_its_trace_whichever_arrives_first() {
     let Some(mut system) = system().await else { return };
     for (trace, session, spans_first) in [("t1", "s1", true), ("t2", "s2", false)] {
-        let unnamed: Vec<_> = (10..14).map(|n| span(trace, "", n, 2)).collect();
+        // In another minute than the naming event, which alone stays when the trace changes hands.
+        let unnamed: Vec<_> = (10..14).map(|n| span(trace, "", n, 70)).collect();
         let naming = vec![span(trace, session, 5, 1)];
         let (first, then) = if spans_first { (unnamed, naming) } else { (naming, unnamed) };
         let alone = first.len() as u64;
@@ -330,7 +339,7 @@ async fn a_spans_session_is_found_through_its_trace_whichever_arrives_first() {
     };
     system.publish(topic::EVENTS, 0, &batch(vec![judged])).await;
     let seconds = "dateDiff('second', started_at, ended_at)";
-    system.becomes(&format!("traces WHERE trace_id = 't2' AND score_count = 1 AND {seconds} < 60"), 1).await;
+    system.becomes(&format!("traces WHERE trace_id = 't2' AND score_count = 1 AND {seconds} < 100"), 1).await;
 
     // An earlier event names another session: the trace's events are that one's.
     let mut earlier = span("t1", "s0", 1, 0);
@@ -353,6 +362,77 @@ async fn a_spans_session_is_found_through_its_trace_whichever_arrives_first() {
     system.becomes("llm_calls WHERE group_kind = 'session'", 12).await;
     system.derived().await;
     system.becomes("llm_calls", 12).await;
+    let report = system.rederived(true).await;
+    assert!(report.agrees() && report.waiting == 0 && report.groups == 5, "{report:?}");
+    system.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rederiving_finds_what_is_wrong_and_makes_it_right_beside_a_running_aggregator() {
+    let Some(mut system) = system().await else { return };
+    let of_session =
+        |session: &str| (0..8).map(|n| call(session, n, Channel::AgentLog, 21)).collect::<Vec<_>>();
+    let one = of_session("one");
+    let minute = minute_of(one[0].timestamp);
+    system.publish(topic::EVENTS, 0, &batch([one, of_session("two"), of_session("")].concat())).await;
+    system.becomes("llm_calls", 24).await;
+    system.derived().await;
+    let report = system.rederived(true).await;
+    assert!(report.agrees() && report.waiting == 0, "{report:?}");
+    let groups = report.groups;
+    assert!((3..=4).contains(&groups), "two sessions, one or two loose minutes: {report:?}");
+
+    // A version that no facts say: a session without its calls, that contributes to a minute of its own.
+    let usage = vec![UsageRow { calls: 5, in_uncached: 500, ..UsageRow::default() }];
+    let wrong = DerivedGroup {
+        key: GroupKey { project_id: PROJECT.to_owned(), kind: GroupKind::Session, id: "two".to_owned() },
+        session: Session {
+            first_received_at: Clock::system().now_ns(),
+            event_count: 1,
+            ..Session::default()
+        },
+        calls: Vec::new(),
+        tools: Vec::new(),
+        contributions: vec![Contribution { minute: minute - 600, usage }],
+        traces: Vec::new(),
+    };
+    let version = system.store.next_version().await.unwrap();
+    system.store.write_groups(&[wrong], version).await.unwrap();
+    system.becomes("llm_calls", 16).await;
+    for _ in 0..2 {
+        let report = system.rederived(true).await;
+        let tables: Vec<_> = report.by_table.iter().map(|(table, n)| (*table, *n)).collect();
+        let expected = [("session_groups", 1), ("usage_1m_groups", 1), ("usage_contributions", 1)];
+        assert_eq!((report.groups, report.differing, tables.as_slice()), (groups, 1, &expected[..]));
+        assert!(report.examples.iter().any(|example| example.contains("calls.call_key")), "{report:?}");
+    }
+
+    // Facts that arrive meanwhile are no difference, and nothing that is written hides them.
+    let done = AtomicBool::new(false);
+    let mended = async {
+        let mended = system.rederived(false).await;
+        let checked = system.rederived(true).await;
+        done.store(true, Ordering::Relaxed);
+        (mended, checked)
+    };
+    let busy = async {
+        let mut number = 100;
+        while !done.load(Ordering::Relaxed) {
+            system.publish(topic::EVENTS, 1, &batch(vec![call("one", number, Channel::AgentLog, 21)])).await;
+            number += 1;
+        }
+        number
+    };
+    let ((mended, checked), number) = tokio::join!(mended, busy);
+    assert!(mended.by_table.contains_key("session_groups"), "{mended:?}");
+    assert!(checked.agrees(), "{checked:?}");
+    let calls = 24 + u64::from(number - 100);
+    system.becomes("llm_calls", calls).await;
+    system.derived().await;
+    system.becomes(&format!("(SELECT sum(calls) AS c FROM usage_1m) WHERE c = {calls}"), 1).await;
+    system.becomes(&format!("(SELECT sum(calls) AS c FROM usage_1h) WHERE c = {calls}"), 1).await;
+    let report = system.rederived(true).await;
+    assert!(report.agrees() && report.waiting == 0 && report.groups >= groups, "{report:?}");
     system.stop().await;
 }
 

@@ -1,12 +1,11 @@
 //! Configuration of the processor.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use fleetlog_log::KafkaConfig;
+use fleetlog_pricing::PricesConfig;
 use fleetlog_runtime::{AdminConfig, KeyDoc, Settings, SettingsError, config_section};
 
-use crate::pricing::PriceTable;
 use crate::redact::{RedactRule, Redactor};
 use crate::span_policy::{SpanPolicy, SpanRule, default_rules};
 
@@ -26,9 +25,6 @@ config_section! {
         /// Longest beginning of a dead letter's bytes, secrets replaced, that is stored beside its reason; the bytes
         /// themselves stay in the dead-letter topic. 0 for none.
         pub preview_max_bytes: usize = 2_000,
-        /// Price table of the operator's (TOML, as `processor/data/prices.toml`); where it has a price, that one holds
-        /// before the one that ships. Empty for none.
-        pub prices_file: PathBuf = PathBuf::new(),
         /// Rules of the operator's for what is replaced in events, besides the well-known secrets: a list of
         /// { name, pattern, replacement }. A pattern (syntax of Rust's regex, linear time) sees one text at a time: each
         /// string value of data and context, and each column that is shown and is no identity.
@@ -47,6 +43,8 @@ config_section! {
 pub struct Config {
     /// Its own section.
     pub processor: ProcessorConfig,
+    /// The price table.
+    pub prices: PricesConfig,
     /// The Kafka cluster.
     pub kafka: KafkaConfig,
     /// The listener for operation.
@@ -61,6 +59,7 @@ impl Config {
     pub fn from_settings(settings: &Settings) -> Result<Self, SettingsError> {
         let config = Self {
             processor: settings.section(ProcessorConfig::SECTION)?,
+            prices: settings.section(PricesConfig::SECTION)?,
             kafka: settings.section(KafkaConfig::SECTION)?,
             admin: settings.section(AdminConfig::SECTION)?,
         };
@@ -78,7 +77,7 @@ impl Config {
                 });
             }
         }
-        config.processor.prices()?;
+        config.prices.table()?;
         config.processor.redactor()?;
         config.processor.spans()?;
         Ok(config)
@@ -91,17 +90,6 @@ impl Config {
 }
 
 impl ProcessorConfig {
-    /// The price table that is configured.
-    pub(crate) fn prices(&self) -> Result<PriceTable, SettingsError> {
-        let path = &self.prices_file;
-        let table =
-            if path.as_os_str().is_empty() { PriceTable::built_in() } else { PriceTable::with_file(path) };
-        table.map_err(|e| SettingsError::Invalid {
-            key: "processor.prices_file".to_owned(),
-            message: format!("{}: {e}", path.display()),
-        })
-    }
-
     /// The redaction rules that are configured.
     pub(crate) fn redactor(&self) -> Result<Redactor, SettingsError> {
         Redactor::with_rules(&self.redact_rules).map_err(|e| SettingsError::Invalid {
@@ -135,15 +123,8 @@ mod tests {
     }
 
     #[test]
-    fn a_price_file_that_cannot_be_used_is_an_error_at_start_with_line_and_field() {
-        let prices = tempfile::NamedTempFile::new().unwrap();
-        let text =
-            "version=\"1\"\nsource=\"\"\nlicence=\"\"\n[[price]]\nmodel=\"m\"\ninput=1.0\noutput=-1.0\n";
-        std::fs::write(prices.path(), text).unwrap();
-        let file = format!("[processor]\nprices_file = {:?}\n", prices.path());
-        let message = problem(&file);
-        assert!(message.contains("line 4: the price of m: output is negative"), "{message}");
-        let message = problem("[processor]\nprices_file = \"/nowhere/prices.toml\"\n");
+    fn a_price_file_that_cannot_be_used_is_an_error_at_start() {
+        let message = problem("[prices]\nfile = \"/nowhere/prices.toml\"\n");
         assert!(message.contains("/nowhere/prices.toml: cannot be read"), "{message}");
     }
 

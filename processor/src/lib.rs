@@ -4,7 +4,7 @@
 //! settlements and dead letters. It keeps no state: whatever needs other records is resolved in the derivations.
 //!
 //! The cores are pure: [`transform`] turns one raw record into its [`transform::Transformed`], [`pack`] makes messages
-//! of a cycle's results, [`pricing`] and [`redact`] work on one event. `pipeline` shows how they are joined.
+//! of a cycle's results, `fleetlog-pricing` and [`redact`] work on one event. `pipeline` shows how they are joined.
 
 mod config;
 mod cycle;
@@ -14,7 +14,6 @@ mod json_text;
 pub mod metrics;
 pub mod pack;
 mod pipeline;
-pub mod pricing;
 pub mod redact;
 pub mod span_policy;
 mod tally;

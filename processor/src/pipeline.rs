@@ -33,7 +33,7 @@ pub(crate) async fn run(config: Config, deps: Deps, shutdown: Shutdown) -> Resul
     let (transactor, transactions) =
         TransactionLog::new(&config.kafka, &config.processor.group, topic::EVENTS_MAX_MESSAGE_BYTES);
     let (control, follower) = ControlView::open(&config.kafka)?;
-    let transform = Transform::configured(&config.processor, topics.events)?;
+    let transform = Transform::configured(&config, topics.events)?;
     let budget = config.processor.shutdown_budget();
     let shared = Shared {
         config: Arc::new(config.processor),

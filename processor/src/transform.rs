@@ -9,6 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use fleetlog_formats::compression::{CompressionError, Encoding, decompress};
 use fleetlog_formats::{Decoded, Fate, Input};
+use fleetlog_pricing::{PriceTable, Unpriced};
 use fleetlog_schemas::avro::{Blob, from_single_object, to_single_object};
 use fleetlog_schemas::event::AgentEvent;
 use fleetlog_schemas::id::Position;
@@ -17,10 +18,9 @@ use fleetlog_schemas::record::{
 };
 use fleetlog_schemas::topic;
 
-use crate::config::ProcessorConfig;
+use crate::config::Config;
 use crate::drift::{Drift, KnownFields};
 use crate::error::ProcessorError;
-use crate::pricing::{PriceTable, Unpriced};
 use crate::redact::{Redactions, Redactor};
 use crate::span_policy::SpanPolicy;
 
@@ -74,9 +74,10 @@ impl Transform {
     ///
     /// # Errors
     /// [`ProcessorError::Settings`] naming the key whose prices or rules cannot be used.
-    pub fn configured(config: &ProcessorConfig, partitions: u32) -> Result<Self, ProcessorError> {
+    pub fn configured(config: &Config, partitions: u32) -> Result<Self, ProcessorError> {
+        let Config { processor: config, prices, .. } = config;
         Ok(Self {
-            prices: config.prices()?,
+            prices: prices.table()?,
             redactor: config.redactor()?,
             span_policy: config.spans()?,
             known_fields: KnownFields::built_in()?,

@@ -281,6 +281,7 @@ pub const MIGRATIONS: &[Migration] = migrations![
     41 "0041_dead_letters_probe",
     42 "0042_settlements_probe",
     43 "0043_piece_settlements_probe",
+    50 "0050_events",
     60 "0060_dead_letters",
 ];
 

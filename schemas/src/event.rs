@@ -358,6 +358,10 @@ avro_record! {
         pub raw_offset: i64,
         /// Index of the record within the request.
         pub raw_index: u32,
+        /// Service tier of the call as the record states it; empty for the standard one.
+        pub service_tier: String,
+        /// Place where the call was served, where that was chosen.
+        pub inference_geo: String,
     }
 }
 
@@ -394,7 +398,7 @@ text_columns! {
     event_id, project_id, source, source_format, source_version, name, level, error_type, error_message, session_id,
     trace_id, span_id, parent_id, turn_id, request_id, tool_call_id, agent_id, parent_agent_id, agent_name, user_id,
     host, provider, model, model_requested, finish_reason, llm_call_key, call_family, price_version, tool_name,
-    tool_kind, mcp_server, decision, file_path, unknown_reason,
+    tool_kind, mcp_server, decision, file_path, unknown_reason, service_tier, inference_geo,
 }
 
 #[cfg(test)]

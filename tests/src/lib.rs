@@ -9,6 +9,7 @@
 mod clickhouse;
 mod client;
 mod deployment;
+mod derived;
 mod fixture;
 mod process;
 mod project;
@@ -20,6 +21,7 @@ mod wait;
 pub use clickhouse::ClickHouse;
 pub use client::{Answer, Client};
 pub use deployment::{Deployment, Engines, SERVICES};
+pub use derived::rederives_to_the_same;
 pub use fixture::{fixture, recording, recordings};
 pub use process::{Process, command_line, descendants, is_alive, peak_memory, program, run, signal_process};
 pub use project::{Project, create_key};

@@ -54,6 +54,7 @@ fn every_command_explains_itself() -> Result<()> {
         "migrate",
         "replay dead",
         "replay raw",
+        "rederive",
         "formats",
         "check-config",
     ];

@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context, Result, ensure};
 use fleetlog_load_tests::mix::{Shape, write_events};
-use fleetlog_tests::{Client, Ports, SOON, System, descendants, eventually, is_alive, say};
+use fleetlog_tests::{
+    Client, Ports, SOON, System, descendants, eventually, is_alive, rederives_to_the_same, say,
+};
 use rustix::process::Signal;
 use tokio::task::JoinSet;
 
@@ -111,5 +113,7 @@ async fn derivations_agree(system: &System) -> Result<()> {
         ensure!(derived == [facts; 4], "{facts} calls in events; calls, sessions, usage: {derived:?}");
         Ok(())
     })
-    .await
+    .await?;
+    // Every column of every group, not the sums alone.
+    rederives_to_the_same(&system.addresses().clickhouse).await
 }

@@ -17,19 +17,20 @@
 use std::cmp::Reverse;
 use std::collections::HashSet;
 
+use fleetlog_pricing::PriceTable;
 use fleetlog_schemas::event::{EventType, Status, TokenBasis, UsageRole};
 use fleetlog_store::Call;
 use fleetlog_store::derived::Sighting;
 
 use super::cover::Starts;
 use super::merge::{self, Gathered, Identity};
-use super::{family, same, tokens};
+use super::{family, price, same, tokens};
 
 /// What is guessed about a call whose counts could mean two things.
 const BASIS: &str = "the convention of its token counts is guessed";
 
 /// All calls of a group, by time.
-pub(super) fn calls(sightings: &[&Sighting], starts: &Starts) -> Vec<Call> {
+pub(super) fn calls(prices: &PriceTable, sightings: &[&Sighting], starts: &Starts) -> Vec<Call> {
     let mut named: Vec<_> = sightings
         .iter()
         .filter(|sighting| sighting.call_family.is_empty())
@@ -37,9 +38,11 @@ pub(super) fn calls(sightings: &[&Sighting], starts: &Starts) -> Vec<Call> {
         .collect();
     same::join_messages(&mut named);
     let same = same::Same::by_answer(&named);
-    let mut calls: Vec<Call> =
-        merge::gather(named, |name| same.root(name), rank).iter().filter_map(call).collect();
-    calls.extend(family::calls(sightings, starts));
+    let mut calls: Vec<Call> = merge::gather(named, |name| same.root(name), rank)
+        .iter()
+        .filter_map(|gathered| call(prices, gathered, false))
+        .collect();
+    calls.extend(family::calls(prices, sightings, starts));
     distinguish(&mut calls);
     calls.sort_by(|a, b| (a.timestamp, &a.call_key).cmp(&(b.timestamp, &b.call_key)));
     calls
@@ -83,14 +86,14 @@ fn distinguish(calls: &mut [Call]) {
     }
 }
 
-/// The call that accounts make together.
-pub(super) fn call(gathered: &Gathered<'_>) -> Option<Call> {
+/// The call that accounts make together. `is_sum` tells that it may be several calls of its model.
+pub(super) fn call(prices: &PriceTable, gathered: &Gathered<'_>, is_sum: bool) -> Option<Call> {
     let best = gathered.best()?;
     // Nothing but pieces that do not say what they are of.
     EventType::parse(&best.event_type).filter(|kind| kind.is_llm())?;
     let states_usage = tokens::role(best) == UsageRole::Call;
     let bucket = |tokens: u64| if states_usage { tokens } else { 0 };
-    let priced = gathered.says().find(|sighting| sighting.cost_computed.is_some());
+    let (cost_computed, price_version) = price::cost(prices, gathered, is_sum).unzip();
     let status = gathered.says().map(merge::status).find(|status| *status != Status::Unset);
     let text = |field: fn(&Sighting) -> &String| gathered.text(field);
     let guessed = states_usage && best.token_basis == TokenBasis::Guessed.as_str();
@@ -130,8 +133,8 @@ pub(super) fn call(gathered: &Gathered<'_>) -> Option<Call> {
             TokenBasis::None.as_str().to_owned()
         },
         cost_reported: gathered.value(|sighting| sighting.cost_reported),
-        cost_computed: priced.and_then(|sighting| sighting.cost_computed),
-        price_version: priced.map(|sighting| sighting.price_version.clone()).unwrap_or_default(),
+        cost_computed,
+        price_version: price_version.unwrap_or_default(),
         channel: merge::channel(best).as_str(),
         source_format: best.source_format.clone(),
         sightings: gathered.count(),

@@ -11,8 +11,9 @@
 //! Calls of two channels are never matched, neither by equal counts nor by near times.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
+use fleetlog_pricing::PriceTable;
 use fleetlog_schemas::event::{Channel, EventType, UsageRole};
 use fleetlog_store::Call;
 use fleetlog_store::derived::Sighting;
@@ -22,7 +23,7 @@ use super::merge::{self, Gathered};
 use super::{calls, series, tokens};
 
 /// All calls of all families, by family and authority of their channels.
-pub(super) fn calls(sightings: &[&Sighting], starts: &Starts) -> Vec<Call> {
+pub(super) fn calls(prices: &PriceTable, sightings: &[&Sighting], starts: &Starts) -> Vec<Call> {
     let mut families: BTreeMap<&str, Vec<&Sighting>> = BTreeMap::new();
     let mut totals: BTreeMap<&str, Vec<&Sighting>> = BTreeMap::new();
     for sighting in sightings {
@@ -35,7 +36,11 @@ pub(super) fn calls(sightings: &[&Sighting], starts: &Starts) -> Vec<Call> {
     totals.retain(|source, _| {
         !sightings.iter().any(|other| other.source == *source && tokens::stated(other) > 0)
     });
-    families.into_values().chain(totals.into_values()).flat_map(|family| counted(&family, starts)).collect()
+    families
+        .into_values()
+        .chain(totals.into_values())
+        .flat_map(|family| counted(prices, &family, starts))
+        .collect()
 }
 
 /// Whether a sighting is a point of a series of running totals.
@@ -46,10 +51,10 @@ pub(super) fn names_series(sighting: &Sighting) -> bool {
 }
 
 /// The calls of one family that count.
-fn counted(family: &[&Sighting], starts: &Starts) -> Vec<Call> {
+fn counted(prices: &PriceTable, family: &[&Sighting], starts: &Starts) -> Vec<Call> {
     let mut channels: Vec<Told> = by_channel(family)
         .into_iter()
-        .map(|(channel, records)| Told::new(channel, &records))
+        .map(|(channel, records)| Told::new(prices, channel, &records))
         .filter(|told| !told.calls.is_empty())
         .collect();
     channels.sort_by_key(|told| (Reverse(told.states_usage), told.channel));
@@ -105,11 +110,13 @@ struct Told {
 }
 
 impl Told {
-    fn new(channel: Channel, records: &[&Sighting]) -> Self {
+    fn new(prices: &PriceTable, channel: Channel, records: &[&Sighting]) -> Self {
         // Before precedence is applied: a total that does not count is still what the next one adds to.
         let (totals, records): (Vec<&Sighting>, Vec<&Sighting>) =
             records.iter().copied().partition(|record| names_series(record));
         let increases = series::increases(&totals);
+        // Between two totals there may have been any number of calls.
+        let sums: HashSet<&str> = increases.iter().map(|increase| increase.llm_call_key.as_str()).collect();
         let named = preceding(records.into_iter().chain(&increases).collect())
             .into_iter()
             .filter_map(|record| calls::identity(record).map(|identity| (identity, record)));
@@ -117,7 +124,7 @@ impl Told {
         let mut calls: Vec<(Interval, Call)> = gathered
             .iter()
             .filter_map(|gathered| {
-                let call = calls::call(gathered)?;
+                let call = calls::call(prices, gathered, sums.contains(gathered.key().as_str()))?;
                 let source = merge::timestamp_source(gathered.best()?);
                 let lasted = Interval::of(call.timestamp, call.end_timestamp, call.duration_ms, source);
                 Some((lasted, call))

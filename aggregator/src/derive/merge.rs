@@ -120,8 +120,13 @@ impl Gathered<'_> {
     }
 
     /// The first text that is said at all.
+    pub(super) fn said(&self, field: impl Fn(&Sighting) -> &String) -> &str {
+        self.says().map(field).find(|text| !text.is_empty()).map_or("", String::as_str)
+    }
+
+    /// The same, to be kept.
     pub(super) fn text(&self, field: impl Fn(&Sighting) -> &String) -> String {
-        self.says().map(field).find(|text| !text.is_empty()).cloned().unwrap_or_default()
+        self.said(field).to_owned()
     }
 
     /// The first value that is said at all.

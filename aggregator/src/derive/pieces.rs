@@ -6,7 +6,7 @@
 //! | a text, a number, a status | the latest that is said at all |
 //! | the token counts | one piece's, whole: the latest with tokens, else the latest that states usage |
 //! | the type | the latest that is said: an update need not repeat it |
-//! | the computed cost | the latest, with its price version |
+//! | the computed cost | that of the piece whose token counts are used, if it depends on nothing that other pieces say |
 //! | the time | the earliest start, the latest end |
 //! | the event | the piece whose token counts are used, else the latest |
 //!
@@ -18,7 +18,7 @@ use std::borrow::Cow;
 use fleetlog_schemas::event::{EventType, Status, UsageRole};
 use fleetlog_store::derived::Sighting;
 
-use super::{merge, tokens};
+use super::{merge, price, tokens};
 
 /// The account that the pieces make together. Of none it is the empty one.
 pub(super) fn merged<'a>(mut pieces: Vec<&'a Sighting>) -> Cow<'a, Sighting> {
@@ -37,6 +37,7 @@ pub(super) fn merged<'a>(mut pieces: Vec<&'a Sighting>) -> Cow<'a, Sighting> {
     if let Some(typed) = pieces.iter().rev().find(|piece| !merge::is_untyped(piece)) {
         whole.event_type.clone_from(&typed.event_type);
     }
+    (whole.cost_computed, whole.price_version) = (None, String::new());
     let stating = pieces.iter().rev().filter(|piece| tokens::role(piece) == UsageRole::Call);
     if let Some(counts) = stating.clone().find(|piece| tokens::stated(piece) > 0).or(stating.clone().next()) {
         tokens::set(&mut whole, tokens::vector(counts));
@@ -48,10 +49,10 @@ pub(super) fn merged<'a>(mut pieces: Vec<&'a Sighting>) -> Cow<'a, Sighting> {
         whole.source_format.clone_from(&counts.source_format);
         (whole.raw_partition, whole.raw_offset, whole.raw_index) =
             (counts.raw_partition, counts.raw_offset, counts.raw_index);
-    }
-    if let Some(priced) = pieces.iter().rev().find(|piece| piece.cost_computed.is_some()) {
-        whole.cost_computed = priced.cost_computed;
-        whole.price_version.clone_from(&priced.price_version);
+        if price::usage(counts).costs_as(&price::usage(&whole)) {
+            whole.cost_computed = counts.cost_computed;
+            whole.price_version.clone_from(&counts.price_version);
+        }
     }
     if let Some(said) = pieces.iter().rev().find(|piece| merge::status(piece) != Status::Unset) {
         whole.status.clone_from(&said.status);
@@ -97,6 +98,8 @@ fn fill(whole: &mut Sighting, pieces: &[&Sighting]) {
         finish_reason,
         llm_call_key,
         call_family,
+        service_tier,
+        inference_geo,
         tool_name,
         tool_kind,
         mcp_server,

@@ -1,3 +1,6 @@
+use std::sync::LazyLock;
+
+use fleetlog_pricing::PriceTable;
 use fleetlog_store::derived::{GroupKey, Sighting, Summary};
 use fleetlog_store::{Call, GroupKind, Tool};
 use proptest::prelude::*;
@@ -7,9 +10,15 @@ use super::{derive, merge};
 
 mod channels;
 mod pieces;
+mod price;
+
+fn prices() -> &'static PriceTable {
+    static TABLE: LazyLock<PriceTable> = LazyLock::new(|| PriceTable::built_in().unwrap());
+    &TABLE
+}
 
 fn calls(sightings: &[Sighting]) -> Vec<Call> {
-    super::calls::calls(&merge::distinct(sightings), &Starts::default())
+    super::calls::calls(prices(), &merge::distinct(sightings), &Starts::default())
 }
 
 fn tools(sightings: &[Sighting]) -> Vec<Tool> {
@@ -218,7 +227,7 @@ fn summary() -> Summary {
 /// All that is derived.
 fn derived(sightings: &[Sighting]) -> (Vec<Call>, Vec<Tool>, Vec<fleetlog_store::Contribution>) {
     let key = GroupKey { project_id: "p".to_owned(), kind: GroupKind::Session, id: "s".to_owned() };
-    let group = derive(key, &summary(), sightings, &[]);
+    let group = derive(prices(), key, &summary(), sightings, &[]);
     (group.calls, group.tools, group.contributions)
 }
 

@@ -2,9 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::LazyLock;
 
 use fleetlog_aggregator::derive::derive;
 use fleetlog_formats::{Input, decode};
+use fleetlog_pricing::PriceTable;
 use fleetlog_schemas::AgentEvent;
 use fleetlog_schemas::event::{Channel, EventType};
 use fleetlog_schemas::record::Route;
@@ -41,16 +43,35 @@ pub(crate) fn events(sources: &[Source]) -> Vec<AgentEvent> {
     (0..).zip(sources).flat_map(|(offset, source)| decoded(*source, offset)).collect()
 }
 
+/// The table that ships.
+pub(crate) static PRICES: LazyLock<PriceTable> = LazyLock::new(|| PriceTable::built_in().unwrap());
+
 fn decoded(source: Source, raw_offset: i64) -> Vec<AgentEvent> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/formats/tests/fixtures");
     let path = folder.join(source.name);
     let body = std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let lines = source.name.ends_with(".jsonl");
+    let content_type = if lines { "application/x-ndjson" } else { "application/json" };
+    priced(source.route, (content_type, ""), &body, raw_offset)
+}
+
+/// The events of a body that is posted to an API of the given name.
+pub(crate) fn posted(api: &str, body: &serde_json::Value, raw_offset: i64) -> Vec<AgentEvent> {
+    priced(Route::Raw, ("application/json", api), body.to_string().as_bytes(), raw_offset)
+}
+
+/// Decodes and prices, as the processor does.
+fn priced(
+    route: Route,
+    (content_type, format_hint): (&str, &str),
+    body: &[u8],
+    raw_offset: i64,
+) -> Vec<AgentEvent> {
     let input = Input {
-        route: source.route,
-        content_type: if lines { "application/x-ndjson" } else { "application/json" },
-        format_hint: "",
-        body: &body,
+        route,
+        content_type,
+        format_hint,
+        body,
         project_id: "p",
         request_id: "request",
         idempotency_key: "",
@@ -62,7 +83,11 @@ fn decoded(source: Source, raw_offset: i64) -> Vec<AgentEvent> {
         rejected: &[],
         stream: None,
     };
-    decode(&input).unwrap().events
+    let mut events = decode(&input).unwrap().events;
+    for event in &mut events {
+        PRICES.enrich(event);
+    }
+    events
 }
 
 /// The events of one channel.
@@ -93,7 +118,7 @@ pub(crate) fn derived(events: &[AgentEvent]) -> Vec<DerivedGroup> {
             let key = GroupKey { project_id: "p".to_owned(), kind, id: id.to_owned() };
             let sightings: Vec<Sighting> =
                 events.iter().filter(|event| is_sighting(event)).map(|event| sighting(event)).collect();
-            derive(key, &summary(&events), &sightings, &[])
+            derive(&PRICES, key, &summary(&events), &sightings, &[])
         })
         .filter(|group| {
             group.key.kind == GroupKind::Session || !group.calls.is_empty() || !group.tools.is_empty()
@@ -102,7 +127,9 @@ pub(crate) fn derived(events: &[AgentEvent]) -> Vec<DerivedGroup> {
 }
 
 fn is_sighting(event: &AgentEvent) -> bool {
-    event.event_type.is_llm() || event.event_type.is_tool() || event.event_type == EventType::ToolDecision
+    let untyped = event.event_type == EventType::Span && event.revision > 0 && !event.tool_call_id.is_empty();
+    let reports = event.event_type.is_llm() || event.event_type.is_tool();
+    reports || event.event_type == EventType::ToolDecision || untyped
 }
 
 /// What the engine sums up of a group, as far as deriving calls needs it.
@@ -188,6 +215,8 @@ fn sighting(event: &AgentEvent) -> Sighting {
         cost_reported: event.cost_reported.map(|cost| cost.0),
         cost_computed: event.cost_computed.map(|cost| cost.0),
         price_version: event.price_version,
+        service_tier: event.service_tier,
+        inference_geo: event.inference_geo,
         tool_name: event.tool_name,
         tool_kind: event.tool_kind,
         mcp_server: event.mcp_server,

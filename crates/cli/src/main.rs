@@ -8,6 +8,7 @@ mod migrate;
 mod moment;
 mod output;
 mod projects;
+mod rederive;
 mod replay;
 mod send;
 mod up;
@@ -42,6 +43,8 @@ enum Command {
     Migrate(migrate::Migrate),
     /// Send dead letters through the pipeline again, or compare what is stored with what it would become today
     Replay(replay::Replay),
+    /// Recompute everything derived from the events, and compare it with what is stored
+    Rederive(rederive::Rederive),
     /// List the formats that are understood
     Formats(formats::Formats),
     /// Check the configuration, or list every key with its default
@@ -83,6 +86,7 @@ fn main() -> ExitCode {
             Command::Projects(projects) => projects.run().await?,
             Command::Migrate(migrate) => migrate.run().await?,
             Command::Replay(replay) => return replay.run().await,
+            Command::Rederive(rederive) => return rederive.run().await,
             Command::Formats(formats) => formats.run()?,
             Command::CheckConfig(check) => check.run()?,
         }

@@ -58,8 +58,18 @@ pub struct KeyDoc {
 }
 
 /// Every section any service of Fleetlog reads.
-pub const SECTIONS: &[&str] =
-    &["admin", "aggregator", "clickhouse", "engines", "gateway", "kafka", "processor", "query", "telemetry"];
+pub const SECTIONS: &[&str] = &[
+    "admin",
+    "aggregator",
+    "clickhouse",
+    "engines",
+    "gateway",
+    "kafka",
+    "prices",
+    "processor",
+    "query",
+    "telemetry",
+];
 
 /// The merged layers, from which each service takes its sections.
 #[derive(Clone, Debug)]

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use fleetlog_log::KafkaConfig;
+use fleetlog_pricing::PricesConfig;
 use fleetlog_runtime::{AdminConfig, KeyDoc, Kind, Metric, TelemetryConfig};
 use fleetlog_store::StoreConfig;
 
@@ -14,6 +15,7 @@ pub fn config_keys() -> Vec<KeyDoc> {
         fleetlog_aggregator::AggregatorConfig::keys(),
         fleetlog_query_api::QueryConfig::keys(),
         KafkaConfig::keys(),
+        PricesConfig::keys(),
         StoreConfig::keys(),
         AdminConfig::keys(),
         TelemetryConfig::keys(),

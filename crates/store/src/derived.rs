@@ -13,12 +13,16 @@
 //! 8. [`Store::record_progress`].
 
 mod facts;
+mod found;
 mod progress;
+mod stored;
 mod traces;
 mod write;
 
 pub use facts::{Adopted, GroupFilter, Sighting, Sightings, Summary};
+pub use found::Range;
 pub use progress::{Progress, UnderivedGroup};
+pub use stored::{Bucket, Compared, Difference, Part, Scale};
 pub use traces::{Naming, SessionTrace, TraceHour, TraceShare};
 pub use write::DerivedGroup;
 

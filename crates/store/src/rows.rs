@@ -11,11 +11,11 @@ mod trace;
 mod usage;
 
 pub(crate) use event::EventRow;
-pub(crate) use group::GroupRow;
 pub use group::{Call, GroupKind, Session, Tool};
+pub(crate) use group::{GroupRow, StoredGroup};
 pub use ledger::PieceRow;
 pub(crate) use ledger::{DeadLetterRow, PieceFact, SettlementRow};
 pub use trace::Trace;
-pub(crate) use trace::TraceRow;
-pub(crate) use usage::ContributionRow;
+pub(crate) use trace::{StoredTrace, TraceRow};
 pub use usage::{Contribution, UsageRow};
+pub(crate) use usage::{ContributionRow, StoredContribution};

@@ -122,6 +122,11 @@ impl Store {
         self.parameters.retention_days
     }
 
+    /// Days that what is derived is kept.
+    pub fn derived_retention_days(&self) -> u32 {
+        self.parameters.derived_retention_days
+    }
+
     /// Whether ClickHouse answers.
     ///
     /// # Errors

@@ -106,23 +106,29 @@ impl Raw {
         processor: fleetlog_processor::Config,
         aggregator: fleetlog_aggregator::Config,
     ) -> anyhow::Result<Report> {
-        let kafka = processor.kafka;
+        let kafka = processor.kafka.clone();
         let topics = Admin::new(&kafka)?
             .ensure_topics()
             .await
             .with_context(|| format!("Kafka at {}", kafka.brokers))?;
+        let prices = Arc::new(aggregator.prices.table()?);
         let live = Store::new(&aggregator.clickhouse)?;
         let window = self.window(&kafka, topics.raw, &live).await?;
         let shadows = self.shadows(&live, &aggregator.clickhouse).await?;
         let projects = ControlWriter::new(&kafka)?.projects().await?;
         let replay = Replay {
-            transform: Arc::new(Transform::configured(&processor.processor, topics.events)?),
+            transform: Arc::new(Transform::configured(&processor, topics.events)?),
             unredacted: projects
                 .into_iter()
                 .filter(|project| !project.redaction)
                 .map(|project| project.project_id)
                 .collect(),
-            writer: ShadowWriter::new(live.clone(), shadows.replayed.clone(), aggregator.aggregator.clone()),
+            writer: ShadowWriter::new(
+                live.clone(),
+                shadows.replayed.clone(),
+                prices,
+                aggregator.aggregator.clone(),
+            ),
             batch_max_bytes: aggregator.aggregator.batch_max_bytes,
             kafka,
             window,

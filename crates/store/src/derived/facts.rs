@@ -240,6 +240,10 @@ sighting! {
     "cost_computed" cost_computed: Option<i64>,
     /// Price table of the computed cost.
     "price_version" price_version: String,
+    /// Service tier other than the standard one.
+    "service_tier" service_tier: String,
+    /// Place where it was served.
+    "inference_geo" inference_geo: String,
     /// Tool.
     "tool_name" tool_name: String,
     /// Kind of tool.
@@ -319,6 +323,36 @@ impl Store {
             facts = filter.facts(),
         );
         self.read_with(&sql, |query| filter.bind(query)).await
+    }
+
+    /// The minutes of usage in which these traces have events without a session that may report a call, each with its
+    /// project and trace.
+    ///
+    /// # Errors
+    /// Whatever keeps the query from being answered.
+    pub async fn homeless_minutes(
+        &self,
+        traces: &[Adopted],
+    ) -> Result<Vec<(String, String, u32)>, StoreError> {
+        let named: BTreeSet<(&str, &str)> =
+            traces.iter().map(|trace| (trace.project_id.as_str(), trace.trace_id.as_str())).collect();
+        let hours: BTreeSet<i32> = traces.iter().flat_map(|trace| trace.hours.iter().copied()).collect();
+        let sql = format!(
+            "SELECT DISTINCT toString(project_id), trace_id, intDiv(toUnixTimestamp64Nano(timestamp), 60000000000) AS minute \
+             FROM {db}.events WHERE (project_id, trace_id) IN {{traces:Array(Tuple(String, String))}} \
+               AND intDiv(toUnixTimestamp64Nano(timestamp), 3600000000000) IN {{hours:Array(Int64)}} \
+               AND session_id = '' AND trace_id != '' AND ({SIGHTING} OR {UNTYPED})",
+            db = self.database(),
+        );
+        let rows: Vec<(String, String, i64)> = self
+            .read_with(&sql, |query| {
+                query
+                    .param("traces", named.into_iter().collect::<Vec<_>>())
+                    .param("hours", hours.into_iter().collect::<Vec<_>>())
+            })
+            .await?;
+        let minute = |minute: i64| super::minute_of(minute.saturating_mul(super::MINUTE_NS));
+        Ok(rows.into_iter().map(|(project, trace, at)| (project, trace, minute(at))).collect())
     }
 
     /// All events of the groups that may report a call, or are a piece of the report of one, in no order.

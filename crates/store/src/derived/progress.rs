@@ -120,6 +120,17 @@ impl Store {
     /// # Errors
     /// Whatever keeps the queries from being answered.
     pub async fn derived_through(&self) -> Result<i64, StoreError> {
+        let sql = format!(
+            "SELECT toUnixTimestamp64Nano(if(count() = 0, now64(9), least(now64(9), min(received_at)))) \
+             FROM {}.events WHERE {}",
+            self.database(),
+            self.beyond_progress().await?
+        );
+        self.read_one(&sql, self.read_timeout).await
+    }
+
+    /// The condition that holds for stored events that are not known to be derived.
+    pub(super) async fn beyond_progress(&self) -> Result<String, StoreError> {
         let progress = self.progress().await?;
         let known: Vec<i32> = progress.keys().copied().collect();
         let beyond: Vec<String> = progress
@@ -128,13 +139,7 @@ impl Store {
             .map(|(partition, offset)| format!("(log_partition = {partition} AND log_offset > {offset})"))
             .chain([format!("log_partition NOT IN {known:?}")])
             .collect();
-        let sql = format!(
-            "SELECT toUnixTimestamp64Nano(if(count() = 0, now64(9), least(now64(9), min(received_at)))) \
-             FROM {}.events WHERE {}",
-            self.database(),
-            beyond.join(" OR ")
-        );
-        self.read_one(&sql, self.read_timeout).await
+        Ok(beyond.join(" OR "))
     }
 
     /// The filter that finds all facts of groups of one kind.

@@ -139,6 +139,24 @@ impl Store {
             .map(|column| format!("groupArrayIf({column}, calls > 0)"))
             .collect::<Vec<_>>()
             .join(", ");
+        let sums = self.usage_sums(
+            from,
+            time,
+            bucket,
+            &format!("(project_id, toUnixTimestamp({bucket})) IN {{buckets:Array(Tuple(String, UInt32))}}"),
+        );
+        format!(
+            "INSERT INTO {db}.{into} (project_id, bucket, version, {arrays}) \
+             SELECT project_id, start, {{version:UInt64}}, {grouped} FROM ( \
+               {sums} ORDER BY project_id, start, {keys} \
+             ) GROUP BY project_id, start"
+        )
+    }
+
+    /// The sums that the rows of `from` make within `first` and `end`, one row per bucket and combination of dimensions.
+    pub(super) fn usage_sums(&self, from: &str, time: &str, bucket: &str, which: &str) -> String {
+        let db = self.database();
+        let keys = USAGE_KEYS.join(", ");
         let sums = USAGE_SUMS
             .iter()
             .map(|column| format!("sum(u.{column}) AS {column}"))
@@ -151,20 +169,16 @@ impl Store {
             .collect::<Vec<_>>()
             .join(", ");
         format!(
-            "INSERT INTO {db}.{into} (project_id, bucket, version, {arrays}) \
-             SELECT project_id, start, {{version:UInt64}}, {grouped} FROM ( \
-               SELECT project_id, start, {keys}, {sums} FROM ( \
-                 SELECT project_id, {bucket} AS start, {inputs} FROM {db}.{from} FINAL LEFT ARRAY JOIN usage \
-                 WHERE {time} >= toDateTime({{first:UInt32}}, 'UTC') AND {time} < toDateTime({{end:UInt32}}, 'UTC') \
-                   AND (project_id, toUnixTimestamp({bucket})) IN {{buckets:Array(Tuple(String, UInt32))}} \
-               ) AS u GROUP BY project_id, start, {keys} ORDER BY project_id, start, {keys} \
-             ) GROUP BY project_id, start"
+            "SELECT project_id, start, {keys}, {sums} FROM ( \
+               SELECT project_id, {bucket} AS start, {inputs} FROM {db}.{from} FINAL LEFT ARRAY JOIN usage \
+               WHERE {time} >= toDateTime({{first:UInt32}}, 'UTC') AND {time} < toDateTime({{end:UInt32}}, 'UTC') AND {which} \
+             ) AS u GROUP BY project_id, start, {keys}"
         )
     }
 }
 
-const USAGE_KEYS: &[&str] = &["source", "provider", "model", "agent_name", "user_id"];
-const USAGE_SUMS: &[&str] = &[
+pub(super) const USAGE_KEYS: &[&str] = &["source", "provider", "model", "agent_name", "user_id"];
+pub(super) const USAGE_SUMS: &[&str] = &[
     "calls",
     "errors",
     "in_uncached",

@@ -78,6 +78,8 @@ fact_row! {
         cost_reported: Option<i64> = event.cost_reported.map(|cost| cost.0),
         cost_computed: Option<i64> = event.cost_computed.map(|cost| cost.0),
         price_version: &'a str = &event.price_version,
+        service_tier: &'a str = &event.service_tier,
+        inference_geo: &'a str = &event.inference_geo,
         tool_name: &'a str = &event.tool_name,
         tool_kind: &'a str = &event.tool_kind,
         mcp_server: &'a str = &event.mcp_server,

@@ -3,7 +3,7 @@
 use serde::ser::SerializeStruct;
 use serde::{Serialize, Serializer};
 
-use super::nested::{joined, nested, row_columns};
+use super::nested::{differing, joined, nested, row_columns, stored_row};
 
 /// What a group is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -29,7 +29,7 @@ impl GroupKind {
 
 nested! {
     /// A call to a model, counted once.
-    Call in "calls" {
+    Call, StoredCalls in "calls" {
         /// Identity within the group.
         "call_key" call_key: String,
         /// Event whose usage counts.
@@ -121,7 +121,7 @@ nested! {
 
 nested! {
     /// A tool call, counted once.
-    Tool in "tools" {
+    Tool, StoredTools in "tools" {
         /// Identity within the group.
         "call_key" call_key: String,
         /// Most authoritative event.
@@ -243,6 +243,60 @@ pub(crate) struct GroupRow<'a> {
     pub(crate) tools: &'a [Tool],
 }
 
+/// A row of `session_groups` as it is stored; `status` says whether an end was reported.
+#[derive(Debug, serde::Deserialize)]
+pub(crate) struct StoredGroup {
+    pub(crate) project_id: String,
+    pub(crate) group_kind: String,
+    pub(crate) group_id: String,
+    pub(crate) version: u64,
+    started_at: i64,
+    ended_at: i64,
+    pub(crate) first_received_at: i64,
+    last_received_at: i64,
+    status: String,
+    event_count: u64,
+    error_count: u64,
+    prompt_count: u64,
+    agents: Vec<String>,
+    models: Vec<String>,
+    users: Vec<String>,
+    hosts: Vec<String>,
+    sources: Vec<String>,
+    calls: StoredCalls,
+    tools: StoredTools,
+}
+
+stored_row!(StoredGroup);
+
+impl StoredGroup {
+    /// Names of its columns, in order.
+    pub(crate) fn columns() -> String {
+        [OWN, Call::COLUMNS, Tool::COLUMNS].concat().join(", ")
+    }
+
+    /// Whether nothing counts here any more.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.event_count == 0 && self.calls.call_key.is_empty() && self.tools.call_key.is_empty()
+    }
+
+    /// The columns that do not hold what a group says.
+    pub(crate) fn differing(&self, session: &Session, calls: &[Call], tools: &[Tool]) -> Vec<&'static str> {
+        let mut names = differing!(self, session; started_at, ended_at, first_received_at, last_received_at,
+            event_count, error_count, prompt_count, agents, models, users, hosts, sources);
+        if self.status != status(session) {
+            names.push("status");
+        }
+        names.extend(self.calls.differing(calls));
+        names.extend(self.tools.differing(tools));
+        names
+    }
+}
+
+const fn status(session: &Session) -> &'static str {
+    if session.ended { "ended" } else { "open" }
+}
+
 const OWN: &[&str] = &[
     "project_id",
     "group_kind",
@@ -278,7 +332,7 @@ impl Serialize for GroupRow<'_> {
         row.serialize_field("ended_at", &session.ended_at)?;
         row.serialize_field("first_received_at", &session.first_received_at)?;
         row.serialize_field("last_received_at", &session.last_received_at)?;
-        row.serialize_field("status", if session.ended { "ended" } else { "open" })?;
+        row.serialize_field("status", status(session))?;
         row.serialize_field("event_count", &session.event_count)?;
         row.serialize_field("error_count", &session.error_count)?;
         row.serialize_field("prompt_count", &session.prompt_count)?;

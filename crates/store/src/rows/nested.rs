@@ -1,5 +1,7 @@
-//! A slice of structs as the arrays of a `Nested` column, without building the arrays.
+//! A slice of structs as the arrays of a `Nested` column, without building the arrays; and the arrays as they are read
+//! back, to be compared with a slice.
 
+use serde::de::DeserializeOwned;
 use serde::{Serialize, Serializer};
 
 /// One field of every item, serialised as an array.
@@ -11,9 +13,60 @@ impl<T, V: Serialize> Serialize for Column<'_, T, V> {
     }
 }
 
-/// Declares a struct whose slices become the arrays of a `Nested` column.
+/// A value of a column, as it is written and as it is read back.
+pub(crate) trait Kept {
+    /// What it is read back as.
+    type Stored: DeserializeOwned + std::fmt::Debug;
+
+    /// Whether this is what was read back.
+    fn is(&self, stored: &Self::Stored) -> bool;
+}
+
+macro_rules! kept {
+    ($($type:ty),+ $(,)?) => {$(
+        impl Kept for $type {
+            type Stored = $type;
+
+            fn is(&self, stored: &$type) -> bool {
+                self == stored
+            }
+        }
+    )+};
+}
+kept!(String, bool, i32, i64, u32, u64, Option<i32>, Option<i64>, Option<u32>, Option<u64>, Vec<String>);
+
+impl Kept for &'static str {
+    type Stored = String;
+
+    fn is(&self, stored: &String) -> bool {
+        self == stored
+    }
+}
+
+impl Kept for Option<f64> {
+    type Stored = Self;
+
+    fn is(&self, stored: &Self) -> bool {
+        // What is no number is stored too, and equals itself.
+        self.map(f64::to_bits) == stored.map(f64::to_bits)
+    }
+}
+
+/// The names of those of the given fields that differ.
+macro_rules! differing {
+    ($one:expr, $other:expr; $($field:ident),+ $(,)?) => {{
+        let mut names: Vec<&'static str> = Vec::new();
+        $(if $one.$field != $other.$field {
+            names.push(stringify!($field));
+        })+
+        names
+    }};
+}
+pub(crate) use differing;
+
+/// Declares a struct whose slices become the arrays of a `Nested` column, and the arrays as they are read back.
 macro_rules! nested {
-    ($(#[$doc:meta])* $name:ident in $prefix:literal {
+    ($(#[$doc:meta])* $name:ident, $stored:ident in $prefix:literal {
         $($(#[$fdoc:meta])+ $column:literal $field:ident: $field_type:ty),+ $(,)?
     }) => {
         $(#[$doc])*
@@ -36,6 +89,24 @@ macro_rules! nested {
                 Ok(())
             }
         }
+
+        /// The arrays as they are stored.
+        #[derive(Debug, Default, serde::Deserialize)]
+        pub(crate) struct $stored { $($field: Vec<<$field_type as $crate::rows::nested::Kept>::Stored>),+ }
+
+        impl $stored {
+            /// The columns that do not hold what these items say.
+            pub(crate) fn differing(&self, items: &[$name]) -> Vec<&'static str> {
+                use $crate::rows::nested::Kept as _;
+                let mut names = Vec::new();
+                $(if self.$field.len() != items.len()
+                    || self.$field.iter().zip(items).any(|(stored, item)| !item.$field.is(stored))
+                {
+                    names.push(concat!($prefix, ".", $column));
+                })+
+                names
+            }
+        }
     };
 }
 pub(crate) use nested;
@@ -53,6 +124,21 @@ macro_rules! row_columns {
     };
 }
 pub(crate) use row_columns;
+
+/// Implements the client's `Row` for a type that is read back without names and types in front, so that it may be made
+/// of several.
+macro_rules! stored_row {
+    ($name:ident) => {
+        impl clickhouse::Row for $name {
+            const NAME: &'static str = stringify!($name);
+            const COLUMN_NAMES: &'static [&'static str] = &[];
+            const COLUMN_COUNT: usize = 0;
+            const KIND: clickhouse::_priv::RowKind = clickhouse::_priv::RowKind::Struct;
+            type Value<'a> = $name;
+        }
+    };
+}
+pub(crate) use stored_row;
 
 /// Joins lists of column names.
 pub(crate) const fn joined<const N: usize>(lists: &[&[&'static str]]) -> [&'static str; N] {

@@ -1,9 +1,10 @@
 //! A group's share in a trace: one row, replaced as a whole.
 
 use super::group::GroupKind;
+use super::nested::{differing, stored_row};
 
 /// What a group shares in a trace, with the sums over its calls there.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Deserialize)]
 pub struct Trace {
     /// Trace.
     pub trace_id: String,
@@ -57,6 +58,34 @@ pub struct Trace {
     pub cost_computed_calls: u64,
     /// Calls whose counting involved a guess.
     pub guessed_calls: u64,
+}
+
+/// A row of `trace_groups` as it is stored.
+#[derive(Debug, serde::Deserialize)]
+pub(crate) struct StoredTrace {
+    pub(crate) project_id: String,
+    pub(crate) group_kind: String,
+    pub(crate) group_id: String,
+    pub(crate) trace: Trace,
+}
+
+stored_row!(StoredTrace);
+
+impl StoredTrace {
+    /// Names of its columns, in order.
+    pub(crate) const COLUMNS: &'static str = "project_id, group_kind, group_id, trace_id, name, user_id, started_at, ended_at, \
+         first_received_at, last_received_at, event_count, observation_count, error_count, score_count, llm_call_count, \
+         llm_error_count, tool_call_count, tool_error_count, in_uncached, cache_read, cache_write_5m, cache_write_1h, \
+         out_visible, out_reasoning, cost_reported, cost_reported_calls, cost_computed, cost_computed_calls, guessed_calls";
+
+    /// The columns that do not hold what a share says.
+    pub(crate) fn differing(&self, trace: &Trace) -> Vec<&'static str> {
+        differing!(self.trace, trace; trace_id, name, user_id, started_at, ended_at, first_received_at,
+            last_received_at, event_count, observation_count, error_count, score_count, llm_call_count,
+            llm_error_count, tool_call_count, tool_error_count, in_uncached, cache_read, cache_write_5m,
+            cache_write_1h, out_visible, out_reasoning, cost_reported, cost_reported_calls, cost_computed,
+            cost_computed_calls, guessed_calls)
+    }
 }
 
 /// A row of `trace_groups`.

@@ -4,11 +4,11 @@ use serde::ser::SerializeStruct;
 use serde::{Serialize, Serializer};
 
 use super::group::GroupKind;
-use super::nested::{joined, nested, row_columns};
+use super::nested::{joined, nested, row_columns, stored_row};
 
 nested! {
     /// Sums over calls with the same dimensions.
-    UsageRow in "usage" {
+    UsageRow, StoredUsage in "usage" {
         /// Program that reported the calls.
         "source" source: String,
         /// Provider.
@@ -59,6 +59,35 @@ pub struct Contribution {
     pub minute: u32,
     /// Sums by dimensions, in the order of the dimensions.
     pub usage: Vec<UsageRow>,
+}
+
+/// A row of `usage_contributions` as it is stored.
+#[derive(Debug, serde::Deserialize)]
+pub(crate) struct StoredContribution {
+    pub(crate) project_id: String,
+    pub(crate) group_kind: String,
+    pub(crate) group_id: String,
+    pub(crate) minute: u32,
+    usage: StoredUsage,
+}
+
+stored_row!(StoredContribution);
+
+impl StoredContribution {
+    /// Names of its columns, in order.
+    pub(crate) fn columns() -> String {
+        ["project_id", "group_kind", "group_id", "minute"]
+            .iter()
+            .chain(UsageRow::COLUMNS)
+            .copied()
+            .collect::<Vec<_>>()
+            .join(", ")
+    }
+
+    /// The columns that do not hold these sums.
+    pub(crate) fn differing(&self, usage: &[UsageRow]) -> Vec<&'static str> {
+        self.usage.differing(usage)
+    }
 }
 
 /// A row of `usage_contributions`.

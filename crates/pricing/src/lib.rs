@@ -4,7 +4,11 @@
 //! dollar per token and summed as integers; the sum is rounded once, half up, to a billionth of a dollar, so a cost does
 //! not depend on the order of addition. Nothing is guessed: a model, host, service tier or time for which the table has no
 //! price gives no computed cost, and a word that says why. The cost the sender reported is never touched.
+//!
+//! [`Usage`] is all that a cost depends on. The processor asks for what one record states ([`PriceTable::enrich`]), the
+//! derivations for what several records make together ([`PriceTable::cost`]).
 
+mod config;
 mod file;
 mod name;
 mod terms;
@@ -12,10 +16,11 @@ mod terms;
 use std::collections::HashMap;
 use std::path::Path;
 
-use fleetlog_schemas::event::{AgentEvent, Channel, TokenBasis, UsageRole};
+use fleetlog_schemas::event::{AgentEvent, Channel, EventType, TokenBasis, UsageRole};
 use fleetlog_schemas::id::NanoUsd;
 use thiserror::Error;
 
+pub use config::PricesConfig;
 use name::ModelName;
 use terms::Terms;
 
@@ -64,6 +69,8 @@ pub enum Unpriced {
     UnknownTier,
     /// Only a sum of tokens is stated, or none.
     NoTokens,
+    /// The sum of several calls, of which some may have been long enough for other rates.
+    UnknownLength,
     /// The tokens stated would cost more than can be expressed.
     Absurd,
 }
@@ -78,8 +85,97 @@ impl Unpriced {
             Self::NoPriceThen => "no_price_then",
             Self::UnknownTier => "unknown_tier",
             Self::NoTokens => "no_tokens",
+            Self::UnknownLength => "unknown_length",
             Self::Absurd => "absurd",
         }
+    }
+}
+
+/// The six disjoint buckets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tokens {
+    /// Input neither read from nor written to a cache.
+    pub in_uncached: u64,
+    /// Input read from a cache.
+    pub cache_read: u64,
+    /// Input written to a 5-minute cache.
+    pub cache_write_5m: u64,
+    /// Input written to a 1-hour cache.
+    pub cache_write_1h: u64,
+    /// Output that is not reasoning.
+    pub out_visible: u64,
+    /// Output spent on reasoning.
+    pub out_reasoning: u64,
+}
+
+impl Tokens {
+    /// Input of every kind; whatever a sender claims, the sum does not overflow.
+    fn input(&self) -> u64 {
+        [self.cache_read, self.cache_write_5m, self.cache_write_1h]
+            .into_iter()
+            .fold(self.in_uncached, u64::saturating_add)
+    }
+
+    fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// All that the cost of a call depends on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Usage<'a> {
+    /// Model that answered, else the one asked for.
+    pub model: &'a str,
+    /// Provider; empty where it is not known.
+    pub provider: &'a str,
+    /// Time of the call, nanoseconds UTC.
+    pub time_ns: i64,
+    /// Service tier; empty for the standard one.
+    pub tier: &'a str,
+    /// Place where it was served, if that was chosen.
+    pub geo: &'a str,
+    /// What it used.
+    pub tokens: Tokens,
+    /// By which convention these were obtained.
+    pub basis: TokenBasis,
+    /// Channel that states them.
+    pub channel: Channel,
+    /// Whether they may be the sum of several calls.
+    pub is_sum: bool,
+}
+
+impl<'a> Usage<'a> {
+    /// What one event states by itself.
+    pub fn of(event: &'a AgentEvent) -> Self {
+        Self {
+            model: if event.model.is_empty() { &event.model_requested } else { &event.model },
+            provider: &event.provider,
+            time_ns: event.timestamp,
+            tier: &event.service_tier,
+            geo: &event.inference_geo,
+            tokens: Tokens {
+                in_uncached: event.in_uncached,
+                cache_read: event.cache_read,
+                cache_write_5m: event.cache_write_5m,
+                cache_write_1h: event.cache_write_1h,
+                out_visible: event.out_visible,
+                out_reasoning: event.out_reasoning,
+            },
+            basis: event.token_basis,
+            channel: event.channel,
+            is_sum: false,
+        }
+    }
+
+    /// Whether the cost of the one is the cost of the other by every table: prices change by the hour.
+    pub fn costs_as(&self, other: &Usage<'_>) -> bool {
+        let hour = |usage: &Usage<'_>| usage.time_ns.div_euclid(NANOS_PER_HOUR);
+        hour(self) == hour(other)
+            && self.model == other.model
+            && self.provider == other.provider
+            && (self.tier, self.geo) == (other.tier, other.geo)
+            && self.tokens == other.tokens
+            && self.is_sum == other.is_sum
     }
 }
 
@@ -171,38 +267,48 @@ impl PriceTable {
         self.sheets.iter().map(|sheet| sheet.version.as_str())
     }
 
-    /// Sets the computed cost of an event that states one call to a model, or says why it has none.
+    /// Sets the terms of an event that is or may be part of a call to a model, and its computed cost when it states one
+    /// call by itself; else says why it has none.
     pub fn enrich(&self, event: &mut AgentEvent) -> Option<Unpriced> {
+        // A piece that does not say of what it is may belong to a call.
+        let piece = event.event_type == EventType::Span && event.revision > 0;
+        if event.usage_role == UsageRole::Call || event.event_type.is_llm() || piece {
+            let terms = Terms::of(&event.data);
+            (event.service_tier, event.inference_geo) = (terms.tier, terms.geo);
+        }
         if event.usage_role != UsageRole::Call {
             return None;
         }
-        match self.cost(event) {
+        match self.cost(&Usage::of(event)) {
             Ok((cost, version)) => {
-                event.cost_computed = Some(cost);
                 version.clone_into(&mut event.price_version);
+                event.cost_computed = Some(cost);
                 None
             }
             Err(why) => Some(why),
         }
     }
 
-    fn cost(&self, event: &AgentEvent) -> Result<(NanoUsd, &str), Unpriced> {
+    /// What a call costs, and the version of the table that says so.
+    ///
+    /// # Errors
+    /// Why it has no price.
+    pub fn cost(&self, usage: &Usage<'_>) -> Result<(NanoUsd, &str), Unpriced> {
         // A universal event may state a bare total: the split, and so the price, is not known.
-        let bare_total = event.token_basis == TokenBasis::Guessed && event.channel == Channel::Api;
-        let silent = event.in_total() == 0 && event.out_total() == 0 && event.token_basis == TokenBasis::None;
+        let bare_total = usage.basis == TokenBasis::Guessed && usage.channel == Channel::Api;
+        let silent = usage.tokens.is_none() && usage.basis == TokenBasis::None;
         if bare_total || silent {
             return Err(Unpriced::NoTokens);
         }
-        let model = if event.model.is_empty() { &event.model_requested } else { &event.model };
-        if model.is_empty() {
+        if usage.model.is_empty() {
             return Err(Unpriced::NoModel);
         }
-        let name = ModelName::of(model);
+        let name = ModelName::of(usage.model);
         let mut why = Unpriced::UnknownModel;
         for sheet in &self.sheets {
-            match sheet.price(&name, event) {
+            match sheet.price(&name, usage) {
                 Ok(_) if name.free => return Ok((NanoUsd(0), &sheet.version)),
-                Ok(price) => return price.charge(event).map(|cost| (cost, sheet.version.as_str())),
+                Ok(price) => return price.charge(usage).map(|cost| (cost, sheet.version.as_str())),
                 Err(closer) => why = why.max(closer),
             }
         }
@@ -220,18 +326,18 @@ impl Sheet {
         }
     }
 
-    fn price(&self, name: &ModelName, event: &AgentEvent) -> Result<&Price, Unpriced> {
+    fn price(&self, name: &ModelName, usage: &Usage<'_>) -> Result<&Price, Unpriced> {
         let listed = name.candidates.iter().find_map(|name| self.models.get(name));
         let prices = || listed.into_iter().flatten().filter_map(|index| self.prices.get(*index));
         if listed.is_none() {
             return Err(Unpriced::UnknownModel);
         }
-        let provider = event.provider.to_ascii_lowercase();
+        let provider = usage.provider.to_ascii_lowercase();
         let hosted = |price: &&Price| price.is_of(&name.host) && price.is_of(&provider);
         if !prices().any(|price| hosted(&price)) {
             return Err(Unpriced::OtherHost);
         }
-        let mut then = prices().filter(hosted).filter(|price| price.holds_at(event.timestamp));
+        let mut then = prices().filter(hosted).filter(|price| price.holds_at(usage.time_ns));
         then.next().ok_or(Unpriced::NoPriceThen)
     }
 }
@@ -247,24 +353,26 @@ impl Price {
         (self.from_ns..self.until_ns).contains(&time_ns) && self.hours.is_none_or(within)
     }
 
-    fn charge(&self, event: &AgentEvent) -> Result<NanoUsd, Unpriced> {
-        let terms = Terms::of(&event.data);
-        let tiered = || self.tiers.iter().find(|(name, _)| *name == terms.tier).map(|(_, scheme)| scheme);
-        let scheme = match terms.tier.as_str() {
+    fn charge(&self, usage: &Usage<'_>) -> Result<NanoUsd, Unpriced> {
+        let tiered = || self.tiers.iter().find(|(name, _)| name == usage.tier).map(|(_, scheme)| scheme);
+        let scheme = match usage.tier {
             "" => &self.standard,
             _ => tiered().ok_or(Unpriced::UnknownTier)?,
         };
-        let input = event.in_total();
+        let input = usage.tokens.input();
         if scheme.ends_above.is_some_and(|above| input > above) {
             return Err(Unpriced::UnknownTier);
         }
         let step = scheme.long.iter().rev().find(|(above, _)| input > *above);
+        if step.is_some() && usage.is_sum {
+            return Err(Unpriced::UnknownLength);
+        }
         let mut rates = step.map_or(scheme.base, |(_, rates)| *rates);
-        if !terms.geo.is_empty() && !self.geo.is_empty() {
-            let place = self.geo.iter().find(|(name, _)| *name == terms.geo);
+        if !usage.geo.is_empty() && !self.geo.is_empty() {
+            let place = self.geo.iter().find(|(name, _)| name == usage.geo);
             rates = rates.times(place.ok_or(Unpriced::UnknownTier)?.1);
         }
-        rates.charge(event).ok_or(Unpriced::Absurd)
+        rates.charge(&usage.tokens).ok_or(Unpriced::Absurd)
     }
 }
 
@@ -285,15 +393,15 @@ impl Rates {
         }
     }
 
-    /// The cost of an event's tokens, rounded half up; `None` when no amount of money can say it.
-    fn charge(self, event: &AgentEvent) -> Option<NanoUsd> {
+    /// The cost of tokens, rounded half up; `None` when no amount of money can say it.
+    fn charge(self, counts: &Tokens) -> Option<NanoUsd> {
         let charge = |tokens: u64, rate: i64| i128::from(tokens) * i128::from(rate);
-        let pico = charge(event.in_uncached, self.input)
-            + charge(event.cache_read, self.cache_read)
-            + charge(event.cache_write_5m, self.cache_write_5m)
-            + charge(event.cache_write_1h, self.cache_write_1h)
-            + charge(event.out_visible, self.output)
-            + charge(event.out_reasoning, self.reasoning);
+        let pico = charge(counts.in_uncached, self.input)
+            + charge(counts.cache_read, self.cache_read)
+            + charge(counts.cache_write_5m, self.cache_write_5m)
+            + charge(counts.cache_write_1h, self.cache_write_1h)
+            + charge(counts.out_visible, self.output)
+            + charge(counts.out_reasoning, self.reasoning);
         i64::try_from((pico + 500) / 1000).ok().map(NanoUsd)
     }
 }

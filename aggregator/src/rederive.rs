@@ -1,0 +1,372 @@
+//! Recomputes what is derived from the facts of a range, and compares it with what is stored.
+//!
+//! It may run beside aggregators at work, as one more of them. A recomputation reads ClickHouse's clock, then the facts,
+//! then what is stored; what it writes is under the version read first. Every fact that was stored before that is in it,
+//! and a fact stored later is followed by a recomputation that begins later still, under a higher version. So whichever
+//! of two versions is the higher has seen everything, and nothing written here can hide a later one.
+//!
+//! A comparison alone is not atomic: a fact may have come between the two readings, or wait for its aggregator. So what
+//! differs is looked at again, and counts only if nothing of it waits and its stored version is still the same.
+//!
+//! What is held is bounded: a page of groups, the sightings of one portion, and the suspects of one page.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use fleetlog_store::derived::{Bucket, Difference, GroupHour, GroupKey, Range, Scale};
+use fleetlog_store::{GroupKind, Store, StoreError};
+
+use crate::config::Config;
+use crate::error::AggregatorError;
+use crate::recompute::{Done, Recomputer};
+use crate::touched::Pending;
+
+/// Groups of an hour that are read at once.
+const PAGE: usize = 20_000;
+/// Groups remembered, so that one with events in many hours is recomputed once. A forgotten one is recomputed again.
+const REMEMBERED: usize = 1_000_000;
+/// Differences described; all are counted.
+const EXAMPLES: usize = 20;
+/// Groups that wait for their derivation, as far as they are told apart.
+const UNSETTLED: usize = 1_000_000;
+/// Buckets of usage that one statement reports.
+const BUCKETS: usize = 2000;
+/// Hours of usage that one statement compares.
+const WINDOW_HOURS: u32 = 24;
+/// Pauses before a suspect is looked at again: longer than a recomputation in progress, in the end.
+const LOOKS: [Duration; 4] =
+    [Duration::from_millis(300), Duration::from_secs(1), Duration::from_secs(3), Duration::from_secs(5)];
+/// Derived rows this close to their expiry are not compared, seconds: merges remove them when they like.
+const EXPIRY_MARGIN: u32 = 2 * 86_400;
+
+/// What is to be recomputed.
+#[derive(Clone, Debug, Default)]
+pub struct Rederivation {
+    /// Of which facts the groups are.
+    pub range: Range,
+    /// Whether nothing is written.
+    pub check: bool,
+}
+
+/// How far it has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// Hours done.
+    pub hours: usize,
+    /// Hours in all.
+    pub of: usize,
+    /// Groups compared.
+    pub groups: u64,
+    /// Of which differ, as far as is known.
+    pub differing: u64,
+}
+
+/// What it came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Groups compared: sessions, traces, loose minutes.
+    pub groups: u64,
+    /// Of which differ from their facts; written anew unless it is a check.
+    pub differing: u64,
+    /// What differs, by table. Usage is compared with what it is the sum of.
+    pub by_table: BTreeMap<&'static str, u64>,
+    /// Groups some of whose facts have expired: what is stored of them is all that is known, and stays.
+    pub expired: u64,
+    /// Groups that differ and have facts that wait for an aggregator to derive them.
+    pub waiting: u64,
+    /// Some of the differences, in words.
+    pub examples: Vec<String>,
+}
+
+impl Report {
+    /// Whether what is stored is what the facts say.
+    pub fn agrees(&self) -> bool {
+        self.by_table.is_empty()
+    }
+
+    fn differs(&mut self, table: &'static str, example: impl FnOnce() -> String) {
+        *self.by_table.entry(table).or_default() += 1;
+        if self.examples.len() < EXAMPLES {
+            self.examples.push(example());
+        }
+    }
+
+    fn count(&mut self, differences: &[Difference]) {
+        let groups: BTreeSet<&GroupKey> = differences.iter().map(|difference| &difference.key).collect();
+        self.differing += groups.len() as u64;
+        for Difference { key, part, fields } in differences {
+            self.differs(part.table(), || {
+                let (project, kind, id) = (&key.project_id, key.kind.as_str(), &key.id);
+                format!("{}: project {project}, {kind} {id}: {}", part.table(), fields.join(", "))
+            });
+        }
+    }
+}
+
+/// Recomputes and compares; tells after every hour how far it has come.
+///
+/// It can be ended at any time and begun again, with the hour it had come to or from the start: what is right already is
+/// not written.
+///
+/// # Errors
+/// [`AggregatorError`] when the store cannot be used or the price table is broken.
+pub async fn rederive(
+    config: &Config,
+    what: &Rederivation,
+    mut tell: impl FnMut(Step),
+) -> Result<Report, AggregatorError> {
+    let store = Store::new(&config.clickhouse)?;
+    let prices = Arc::new(config.prices.table()?);
+    let now = u32::try_from(store.now_ms().await? / 1000).unwrap_or(u32::MAX);
+    let kept = store.derived_retention_days().saturating_mul(86_400);
+    let oldest_minute = now.saturating_sub(kept.saturating_sub(EXPIRY_MARGIN.min(kept / 2)));
+    let recomputer = Recomputer::new(store.clone(), prices, config.aggregator.derive_max_sightings)
+        .comparing(!what.check, oldest_minute);
+    let mut run = Run {
+        store,
+        recomputer,
+        what,
+        batch: config.aggregator.derive_max_groups,
+        oldest_minute,
+        seen: HashSet::new(),
+        report: Report::default(),
+    };
+    let hours = run.store.fact_hours(&what.range).await?;
+    for (done, hour) in hours.iter().enumerate() {
+        run.hour(*hour).await?;
+        tell(Step {
+            hours: done + 1,
+            of: hours.len(),
+            groups: run.report.groups,
+            differing: run.report.differing,
+        });
+    }
+    for scale in [Scale::Minute, Scale::Hour] {
+        for window in windows(&hours, oldest_minute) {
+            run.usage(scale, window).await?;
+        }
+    }
+    Ok(run.report)
+}
+
+/// A group with the hours in which it is known to have events.
+type Taken = (GroupKey, Pending);
+
+struct Run<'w> {
+    store: Store,
+    recomputer: Recomputer,
+    what: &'w Rederivation,
+    batch: usize,
+    oldest_minute: u32,
+    /// Sessions and traces that are done.
+    seen: HashSet<GroupKey>,
+    report: Report,
+}
+
+impl Run<'_> {
+    /// All groups that have events in an hour.
+    async fn hour(&mut self, hour: i32) -> Result<(), StoreError> {
+        let project = &self.what.range.project_id;
+        let mut after: Option<GroupKey> = None;
+        loop {
+            let page = self.store.groups_of_hour(project, hour, after.as_ref(), PAGE).await?;
+            let full = page.len() == PAGE;
+            after = page.last().map(|found| found.key.clone());
+            let new: Vec<Taken> = page.into_iter().filter_map(|found| self.take(found)).collect();
+            for groups in new.chunks(self.batch.max(1)) {
+                self.groups(groups).await?;
+            }
+            if !full {
+                return Ok(());
+            }
+        }
+    }
+
+    fn take(&mut self, found: GroupHour) -> Option<Taken> {
+        let GroupHour { key, hour, received_day } = found;
+        if key.kind != GroupKind::Loose {
+            if self.seen.len() >= REMEMBERED {
+                self.seen.clear();
+            }
+            if !self.seen.insert(key.clone()) {
+                return None;
+            }
+        }
+        Some((key, Pending::in_hours([(hour, received_day)].into())))
+    }
+
+    async fn groups(&mut self, groups: &[Taken]) -> Result<(), StoreError> {
+        let done = self.recomputer.run(groups).await?;
+        self.report.groups += groups.len() as u64;
+        self.report.expired += done.found.expired.len() as u64;
+        if self.what.check {
+            return self.confirm(groups, done.found.differences, done.found.versions).await;
+        }
+        self.report.count(&done.found.differences);
+        // A trace that has changed hands changes who had it before.
+        let mut next = follow(&done);
+        let mut known: BTreeSet<GroupKey> = groups.iter().map(|(key, _)| key.clone()).collect();
+        loop {
+            next.retain(|key| !known.contains(key));
+            if next.is_empty() {
+                return Ok(());
+            }
+            let groups: Vec<Taken> =
+                next.iter().map(|key| (key.clone(), Pending::in_hours(BTreeSet::new()))).collect();
+            known.append(&mut next);
+            let done = self.recomputer.run(&groups).await?;
+            self.report.count(&done.found.differences);
+            next = follow(&done);
+        }
+    }
+
+    /// Looks at suspects again, until they agree or are sure to differ.
+    async fn confirm(
+        &mut self,
+        groups: &[Taken],
+        mut differences: Vec<Difference>,
+        mut versions: HashMap<GroupKey, u64>,
+    ) -> Result<(), StoreError> {
+        let mut waiting = HashSet::new();
+        for pause in LOOKS {
+            if differences.is_empty() {
+                return Ok(());
+            }
+            tokio::time::sleep(pause).await;
+            let suspects: HashSet<&GroupKey> = differences.iter().map(|difference| &difference.key).collect();
+            // What is named beside its group (a trace's own, emptied for a session) is not in the list of this page.
+            let again: Vec<Taken> = suspects
+                .iter()
+                .map(|key| {
+                    let known = groups.iter().find(|(known, _)| known == *key);
+                    known.cloned().unwrap_or_else(|| ((*key).clone(), Pending::in_hours(BTreeSet::new())))
+                })
+                .collect();
+            let before = self.store.unsettled_groups(UNSETTLED).await?;
+            let found = self.recomputer.run(&again).await?.found;
+            let after = self.store.unsettled_groups(UNSETTLED).await?;
+            waiting = before.union(&after).cloned().collect();
+            let settled = found.differences.iter().all(|difference| {
+                let key = &difference.key;
+                !waiting.contains(key) && versions.get(key) == found.versions.get(key)
+            });
+            (differences, versions) = (found.differences, found.versions);
+            if settled {
+                break;
+            }
+        }
+        let (late, sure): (Vec<Difference>, Vec<Difference>) =
+            differences.into_iter().partition(|difference| waiting.contains(&difference.key));
+        self.report.waiting += late.iter().map(|late| &late.key).collect::<BTreeSet<_>>().len() as u64;
+        self.report.count(&sure);
+        Ok(())
+    }
+
+    /// Usage from `first` until before `end`.
+    async fn usage(&mut self, scale: Scale, window: (u32, u32)) -> Result<(), StoreError> {
+        let project = &self.what.range.project_id;
+        let mut differing = self.store.differing_usage(scale, project, window, BUCKETS).await?;
+        if !self.what.check {
+            while !differing.is_empty() {
+                self.tell_of(scale, &differing);
+                let minutes = self.minutes_of(scale, &differing);
+                self.store.recompute_usage(&minutes).await?;
+                let found: BTreeSet<Bucket> = differing.into_iter().collect();
+                differing = self.store.differing_usage(scale, project, window, BUCKETS).await?;
+                differing.retain(|bucket| !found.contains(bucket));
+            }
+            return Ok(());
+        }
+        for pause in LOOKS {
+            if differing.is_empty() {
+                return Ok(());
+            }
+            tokio::time::sleep(pause).await;
+            let again = self.store.differing_usage(scale, project, window, BUCKETS).await?;
+            // Another version since: somebody is at work on it.
+            let found: BTreeSet<Bucket> = differing.into_iter().collect();
+            let settled = again.iter().all(|bucket| found.contains(bucket));
+            differing = again;
+            if settled && pause >= Duration::from_secs(3) {
+                break;
+            }
+        }
+        self.tell_of(scale, &differing);
+        Ok(())
+    }
+
+    fn tell_of(&mut self, scale: Scale, differing: &[Bucket]) {
+        for bucket in differing {
+            self.report.differs(scale.table(), || {
+                let Bucket { project_id, start, .. } = bucket;
+                format!("{}: project {project_id}, {start} is not the sum of its parts", scale.table())
+            });
+        }
+    }
+
+    /// The minutes whose recomputation makes these buckets right.
+    fn minutes_of(&self, scale: Scale, buckets: &[Bucket]) -> BTreeSet<(String, u32)> {
+        let first = |bucket: &Bucket| match scale {
+            Scale::Minute => bucket.start,
+            // Any minute of the hour has the hour recomputed.
+            Scale::Hour => bucket.start.max(self.oldest_minute - self.oldest_minute % 60),
+        };
+        buckets.iter().map(|bucket| (bucket.project_id.clone(), first(bucket))).collect()
+    }
+}
+
+/// The groups that have to be recomputed because others were not right.
+fn follow(done: &Done) -> BTreeSet<GroupKey> {
+    let differing: HashSet<&GroupKey> =
+        done.found.differences.iter().map(|difference| &difference.key).collect();
+    done.next.iter().filter(|(cause, _)| differing.contains(cause)).map(|(_, next)| next.clone()).collect()
+}
+
+/// The times in which usage is compared, seconds since the epoch: the days that have facts, without what expires.
+fn windows(hours: &[i32], oldest_minute: u32) -> Vec<(u32, u32)> {
+    // An hour that is only partly kept would not be the sum of its minutes.
+    let oldest = oldest_minute.next_multiple_of(3600);
+    let days: BTreeSet<u32> = hours
+        .iter()
+        .map(|hour| u32::try_from((*hour).max(0)).unwrap_or(0))
+        .map(|hour| (hour - hour % WINDOW_HOURS).min(u32::MAX / 3600 - WINDOW_HOURS))
+        .collect();
+    days.into_iter()
+        .map(|hour| ((hour * 3600).max(oldest), (hour + WINDOW_HOURS) * 3600))
+        .filter(|(first, end)| first < end)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn usage_is_compared_by_days_that_have_facts_and_are_kept() {
+        let day = 86_400;
+        assert_eq!(windows(&[0, 1, 23, 24, 49], 0), [(0, day), (day, 2 * day), (2 * day, 3 * day)]);
+        assert_eq!(windows(&[0, 30], day + 1), [(day + 3600, 2 * day)]);
+        let absurd = windows(&[-2_000_000, i32::MAX], 0);
+        assert_eq!(absurd.len(), 2);
+        assert!(absurd.iter().all(|(first, end)| first < end));
+    }
+
+    #[test]
+    fn every_difference_is_counted_and_some_are_described() {
+        let mut report = Report::default();
+        let difference = |n: usize| Difference {
+            key: GroupKey { project_id: "p".to_owned(), kind: GroupKind::Session, id: format!("s{}", n / 2) },
+            part: if n.is_multiple_of(2) {
+                fleetlog_store::derived::Part::Group
+            } else {
+                fleetlog_store::derived::Part::Contributions
+            },
+            fields: vec!["calls.cost_computed".to_owned()],
+        };
+        report.count(&(0..60).map(difference).collect::<Vec<_>>());
+        assert_eq!((report.differing, report.by_table["session_groups"]), (30, 30));
+        assert_eq!((report.examples.len(), report.agrees()), (EXAMPLES, false));
+        assert_eq!(report.examples[0], "session_groups: project p, session s0: calls.cost_computed");
+    }
+}
