@@ -73,7 +73,8 @@ config_section! {
         pub project_bytes_per_second: u64 = 0,
         /// Records a day (UTC) that all keys of a project together may send through all gateways, likewise.
         pub project_records_per_day: u64 = 0,
-        /// How long an unused rate is saved up, milliseconds: so many times the rate may come at once.
+        /// How long an unused rate is saved up, milliseconds: what it allows in that time may come at
+        /// once.
         pub rate_burst_ms: u64 = 5_000,
         /// How often gateways tell each other what of daily quotas was used, milliseconds; by what comes within it a
         /// quota may be exceeded, and a crash forget.

@@ -79,8 +79,8 @@ fn answers(text: &mut String) {
     line(
         text,
         "\n## Answers of the gateway\n\nA refused request is told one of these codes, in the words of the API it used; nothing \
-         of it is accepted. Where seconds are given, `Retry-After` (gRPC: `RetryInfo`) says them, and the request may be \
-         sent again. Opik's clients are told 429 then, because they keep only what was refused so.\n\n\
+         of it is accepted. Where seconds are given, `Retry-After` (gRPC: `RetryInfo`) says these or more, and the request may be \
+         sent again then. Opik's clients are told 429 then, because they keep only what was refused so.\n\n\
          | code | HTTP | gRPC | again after | meaning |\n|---|---|---|---|---|",
     );
     for code in fleetlog_ingest_gateway::error_codes() {

@@ -71,6 +71,13 @@ impl Turn {
     }
 }
 
+/// How a request waits: until when at the most, and where it hears.
+struct Waits {
+    ticket: Ticket,
+    until: i64,
+    outcome: oneshot::Receiver<Outcome>,
+}
+
 /// A place in the queue; dropping it (a sender that went away) gives it up.
 struct Place<'a> {
     turnstile: &'a Turnstile,
@@ -112,7 +119,7 @@ impl Turnstile {
     /// Safe to drop: the place in the queue, or the turn, is given up.
     pub(crate) async fn turn(self: &Arc<Self>, project: &Arc<str>, cost: u64) -> Result<Turn, Refusal> {
         let arrived = Instant::now();
-        let (ticket, until, mut outcome) = match self.arrive(project, cost) {
+        let Waits { ticket, until, mut outcome } = match self.arrive(project, cost) {
             Ok(Ok(turn)) => return Ok(turn),
             Ok(Err(waits)) => waits,
             Err(why) => return Err(refusal(why)),
@@ -136,13 +143,8 @@ impl Turnstile {
         outcome.map_err(refusal)
     }
 
-    /// The turn of a request, or its ticket, until when it may wait, and where it hears.
-    #[expect(clippy::type_complexity, reason = "said once, and unpacked by the only caller")]
-    fn arrive(
-        self: &Arc<Self>,
-        project: &Arc<str>,
-        cost: u64,
-    ) -> Result<Result<Turn, (Ticket, i64, oneshot::Receiver<Outcome>)>, NoTurn> {
+    /// A request's turn, or its place in the queue.
+    fn arrive(self: &Arc<Self>, project: &Arc<str>, cost: u64) -> Result<Result<Turn, Waits>, NoTurn> {
         let now = self.now();
         let mut state = self.state();
         let limit = state.concurrency.limit();
@@ -159,7 +161,7 @@ impl Turnstile {
                     self.meters.evicted.increment(1);
                     let _nobody_waits = tell.send(Err(NoTurn::Share)).is_err();
                 }
-                Ok(Err((ticket, until, hear)))
+                Ok(Err(Waits { ticket, until, outcome: hear }))
             }
             Arrival::Refused(why) => {
                 self.meters.full.increment(1);
