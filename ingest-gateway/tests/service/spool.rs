@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{LazyLock, Mutex, PoisonError};
 
 use fleetlog_ingest_gateway::{Config, GatewayConfig, bind};
 use fleetlog_log::KafkaConfig;
@@ -12,14 +12,23 @@ use fleetlog_schemas::control::Role;
 use fleetlog_schemas::record::RawBatch;
 use serde_json::{Value, json};
 
-use crate::harness::{Gateway, Node, answer, header, positions, run};
+use crate::harness::{Gateway, Node, RUNTIME, answer, header, positions, run};
 
 /// The gauges of a process are those of its last gateway with a spool.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-fn alone(test: impl Future<Output = ()>) {
+/// A broker that these tests may freeze.
+static NODE: LazyLock<Result<Node, String>> = LazyLock::new(|| RUNTIME.block_on(Node::start()));
+
+fn alone<F: Future<Output = ()>>(test: impl FnOnce(&'static Node) -> F) {
     let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-    run(test);
+    match &*NODE {
+        Ok(node) => {
+            node.kafka.resume();
+            run(test(node));
+        }
+        Err(why) => println!("skipped: Kafka cannot be had here: {why}"),
+    }
 }
 
 fn spool(path: &Path) -> GatewayConfig {
@@ -88,23 +97,12 @@ fn ids_of(batches: &[RawBatch]) -> Vec<String> {
     batches.iter().map(|batch| batch.request_id.clone()).collect()
 }
 
-/// A node of its own, which may be frozen.
-macro_rules! node {
-    () => {
-        match Node::start().await {
-            Ok(node) => node,
-            Err(why) => return println!("skipped: Kafka cannot be had here: {why}"),
-        }
-    };
-}
-
 /// INV-1 with the spool: 2xx means on this disk, and then in Kafka, in order and once.
 #[test]
 fn while_kafka_is_frozen_requests_are_spooled_and_then_published_in_order_each_once() {
-    alone(async {
-        let node = node!();
+    alone(|node| async move {
         let folder = tempfile::tempdir().unwrap();
-        let gateway = start(&node, spool(folder.path())).await;
+        let gateway = start(node, spool(folder.path())).await;
         let mut ids = until_direct(&gateway).await;
         node.kafka.pause();
         ids.extend(send_to_spool(&gateway, 30).await);
@@ -113,7 +111,7 @@ fn while_kafka_is_frozen_requests_are_spooled_and_then_published_in_order_each_o
         assert!(metric(&gateway, "fleetlog_gateway_spool_oldest_seconds").await > 0.0);
         node.kafka.resume();
         ids.extend(until_direct(&gateway).await);
-        let batches = published(&node, &ids).await;
+        let batches = published(node, &ids).await;
         assert_eq!(ids_of(&batches), ids, "out of order, lost, or twice");
         let sequences: Vec<i64> =
             batches.iter().map(|batch| batch.spool_sequence).filter(|n| *n > 0).collect();
@@ -126,17 +124,16 @@ fn while_kafka_is_frozen_requests_are_spooled_and_then_published_in_order_each_o
 
 #[test]
 fn what_a_stopped_gateway_left_in_its_spool_is_published_by_the_next_one_under_the_same_name() {
-    alone(async {
-        let node = node!();
+    alone(|node| async move {
         let folder = tempfile::tempdir().unwrap();
-        let gateway = start(&node, spool(folder.path())).await;
+        let gateway = start(node, spool(folder.path())).await;
         node.kafka.pause();
         let ids = send_to_spool(&gateway, 20).await;
         gateway.stop().await;
         node.kafka.resume();
-        let gateway = start(&node, spool(folder.path())).await;
+        let gateway = start(node, spool(folder.path())).await;
         until_direct(&gateway).await;
-        let mut batches = published(&node, &ids).await;
+        let mut batches = published(node, &ids).await;
         let names: Vec<&str> = batches.iter().map(|batch| batch.gateway_id.as_str()).collect();
         assert!(names.iter().all(|name| *name == names[0]), "{names:?}");
         // The first was handed to Kafka before it was spooled, and the stop left its outcome unknown.
@@ -149,18 +146,17 @@ fn what_a_stopped_gateway_left_in_its_spool_is_published_by_the_next_one_under_t
 /// INV-9: the spool is bounded, and a full one is 503.
 #[test]
 fn a_full_spool_says_later_and_loses_nothing_it_accepted() {
-    alone(async {
-        let node = node!();
+    alone(|node| async move {
         let folder = tempfile::tempdir().unwrap();
         let few = GatewayConfig { spool_max_bytes: 40_000, ..spool(folder.path()) };
-        let gateway = start(&node, few).await;
+        let gateway = start(node, few).await;
         node.kafka.pause();
         let ids = fill(&gateway, "spool_full").await;
         assert!((5..20).contains(&ids.len()), "{}", ids.len());
         assert!(metric(&gateway, "fleetlog_gateway_spool_bytes").await <= 40_000.0);
         node.kafka.resume();
         until_direct(&gateway).await;
-        assert_eq!(ids_of(&published(&node, &ids).await), ids);
+        assert_eq!(ids_of(&published(node, &ids).await), ids);
         gateway.stop().await;
     });
 }
@@ -235,12 +231,11 @@ impl Drop for SmallDisk {
 
 #[test]
 fn a_disk_that_is_really_full_refuses_and_works_again_when_there_is_room() {
-    alone(async {
+    alone(|node| async move {
         let Some(disk) = SmallDisk::mount(1_000_000) else { return };
-        let node = node!();
         // Segments of 10 KB, so that the next one is needed soon.
         let own = spool(&disk.folder.path().join("spool"));
-        let gateway = start(&node, GatewayConfig { spool_max_bytes: 80_000, ..own }).await;
+        let gateway = start(node, GatewayConfig { spool_max_bytes: 80_000, ..own }).await;
         node.kafka.pause();
         let mut ids = send_to_spool(&gateway, 3).await;
         disk.occupy(970_000);
@@ -255,7 +250,7 @@ fn a_disk_that_is_really_full_refuses_and_works_again_when_there_is_room() {
         ids.extend(send_to_spool(&gateway, 3).await);
         node.kafka.resume();
         until_direct(&gateway).await;
-        assert_eq!(ids_of(&published(&node, &ids).await), ids);
+        assert_eq!(ids_of(&published(node, &ids).await), ids);
         gateway.stop().await;
     });
 }
@@ -276,7 +271,7 @@ async fn refusal_to_start(gateway: GatewayConfig) -> String {
 
 #[test]
 fn a_spool_folder_has_one_gateway_and_one_that_cannot_be_used_is_an_error_at_the_start() {
-    alone(async {
+    alone(|_| async move {
         let folder = tempfile::tempdir().unwrap();
         let kafka = KafkaConfig { brokers: "127.0.0.1:1".to_owned(), ..KafkaConfig::default() };
         let first = Gateway::start(Config { gateway: spool(folder.path()), kafka }).await;
@@ -299,15 +294,14 @@ fn a_spool_folder_has_one_gateway_and_one_that_cannot_be_used_is_an_error_at_the
 /// Ingest sheds before the disk of the log and the store is full.
 #[test]
 fn a_low_disk_sheds_until_there_is_clearly_more_room() {
-    alone(async {
+    alone(|node| async move {
         let Some(disk) = SmallDisk::mount(10_000_000) else { return };
-        let node = node!();
         let watched = GatewayConfig {
             disk_watch_path: disk.folder.path().display().to_string(),
             disk_min_free_percent: 50.0,
             ..GatewayConfig::default()
         };
-        let gateway = start(&node, watched).await;
+        let gateway = start(node, watched).await;
         let ready = || async {
             let response = gateway.client.get(format!("{}/readyz", gateway.url)).send().await.unwrap();
             response.text().await.unwrap()
