@@ -3,7 +3,8 @@
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{LazyLock, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use fleetlog_ingest_gateway::{Config, GatewayConfig, bind};
 use fleetlog_log::KafkaConfig;
@@ -11,6 +12,7 @@ use fleetlog_runtime::{Clock, Deps, Health, TelemetryConfig, init_telemetry};
 use fleetlog_schemas::control::Role;
 use fleetlog_schemas::record::RawBatch;
 use serde_json::{Value, json};
+use tokio::task::JoinSet;
 
 use crate::harness::{Gateway, Node, RUNTIME, answer, header, positions, run};
 
@@ -119,6 +121,58 @@ fn while_kafka_is_frozen_requests_are_spooled_and_then_published_in_order_each_o
         assert!(batches.iter().all(|batch| batch.gateway_id == batches[0].gateway_id));
         assert_eq!(metric(&gateway, "fleetlog_gateway_spool_records").await, 0.0);
         gateway.stop().await;
+    });
+}
+
+/// What the senders of a load were told.
+#[derive(Default)]
+struct Load {
+    ids: Mutex<Vec<String>>,
+    direct: AtomicU64,
+    stop: AtomicBool,
+}
+
+impl Load {
+    async fn send(self: Arc<Self>, gateway: Arc<Gateway>) {
+        while !self.stop.load(Ordering::Relaxed) {
+            let (status, said, id) = send(&gateway, 500).await;
+            assert_eq!(status, 202, "{said}");
+            self.ids.lock().unwrap().push(id);
+            if said["durability"].is_null() {
+                self.direct.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+/// The drain must win against what arrives, or the spool would be used for ever.
+#[test]
+fn under_a_steady_load_the_spool_is_drained_and_requests_go_straight_to_kafka_again() {
+    alone(|node| async move {
+        let folder = tempfile::tempdir().unwrap();
+        let gateway = Arc::new(start(node, spool(folder.path())).await);
+        let (load, mut senders) = (Arc::new(Load::default()), JoinSet::new());
+        for _ in 0..8 {
+            senders.spawn(Arc::clone(&load).send(Arc::clone(&gateway)));
+        }
+        node.kafka.pause();
+        while metric(&gateway, "fleetlog_gateway_spool_records").await < 200.0 {}
+        node.kafka.resume();
+        load.direct.store(0, Ordering::Relaxed);
+        while load.direct.load(Ordering::Relaxed) < 100 {
+            tokio::task::yield_now().await;
+        }
+        load.stop.store(true, Ordering::Relaxed);
+        while let Some(sender) = senders.join_next().await {
+            sender.unwrap();
+        }
+        let mut sent = std::mem::take(&mut *load.ids.lock().unwrap());
+        let mut stored = ids_of(&published(node, &sent).await);
+        sent.sort_unstable();
+        stored.sort_unstable();
+        assert!(sent.len() >= 300);
+        assert_eq!(stored, sent, "lost or twice");
+        Arc::into_inner(gateway).unwrap().stop().await;
     });
 }
 

@@ -1,6 +1,9 @@
 //! A simulation: a disk that fails, fills up and forgets what was not synced, under a process that dies anywhere, against
 //! a model that remembers everything.
 //!
+//! Changes of `store.rs` that it was seen to catch: an answer before the sync, a new segment whose name is not synced, a
+//! sequence without a reservation, a cursor ahead of what is drained, a segment removed before its last record is.
+//!
 //! `FLEETLOG_SPOOL_RUNS` sets how many runs there are; a failing run prints its seed.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
