@@ -7,6 +7,9 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+/// Reads may ask for all of a file without knowing its length.
+const USUAL_READ_BYTES: usize = 1024 * 1024;
+
 /// A flat folder of files.
 pub(super) trait Disk: Send + Sync {
     /// Name and length of every file.
@@ -76,7 +79,7 @@ impl Disk for Folder {
     fn read(&self, name: &str, offset: u64, length: usize) -> io::Result<Vec<u8>> {
         let mut file = File::open(self.path.join(name))?;
         file.seek(SeekFrom::Start(offset))?;
-        let mut bytes = Vec::with_capacity(length);
+        let mut bytes = Vec::with_capacity(length.min(USUAL_READ_BYTES));
         file.take(length as u64).read_to_end(&mut bytes)?;
         Ok(bytes)
     }

@@ -1,6 +1,9 @@
 //! A simulation: a disk that fails, fills up and forgets what was not synced, under a process that dies anywhere, against
 //! a model that remembers everything.
 //!
+//! Changes of `store.rs` that it was seen to catch: an answer before the sync, a new segment whose name is not synced, a
+//! sequence without a reservation, a cursor ahead of what is drained, a segment removed before its last record is.
+//!
 //! `FLEETLOG_SPOOL_RUNS` sets how many runs there are; a failing run prints its seed.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -451,4 +454,25 @@ fn a_damaged_cursor_costs_a_repetition_and_nothing_else() {
     let (store, recovered) = Store::open(disk, BOUNDS).unwrap();
     assert_eq!(recovered.records, 2);
     assert!(append(&store, vec![entry(3, 10)]).unwrap().first > first + 1);
+}
+
+#[test]
+fn a_real_folder_is_found_again_as_it_was_left() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = || Store::open(super::super::disk::Folder::new(folder.path()), BOUNDS).unwrap();
+    let (store, recovered) = open();
+    assert_eq!(recovered, Recovered::default());
+    let requests = (1..=9).map(|name| vec![entry(name, 150)]).collect();
+    let mut last = 0;
+    let outcomes = store.append(requests, |_, appended| last = appended.first);
+    assert!(outcomes.iter().all(Result::is_ok));
+    store.note_drained(last - 4).unwrap();
+    drop(store);
+    let (store, recovered) = open();
+    assert_eq!((recovered.records, recovered.torn, recovered.set_aside), (4, 0, 0));
+    let chunk = store.read(&mut Place::after(store.drained()), usize::MAX).unwrap();
+    assert_eq!(chunk.records.iter().map(|record| named(record).1).collect::<Vec<_>>(), [6, 7, 8, 9]);
+    store.release(last).unwrap();
+    assert_eq!(store.bytes(), 0);
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "only the cursor is left");
 }
