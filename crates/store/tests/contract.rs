@@ -1,6 +1,6 @@
 //! What this crate sends fits the tables, on a real engine.
 
-#![expect(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "helpers of tests")]
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod support;
 
@@ -621,7 +621,10 @@ async fn what_is_asked_for_is_found_among_many() {
     };
     for (offset, first) in (0..).zip((0..rows).step_by(20_000)) {
         let events: Vec<_> = (first..rows.min(first + 20_000)).map(of).collect();
-        store.insert_events(&range(offset, offset), &attempt(store, 1).await, at(offset, &events)).await.unwrap();
+        store
+            .insert_events(&range(offset, offset), &attempt(store, 1).await, at(offset, &events))
+            .await
+            .unwrap();
     }
     for (name, remainder, count) in
         [("sessions", 1, 1), ("sessions", 1, 1000), ("no session", 0, 1), ("no session", 0, 1000)]
