@@ -94,6 +94,7 @@ impl<'a, F: Facts> Settling<'a, F> {
         // Rows of a further attempt; the first one has all.
         let mut only: Option<Positions> = None;
         let mut sends = 0;
+        let mut refused = false;
         loop {
             // On a cluster another server's clock may be behind the one that was read.
             match proof.next(self.now().await? - self.shared.store.clock_skew_ms()) {
@@ -109,7 +110,9 @@ impl<'a, F: Facts> Settling<'a, F> {
                         insert_before_ms: proof.insert_before_ms(),
                     };
                     sends += 1;
-                    proof.sent(self.send(table, &attempt, only.as_ref(), wanted).await?);
+                    let sent = self.send(table, &attempt, only.as_ref(), wanted).await?;
+                    refused = sent == Sent::Refused;
+                    proof.sent(sent);
                 }
                 Step::ReadBack => {
                     let missing = self.missing(table, wanted).await?;
@@ -121,8 +124,10 @@ impl<'a, F: Facts> Settling<'a, F> {
                 Step::Settle => {
                     let missing = self.missing(table, wanted).await?;
                     if let Some(Step::Begin(attempt)) = proof.read_back(missing.len(), true) {
-                        metrics::MISSING_ROWS.add(missing.len() as u64);
-                        tracing::warn!(range = ?self.range, missing = missing.len(), attempt, "rows are proved missing");
+                        if !refused {
+                            metrics::MISSING_ROWS.add(missing.len() as u64);
+                            tracing::warn!(range = ?self.range, missing = missing.len(), attempt, "rows are proved missing");
+                        }
                         only = Some(missing);
                         proof.begun(attempt, self.record(number, attempt).await?);
                         sends = 0;

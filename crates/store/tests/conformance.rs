@@ -4,7 +4,7 @@
 //! its cluster of one shard; without the cluster its tables are those of a single node. It gets a database of its own,
 //! which is left behind.
 
-#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "helpers of tests")]
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod support;
 
