@@ -4,7 +4,9 @@ use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder
 use utoipa::openapi::{OpenApi as Document, SecurityRequirement};
 use utoipa::{Modify, OpenApi};
 
-use crate::endpoints::{calls, completeness, dead_letters, events, explain, formats, sessions, timeline, traces, usage};
+use crate::endpoints::{
+    calls, completeness, dead_letters, events, explain, formats, sessions, timeline, traces, usage,
+};
 use crate::error::ErrorBody;
 
 #[derive(OpenApi)]

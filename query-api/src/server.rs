@@ -18,7 +18,9 @@ use tower_http::cors::{AllowOrigin, Any, CorsLayer};
 use utoipa_swagger_ui::SwaggerUi;
 
 use crate::auth::Keys;
-use crate::endpoints::{calls, completeness, dead_letters, events, explain, formats, sessions, timeline, traces, usage};
+use crate::endpoints::{
+    calls, completeness, dead_letters, events, explain, formats, sessions, timeline, traces, usage,
+};
 use crate::error::QueryError;
 use crate::metrics;
 use crate::openapi;

@@ -122,8 +122,16 @@ impl Client {
         eventually("everything acknowledged is stored", SOON, || async {
             let answer = self.read("/v1/completeness", parameters).await?;
             let settled = answer["settled_through"].as_str().unwrap_or_default();
-            ensure!(settled >= now.as_str(), "settled through {settled:?} at {now}: {}", answer["partitions"]);
-            ensure!(answer["complete_through"] == answer["settled_through"], "lost: {}", answer["partitions"]);
+            ensure!(
+                settled >= now.as_str(),
+                "settled through {settled:?} at {now}: {}",
+                answer["partitions"]
+            );
+            ensure!(
+                answer["complete_through"] == answer["settled_through"],
+                "lost: {}",
+                answer["partitions"]
+            );
             Ok(answer)
         })
         .await

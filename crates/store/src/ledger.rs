@@ -82,10 +82,8 @@ fn places(asked: &[(i32, Range<i64>)]) -> Option<String> {
         let or = if text.is_empty() { "" } else { " OR " };
         // Numbers only: nothing to escape.
         let (first, last) = (offsets.start, offsets.end - 1);
-        let _infallible = write!(
-            text,
-            "{or}(raw_partition = {partition} AND raw_offset BETWEEN {first} AND {last})"
-        );
+        let _infallible =
+            write!(text, "{or}(raw_partition = {partition} AND raw_offset BETWEEN {first} AND {last})");
     }
     (!text.is_empty()).then_some(text)
 }

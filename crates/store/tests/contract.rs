@@ -96,10 +96,7 @@ fn settlement(raw_offset: i64) -> Settlement {
         records: 8,
         dead: 1,
         context: 1,
-        pieces: vec![
-            PieceCount { partition: 0, records: 4 },
-            PieceCount { partition: 3, records: 2 },
-        ],
+        pieces: vec![PieceCount { partition: 0, records: 4 }, PieceCount { partition: 3, records: 2 }],
         ..Settlement::default()
     }
 }

@@ -49,14 +49,7 @@ impl Partition {
     /// Nothing is known yet; what lies below `start` is not looked at.
     pub(crate) fn new(start: i64, log: Range<i64>) -> Self {
         let start = start.clamp(log.start, log.end);
-        Self {
-            start,
-            floor: start,
-            log,
-            beyond: Vec::new(),
-            losses: Vec::new(),
-            standing_since_ns: None,
-        }
+        Self { start, floor: start, log, beyond: Vec::new(), losses: Vec::new(), standing_since_ns: None }
     }
 
     /// The log reaches so far now. Returns false when it ends before what was settled: it was made anew, and so is this.
@@ -218,6 +211,7 @@ fn union(mut runs: Vec<Range<i64>>) -> Vec<Range<i64>> {
 }
 
 #[cfg(test)]
+#[expect(clippy::single_range_in_vec_init, reason = "logs of one partition, runs of one")]
 mod tests {
     use super::*;
 
@@ -245,7 +239,10 @@ mod tests {
         let mut partition = with(&[0..2, 3..5, 8..9]);
         assert_eq!(partition.lost_below(7, 50), 1 + 2);
         assert_eq!((partition.settled_below(), partition.stored_below(), partition.lost()), (7, 2, 3));
-        assert_eq!((partition.fate(2), partition.fate(6), partition.fate(7)), (Fate::Lost, Fate::Lost, Fate::InFlight));
+        assert_eq!(
+            (partition.fate(2), partition.fate(6), partition.fate(7)),
+            (Fate::Lost, Fate::Lost, Fate::InFlight)
+        );
         // One is found stored after all, the other is old.
         partition.forgive(0, &[2..3]);
         assert_eq!((partition.stored_below(), partition.fate(2)), (5, Fate::Stored));

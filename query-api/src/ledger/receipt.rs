@@ -73,7 +73,9 @@ mod tests {
     #[test]
     fn what_is_no_receipt_is_refused() {
         let long = vec!["0:1"; POSITIONS_MAX + 1].join(",");
-        for text in [" ", "r", "1", "1:", ":1", "-1:2", "1:-2", "1:2,", "1:2,,3:4", "+1:2", "9999999999:1", &long] {
+        for text in
+            [" ", "r", "1", "1:", ":1", "-1:2", "1:-2", "1:2,", "1:2,,3:4", "+1:2", "9999999999:1", &long]
+        {
             assert_eq!(text.parse::<Receipt>(), Err(ReceiptError::Malformed), "{text}");
         }
         assert_eq!("spool:gw-1:17".parse::<Receipt>(), Err(ReceiptError::Spooled));

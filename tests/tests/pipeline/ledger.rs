@@ -64,8 +64,7 @@ pub(crate) async fn every_record_that_was_acknowledged_is_accounted_for(system: 
     ensure!(!windows.is_empty() && windows.iter().all(|window| window["balanced"] == true), "{answer}");
     // The same from the tables.
     let counted = "SELECT sum(records) FROM settlements WHERE project_id = {project:String}";
-    let [records] =
-        system.clickhouse().select_one::<[u64; 1]>(counted, &[("project", &project.id)]).await?;
+    let [records] = system.clickhouse().select_one::<[u64; 1]>(counted, &[("project", &project.id)]).await?;
     ensure!(of("records")? == records, "{totals}, in the settlements {records}");
     ensure!(project.admin.read("/v1/dead-letters", &[]).await?["data"][0]["records"] == 1, "the dead letter");
     Ok(())
