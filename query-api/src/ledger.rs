@@ -50,7 +50,7 @@ pub trait Logs: Send + Sync + 'static {
     /// Offset of the first raw record at or after a time (milliseconds UTC) of each partition that has one.
     fn raw_since(&self, time_ms: i64) -> BoxFuture<'_, Result<Vec<Option<i64>>, LogError>>;
 
-    /// Where processor and aggregator stand, looked up in the order that [`Pipeline`] and [`Outlet`] ask for.
+    /// Where processor and aggregator stand, looked up in the order in which [`Pipeline`] lists it.
     fn pipeline(&self) -> BoxFuture<'_, Result<Pipeline, LogError>>;
 }
 

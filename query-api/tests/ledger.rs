@@ -108,6 +108,9 @@ async fn what_waits_is_bounded_by_number() {
     let logs = Arc::new(StillLogs::default());
     logs.reach(0..1);
     let Some(service) = service_with_logs(&logs).await else { return };
+    let known =
+        async || service.ask("viewer-p", "/v1/completeness").await.good()["partitions"][0].is_object();
+    within_a_while(known).await;
     let (url, client) = (service.url.clone(), reqwest::Client::new());
     let waiting = (0..QueryConfig::default().project_waits_max).map(|_| {
         let request = client.get(format!("{url}/v1/events?wait_for=0:0&wait_timeout_ms=60000"));
@@ -202,12 +205,12 @@ async fn what_the_pipeline_says_is_stored_and_is_not_is_lost_and_said_to_be() {
     within_a_while(async || state().await["partitions"][0]["in_flight"] == 1).await;
     // It has been open for a minute; the processor has settled it, the aggregator is behind.
     service.deps.clock.set(NOON + 60 * S);
-    let outlet = |committed| vec![Outlet { log: 0..10, stable: 10, committed: Some(committed) }];
+    let outlet = |stored| vec![Outlet { log: 0..10, stored }];
     *logs.pipeline.lock().unwrap() = Pipeline { raw: vec![Some(3)], outlets: outlet(8) };
     let waits = async || service.ask("viewer-p", "/v1/events?wait_for=0:1&wait_timeout_ms=2500").await;
     assert_eq!(waits().await.refused(503), "not_complete_yet");
     // And now it says that it has stored everything.
-    *logs.pipeline.lock().unwrap() = Pipeline { raw: vec![Some(3)], outlets: outlet(9) };
+    *logs.pipeline.lock().unwrap() = Pipeline { raw: vec![Some(3)], outlets: outlet(10) };
     within_a_while(async || state().await["partitions"][0]["lost"] == 1).await;
     assert_eq!(waits().await.refused(500), "receipt_lost");
     let answer = state().await;

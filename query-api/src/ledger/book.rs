@@ -13,13 +13,14 @@ use fleetlog_store::RawRun;
 use crate::ledger::partition::{Fate, Partition};
 use crate::ledger::watermark::Pipeline;
 
-/// Samples that wait for their proof. When there are more, every second one is dropped: what is proved then lies up to
-/// twice as far apart, and no less is proved.
+/// Samples that wait for their proof. When there are more, every second one is dropped and fewer are kept from then on:
+/// what is proved of a backlog comes in larger steps, and in the end as much.
 const SAMPLES_MAX: usize = 512;
 
 /// The end of each partition at a time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Sample {
+    number: u64,
     at_ns: i64,
     ends: Vec<i64>,
 }
@@ -29,6 +30,10 @@ struct Sample {
 pub(crate) struct Book {
     partitions: Arc<Vec<Partition>>,
     samples: VecDeque<Sample>,
+    /// Samples taken.
+    taken: u64,
+    /// Beside the last sample, those are kept whose number is a multiple of two to this power.
+    coarseness: u32,
     complete_ns: Option<i64>,
     settled_ns: Option<i64>,
 }
@@ -58,14 +63,8 @@ impl Book {
             // Their ends are of another log.
             self.samples.clear();
         }
-        if self.samples.len() >= SAMPLES_MAX {
-            let mut place = 0_usize;
-            self.samples.retain(|_| {
-                place += 1;
-                place % 2 == 0
-            });
-        }
-        self.samples.push_back(Sample { at_ns, ends: logs.iter().map(|log| log.end).collect() });
+        self.keep(Sample { number: self.taken, at_ns, ends: logs.iter().map(|log| log.end).collect() });
+        self.taken += 1;
         self.prove();
         anew
     }
@@ -149,6 +148,18 @@ impl Book {
         }
     }
 
+    fn keep(&mut self, sample: Sample) {
+        let kept = |sample: &Sample, coarseness: u32| sample.number.trailing_zeros() >= coarseness;
+        if self.samples.back().is_some_and(|last| !kept(last, self.coarseness)) {
+            self.samples.pop_back();
+        }
+        if self.samples.len() >= SAMPLES_MAX {
+            self.coarseness += 1;
+            self.samples.retain(|sample| kept(sample, self.coarseness));
+        }
+        self.samples.push_back(sample);
+    }
+
     /// Proves samples. Times are never taken back, not even where something is lost: what was stored stays so.
     fn prove(&mut self) {
         let reached = |sample: &Sample, below: fn(&Partition) -> i64| {
@@ -165,6 +176,9 @@ impl Book {
         let (complete_ns, settled_ns) = (self.complete_ns, self.settled_ns);
         let open = |sample: &Sample| Some(sample.at_ns) > complete_ns && Some(sample.at_ns) >= settled_ns;
         self.samples.retain(open);
+        if self.samples.len() <= 1 {
+            self.coarseness = 0;
+        }
     }
 }
 
@@ -186,12 +200,14 @@ impl Standing {
     }
 
     /// Raw records whose fate is open.
+    #[cfg(test)]
     pub(crate) fn in_flight(&self) -> u64 {
         self.partitions.iter().map(Partition::in_flight).sum()
     }
 }
 
 #[cfg(test)]
+#[expect(clippy::single_range_in_vec_init, reason = "logs of one partition, runs of one")]
 mod tests {
     use super::*;
 
@@ -257,7 +273,7 @@ mod tests {
         assert!(book.samples.len() <= SAMPLES_MAX);
         book.found(&[run(0, 0..6_000)], 10_000);
         let complete = book.standing().complete_ns.unwrap();
-        assert!((5_000..6_000).contains(&complete), "{complete}");
+        assert!((5_900..6_000).contains(&complete), "{complete}");
         book.found(&[run(0, 0..10_000)], 10_001);
         assert_eq!(book.standing().complete_ns, Some(9_999));
     }

@@ -2,8 +2,9 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
-use fleetlog_log::{Admin, Isolation, KafkaConfig, LogError, Offsets, Topics};
+use fleetlog_log::{Admin, From, Isolation, KafkaConfig, LogError, Offsets, Tail, TailRead, Topics};
 use fleetlog_runtime::Shutdown;
 use fleetlog_schemas::topic;
 use futures::FutureExt;
@@ -36,12 +37,19 @@ pub(crate) async fn sample_kafka(
 }
 
 struct KafkaLogs {
+    config: KafkaConfig,
     raw: Offsets,
     outlets: [KafkaOutlet; 2],
 }
 
+/// Offsets behind what is committed that may all be markers and aborted records; more of them hold something to store.
+const TAIL_MAX: i64 = 256;
+/// How long they are read; the first fetch of a reader takes half a second.
+const TAIL_WITHIN: Duration = Duration::from_secs(5);
+
 /// A topic that the processor writes.
 struct KafkaOutlet {
+    topic: &'static str,
     /// Ends before the first open transaction.
     stable: Offsets,
     /// Ends behind the last record.
@@ -50,15 +58,17 @@ struct KafkaOutlet {
 
 impl KafkaLogs {
     fn open(config: &KafkaConfig, topics: Topics, groups: &Groups) -> Result<Self, LogError> {
-        let outlet = |topic, partitions, group: &str| {
+        let outlet = |topic: &'static str, partitions, group: &str| {
             let open = |isolation| Offsets::open(config, topic, partitions, group, isolation);
             Ok::<_, LogError>(KafkaOutlet {
+                topic,
                 stable: open(Isolation::Committed)?,
                 whole: open(Isolation::Uncommitted)?,
             })
         };
         let dead_group = format!("{}.dead", groups.aggregator);
         Ok(Self {
+            config: config.clone(),
             raw: Offsets::open(config, topic::RAW, topics.raw, &groups.processor, Isolation::Uncommitted)?,
             outlets: [
                 outlet(topic::EVENTS, topics.events, &groups.aggregator)?,
@@ -69,16 +79,64 @@ impl KafkaLogs {
 }
 
 impl KafkaOutlet {
-    async fn look(&self) -> Result<Vec<Outlet>, LogError> {
-        let stable = self.stable.ranges().await?;
-        let whole = self.whole.ranges().await?;
+    async fn look(&self, config: &KafkaConfig) -> Result<Vec<Outlet>, LogError> {
+        let logs = self.whole.ranges().await?;
+        let stable: Vec<i64> = self.stable.ranges().await?.into_iter().map(|log| log.end).collect();
         let committed = self.whole.committed().await?;
-        let of = |((stable, log), committed): ((Range<i64>, Range<i64>), Option<i64>)| Outlet {
-            log,
-            stable: stable.end,
-            committed,
-        };
-        Ok(stable.into_iter().zip(whole).zip(committed).map(of).collect())
+        let mut outlets: Vec<Outlet> = logs
+            .into_iter()
+            .zip(committed)
+            .map(|(log, committed)| Outlet { stored: committed.unwrap_or(0).max(log.start), log })
+            .collect();
+        let short: Vec<(i32, From)> = (0_i32..)
+            .zip(outlets.iter().zip(&stable))
+            .filter(|(_, (outlet, stable))| (1..=TAIL_MAX).contains(&(**stable - outlet.stored)))
+            .map(|(partition, (outlet, _))| (partition, From::Offset(outlet.stored)))
+            .collect();
+        for partition in read_to_their_ends(config, self.topic, short).await? {
+            let place = usize::try_from(partition).ok();
+            let outlet = place.and_then(|place| Some((outlets.get_mut(place)?, stable.get(place)?)));
+            if let Some((outlet, stable)) = outlet {
+                outlet.stored = *stable;
+            }
+        }
+        Ok(outlets)
+    }
+}
+
+/// Those of the partitions in which a reader is given nothing from these offsets on.
+async fn read_to_their_ends(
+    config: &KafkaConfig,
+    topic: &str,
+    partitions: Vec<(i32, From)>,
+) -> Result<Vec<i32>, LogError> {
+    if partitions.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut open: Vec<i32> = partitions.iter().map(|(partition, _)| *partition).collect();
+    let tail = Tail::open(config, topic, partitions, Isolation::Committed)?;
+    let mut ends = Vec::new();
+    let reading = async {
+        while !open.is_empty() {
+            match tail.next().await {
+                Ok(TailRead::Record(record)) => open.retain(|other| *other != record.position.partition),
+                Ok(TailRead::CaughtUp { partition }) => {
+                    // The end is reached again after each record, so only the first news of a partition counts.
+                    if open.contains(&partition) {
+                        ends.push(partition);
+                        open.retain(|other| *other != partition);
+                    }
+                }
+                // Retention has overtaken it: nothing is known.
+                Err(LogError::PositionGone { .. }) => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    };
+    match tokio::time::timeout(TAIL_WITHIN, reading).await {
+        Ok(read) => read.map(|()| ends),
+        Err(_) => Ok(Vec::new()),
     }
 }
 
@@ -96,7 +154,7 @@ impl Logs for KafkaLogs {
             let raw = self.raw.committed().await?;
             let mut outlets = Vec::new();
             for outlet in &self.outlets {
-                outlets.extend(outlet.look().await?);
+                outlets.extend(outlet.look(&self.config).await?);
             }
             Ok(Pipeline { raw, outlets })
         }

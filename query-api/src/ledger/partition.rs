@@ -211,6 +211,7 @@ fn union(mut runs: Vec<Range<i64>>) -> Vec<Range<i64>> {
 }
 
 #[cfg(test)]
+#[expect(clippy::single_range_in_vec_init, reason = "logs of one partition, runs of one")]
 mod tests {
     use super::*;
 

@@ -145,7 +145,8 @@ impl Sampler {
         for partition in book.sampled(at_ns, &ends) {
             tracing::error!(partition, "the raw log ends before what was stored of it: it was made anew");
         }
-        // From here on what was learnt is kept, whatever fails.
+        // Where the logs end is known now, whatever the store says; and what is learnt from here on is kept.
+        self.show(&book, begun);
         let result = self.settle(&mut book, logs, begun, at_ns).await;
         self.show(&book, begun);
         self.book = Some(book);

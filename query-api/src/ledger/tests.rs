@@ -44,6 +44,9 @@ impl Chance {
 /// A place of the raw log.
 type Place = (usize, i64);
 
+/// Pieces with the number of their records, and settlements.
+type Facts = (Vec<(Place, u32)>, Vec<Place>);
+
 /// A raw record: how many of its records go to which outlet, and when it was acknowledged.
 struct Raw {
     pieces: BTreeMap<usize, u32>,
@@ -67,7 +70,7 @@ enum Act {
 /// What an aggregator has read and stores.
 struct Batch {
     last: i64,
-    facts: Vec<(i64, Vec<(Place, u32)>, Vec<Place>)>,
+    facts: Vec<(i64, Facts)>,
     steps: usize,
 }
 
@@ -170,7 +173,7 @@ impl World {
             return;
         }
         let transaction = self.transaction_of(partition);
-        let mut parts: BTreeMap<usize, (Vec<(Place, u32)>, Vec<Place>)> = BTreeMap::new();
+        let mut parts: BTreeMap<usize, Facts> = BTreeMap::new();
         for offset in offsets.clone() {
             let place = (partition, offset);
             let pieces = &self.raw[partition][offset as usize].pieces;
@@ -220,6 +223,14 @@ impl World {
         open.unwrap_or(self.outlets[outlet].len()) as i64
     }
 
+    /// Whether a reader is given any of these records.
+    fn is_given(&self, outlet: usize, offsets: Range<i64>) -> bool {
+        offsets.into_iter().any(|offset| match &self.outlets[outlet][offset as usize] {
+            Entry::Data { transaction, .. } => self.ended(outlet, *transaction) == Some(true),
+            Entry::Marker { .. } => false,
+        })
+    }
+
     fn store(&mut self) {
         let outlet = self.chance.below(OUTLETS);
         if !self.calm && self.chance.one_in(12) {
@@ -232,13 +243,13 @@ impl World {
         };
         match batch.steps {
             0 => {
-                for (offset, pieces, _) in &batch.facts {
+                for (offset, (pieces, _)) in &batch.facts {
                     for (place, records) in pieces {
                         self.pieces.insert((*place, outlet, *offset), *records);
                     }
                 }
             }
-            1 => self.settlements.extend(batch.facts.iter().flat_map(|(_, _, settled)| settled)),
+            1 => self.settlements.extend(batch.facts.iter().flat_map(|(_, (_, settled))| settled)),
             _ => {
                 self.stored_to[outlet] = Some(batch.last + 1);
                 return;
@@ -261,7 +272,7 @@ impl World {
             if self.ended(outlet, *transaction) == Some(true) && batch.facts.len() < most {
                 let facts =
                     if *unreadable { Default::default() } else { (pieces.clone(), settlements.clone()) };
-                batch.facts.push((offset, facts.0, facts.1));
+                batch.facts.push((offset, facts));
                 batch.last = offset;
             }
         }
@@ -317,9 +328,9 @@ enum Shortcut {
     SettlementAlone,
     /// Looks at the store before it asks the pipeline.
     StoreBeforePipeline,
-    /// Takes what is committed to the log's end for stored, open transactions or not.
+    /// Takes everything that a reader is given now for all that was written, open transactions or not.
     OpenTransactions,
-    /// Takes whatever lies before the stable offset for a marker.
+    /// Takes whatever lies behind the committed offset for a marker.
     MarkerAnyway,
     /// Takes what stands still for lost.
     ImpatientWithGaps,
@@ -358,16 +369,21 @@ impl Keeper {
         let mut outlets = Vec::new();
         for outlet in 0..OUTLETS {
             self.world.drift();
-            let mut stable = self.world.stable(outlet);
+            let end = self.world.outlets[outlet].len() as i64;
             self.world.drift();
-            let mut end = self.world.outlets[outlet].len() as i64;
-            match self.shortcut {
-                Shortcut::OpenTransactions => stable = end,
-                Shortcut::MarkerAnyway if self.watermark != Watermark::default() => end = stable,
-                _ => {}
+            let mut stable = self.world.stable(outlet);
+            if self.shortcut == Shortcut::OpenTransactions {
+                stable = end;
             }
             self.world.drift();
-            outlets.push(Outlet { log: 0..end, stable, committed: self.world.stored_to[outlet] });
+            let mut stored = self.world.stored_to[outlet].unwrap_or(0);
+            self.world.drift();
+            if !self.world.is_given(outlet, stored..stable) {
+                stored = stored.max(stable);
+            } else if self.shortcut == Shortcut::MarkerAnyway {
+                stored += 1;
+            }
+            outlets.push(Outlet { log: 0..end, stored });
         }
         Pipeline { raw, outlets }
     }
@@ -430,25 +446,19 @@ impl Keeper {
     /// Lets everything that is under way end, and looks until nothing can change.
     fn settle(&mut self) -> Result<(), String> {
         self.world.calm = true;
-        for round in 0..2 {
-            if round == 1 {
-                // Something behind every transaction that was aborted, so that the pipeline can be heard.
-                let pieces: BTreeMap<usize, u32> = (0..OUTLETS).map(|outlet| (outlet, 1)).collect();
-                let acknowledged = self.world.now;
-                self.world
-                    .raw
-                    .iter_mut()
-                    .for_each(|log| log.push(Raw { pieces: pieces.clone(), acknowledged }));
-            }
-            for _ in 0..3_000 {
-                self.world.now += 1;
-                if self.world.chance.one_in(2) { self.world.process() } else { self.world.store() }
-            }
+        for _ in 0..3_000 {
+            self.world.now += 1;
+            if self.world.chance.one_in(2) { self.world.process() } else { self.world.store() }
         }
-        for _ in 0..60 {
+        for _ in 0..500 {
             self.world.now += SUSPECT_AFTER;
             self.look()?;
+            if self.book.standing().in_flight() == 0 {
+                break;
+            }
         }
+        // And a last sample, for what is complete.
+        self.look()?;
         Ok(())
     }
 }
