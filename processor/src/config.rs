@@ -33,6 +33,9 @@ config_section! {
         /// which the first that matches decides. A condition is a text, or the beginning of one followed by *; action is
         /// drop or keep. A span with usage, an error, a tool call or a session is always kept. Replaces the default list.
         pub span_policy: Vec<SpanRule> = default_rules(),
+        /// How often decoding a raw record may end the process before the record becomes a dead letter of reason `poison`
+        /// without being decoded. A record is only tried alone, so a process that is killed for other reasons blames none.
+        pub poison_tries: u32 = 3,
         /// How long the processor may take to settle and commit when it is told to stop, milliseconds.
         pub shutdown_budget_ms: u64 = 20_000,
     }
@@ -69,6 +72,7 @@ impl Config {
             ("processor.cycle_max_bytes", own.cycle_max_bytes),
             ("processor.decoded_max_bytes", own.decoded_max_bytes),
             ("processor.message_target_bytes", own.message_target_bytes),
+            ("processor.poison_tries", own.poison_tries as usize),
         ] {
             if value == 0 {
                 return Err(SettingsError::Invalid {

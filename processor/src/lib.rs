@@ -16,6 +16,7 @@ pub mod pack;
 mod pipeline;
 pub mod redact;
 pub mod span_policy;
+mod suspicion;
 mod tally;
 pub mod transform;
 
@@ -29,5 +30,19 @@ pub use error::ProcessorError;
 /// # Errors
 /// [`ProcessorError`] when it cannot start or cannot go on.
 pub async fn run(config: Config, deps: Deps, shutdown: Shutdown) -> Result<(), ProcessorError> {
-    pipeline::run(config, deps, shutdown).await
+    run_watched(config, deps, shutdown, |_| {}).await
+}
+
+/// Runs the processor with a witness that is shown the bytes of every raw record before it is decoded. It is how a test
+/// makes a record end the process, as a decoder's bug would.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_watched(
+    config: Config,
+    deps: Deps,
+    shutdown: Shutdown,
+    witness: fn(&[u8]),
+) -> Result<(), ProcessorError> {
+    pipeline::run(config, deps, shutdown, witness).await
 }

@@ -61,6 +61,11 @@ pub const FORMAT_ZERO_TOKEN_CALLS: Metric = Metric::counter(
     "fleetlog_processor_format_zero_token_calls_total",
     "Sightings of calls to a model that did not fail and state no tokens, by format and version.",
 );
+/// Records processed alone.
+pub const ISOLATED_RECORDS: Metric = Metric::counter(
+    "fleetlog_processor_isolated_records_total",
+    "Raw records processed alone, because an earlier owner of the partition did not survive the cycle they were in.",
+);
 /// Time of a cycle's transformations.
 pub const TRANSFORM_SECONDS: Metric = Metric::histogram(
     "fleetlog_processor_transform_seconds",
@@ -86,6 +91,7 @@ pub const ALL: &[Metric] = &[
     FORMAT_NEW_FIELDS,
     FORMAT_CALLS,
     FORMAT_ZERO_TOKEN_CALLS,
+    ISOLATED_RECORDS,
     TRANSFORM_SECONDS,
     CYCLE_SECONDS,
 ];

@@ -26,7 +26,12 @@ use crate::transform::Transform;
 ///
 /// # Errors
 /// [`ProcessorError`] when it cannot start or cannot go on; bad input is never a reason.
-pub(crate) async fn run(config: Config, deps: Deps, shutdown: Shutdown) -> Result<(), ProcessorError> {
+pub(crate) async fn run(
+    config: Config,
+    deps: Deps,
+    shutdown: Shutdown,
+    witness: fn(&[u8]),
+) -> Result<(), ProcessorError> {
     let ready = deps.health.component("processor");
     let admin = Admin::new(&config.kafka)?;
     let Some(topics) = admin.wait_for_topics(&shutdown).await? else { return Ok(()) };
@@ -40,6 +45,8 @@ pub(crate) async fn run(config: Config, deps: Deps, shutdown: Shutdown) -> Resul
         transform: Arc::new(transform),
         partitions: Partitions { events: topics.events, dead: topics.dead },
         transactor,
+        alone: Arc::default(),
+        witness,
         trimmer: Trimmer::new(admin, deps.clock.clone(), config.kafka.raw_keep_hours),
         control,
         clock: deps.clock.clone(),

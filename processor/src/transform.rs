@@ -98,9 +98,9 @@ impl Transform {
         redacts: impl Fn(&str) -> bool,
         now_ns: i64,
     ) -> Transformed {
-        let batch: RawBatch = match from_single_object(payload) {
+        let batch = match envelope(position, payload, now_ns) {
             Ok(batch) => batch,
-            Err(e) => return unreadable(position, payload, e.to_string(), now_ns),
+            Err(unreadable) => return *unreadable,
         };
         let whole = Obituary { transform: self, batch: &batch, position, now_ns };
         let encoding = Encoding::of(&batch.content_encoding, &batch.payload.0);
@@ -328,6 +328,21 @@ impl Obituary<'_> {
     }
 }
 
+/// Gives the raw record up without decoding what it holds: `tries` processes have ended over it (INV-8).
+pub(crate) fn bury(position: Position, payload: &[u8], tries: u32, now_ns: i64) -> Transformed {
+    let batch = match envelope(position, payload, now_ns) {
+        Ok(batch) => batch,
+        Err(unreadable) => return *unreadable,
+    };
+    let message = format!("the process ended {tries} times while this record was decoded");
+    Obituary { batch: &batch, position, now_ns }.of_all(DeadReason::Poison, message)
+}
+
+/// Reads the envelope: a flat record of known fields, unlike what senders put into it.
+fn envelope(position: Position, payload: &[u8], now_ns: i64) -> Result<RawBatch, Box<Transformed>> {
+    from_single_object(payload).map_err(|e| Box::new(unreadable(position, payload, e.to_string(), now_ns)))
+}
+
 /// A record whose envelope cannot be read: whose it is and what it held is unknown.
 fn unreadable(position: Position, payload: &[u8], message: String, now_ns: i64) -> Transformed {
     let dead = DeadLetter {
@@ -468,6 +483,19 @@ mod tests {
         assert!(done.settlement.balances());
         // A settlement of 1970 would expire before anybody counts it.
         assert_eq!(done.settlement.received_at, 1);
+    }
+
+    #[test]
+    fn a_record_that_is_given_up_keeps_its_bytes_and_balances() {
+        let batch = raw(b"{}\n{}\n", 2);
+        let position = Position { partition: 2, offset: 9 };
+        let done = bury(position, &to_single_object(&batch).unwrap(), 3, 77);
+        assert!(done.settlement.balances() && done.events.is_empty());
+        let dead = &done.dead[0];
+        assert_eq!((dead.reason, dead.records, dead.raw_offset), (DeadReason::Poison, 2, 9));
+        assert_eq!((&dead.payload, dead.failed_at), (&batch.payload, 77));
+        assert!(dead.message.contains("3 times"), "{}", dead.message);
+        assert_eq!(bury(position, b"garbage", 3, 77).dead[0].reason, DeadReason::BadEnvelope);
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! The processor as a service, on a real Kafka node: what goes into the raw topic comes out once, balanced, and a second
-//! run goes on where the first one stopped.
+//! The processor as a service, on a real Kafka node: what goes into the raw topic comes out once, balanced, a second run
+//! goes on where the first one stopped, and a record that ends the process does so a bounded number of times.
 #![cfg(test)]
 
 use std::collections::BTreeMap;
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use fleetlog_engines::{EngineCache, KafkaNode, KafkaOptions, Progress};
 use fleetlog_log::{Admin, From, Isolation, KafkaConfig, Outgoing, Producer, Tail, TailRead, Target};
-use fleetlog_processor::{Config, run};
+use fleetlog_processor::{Config, run, run_watched};
 use fleetlog_runtime::{Clock, Deps, Health, Shutdown, TelemetryConfig, init_telemetry};
 use fleetlog_schemas::avro::{Blob, from_single_object, to_single_object};
 use fleetlog_schemas::event::{AgentEvent, EventType, UsageRole};
@@ -139,21 +139,29 @@ fn assert_output(output: &Output, positions: &[Position], records: u32) {
     assert_eq!(reasons, [(DeadReason::BadCompression, 5), (DeadReason::BadEnvelope, 0)]);
 }
 
+/// A Kafka node with the topics, and how to reach it; `None` where it cannot be had.
+async fn node(data: &std::path::Path) -> Option<(KafkaNode, KafkaConfig)> {
+    let lib = match EngineCache::of_user().and_then(|cache| cache.kafka(&Progress::quiet())) {
+        Ok(lib) => lib,
+        Err(why) => {
+            println!("skipped: Kafka cannot be had here: {why}");
+            return None;
+        }
+    };
+    let options = KafkaOptions { heap_mb: 256, ..KafkaOptions::new(lib, data) };
+    let node = KafkaNode::start(options).await.unwrap();
+    let kafka =
+        KafkaConfig { brokers: node.bootstrap(), session_timeout_ms: 6_000, ..KafkaConfig::default() };
+    Admin::new(&kafka).unwrap().ensure_topics().await.unwrap();
+    Some((node, kafka))
+}
+
 #[test]
 fn raw_records_come_out_once_and_a_second_run_goes_on_where_the_first_stopped() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
-        let lib = match EngineCache::of_user().and_then(|cache| cache.kafka(&Progress::quiet())) {
-            Ok(lib) => lib,
-            Err(why) => return println!("skipped: Kafka cannot be had here: {why}"),
-        };
         let data = tempfile::tempdir().unwrap();
-        let options = KafkaOptions { heap_mb: 256, ..KafkaOptions::new(lib, data.path()) };
-        let node = KafkaNode::start(options).await.unwrap();
-        let kafka =
-            KafkaConfig { brokers: node.bootstrap(), session_timeout_ms: 6_000, ..KafkaConfig::default() };
-        Admin::new(&kafka).unwrap().ensure_topics().await.unwrap();
-
+        let Some((node, kafka)) = node(data.path()).await else { return };
         let (payloads, records) = inputs();
         let positions = append(&kafka, &payloads).await;
         let first = with_processor(&kafka, Output::read(&kafka, &positions, 2)).await;
@@ -168,6 +176,92 @@ fn raw_records_come_out_once_and_a_second_run_goes_on_where_the_first_stopped() 
         assert_eq!(second.events.len(), first.events.len() + 1, "nothing is repeated after an orderly stop");
         assert_eq!(second.settlements.len(), positions.len() + 1);
         assert_eq!(second.dead.len(), first.dead.len());
+        node.stop(PATIENCE).await;
+    });
+}
+
+const BROKERS_OF_CHILD: &str = "TEST_BROKERS";
+/// What a record holds that ends the process.
+const POISON: &[u8] = b"swallow me";
+
+/// As a decoder's stack overflow would: nothing catches it.
+fn abort_on_poison(payload: &[u8]) {
+    if payload.windows(POISON.len()).any(|window| window == POISON) {
+        std::process::abort();
+    }
+}
+
+/// Not a test of its own: the process that the next test starts, again and again.
+#[test]
+#[ignore = "run by the test of poison, as a process that may end"]
+fn a_processor_that_poison_ends() {
+    let Ok(brokers) = std::env::var(BROKERS_OF_CHILD) else { return };
+    // A fixed name, as a supervisor gives it: a start takes over at once from the one that ended.
+    let kafka = KafkaConfig {
+        brokers,
+        session_timeout_ms: 6_000,
+        instance_id: "one".to_owned(),
+        ..KafkaConfig::default()
+    };
+    let config = Config { kafka, ..Config::default() };
+    let metrics = init_telemetry(&TelemetryConfig::default()).unwrap();
+    let deps = Deps { clock: Clock::manual(7), health: Health::new(), metrics };
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(run_watched(config, deps, Shutdown::new(), abort_on_poison)).unwrap();
+}
+
+/// Starts the process above; it is killed when it is dropped.
+fn child(brokers: &str) -> tokio::process::Child {
+    tokio::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--ignored", "--exact", "a_processor_that_poison_ends"])
+        .env(BROKERS_OF_CHILD, brokers)
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap()
+}
+
+/// INV-8.
+#[test]
+fn a_record_that_ends_the_process_is_buried_after_three_tries_and_its_neighbours_are_not() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let data = tempfile::tempdir().unwrap();
+        let Some((node, kafka)) = node(data.path()).await else { return };
+        let good = raw(Route::Events, 1, br#"{"type":"log"}"#.to_vec());
+        let poison = format!(r#"{{"type":"log","data":"{}"}}"#, String::from_utf8_lossy(POISON));
+        let poison = raw(Route::Events, 1, poison.into_bytes());
+        let payloads: Vec<Vec<u8>> = (0..24)
+            // The partitions take turns, so it has neighbours before and behind it in its own.
+            .map(|n| to_single_object(if n == 9 { &poison } else { &good }).unwrap())
+            .collect();
+        let positions = append(&kafka, &payloads).await;
+
+        let brokers = node.bootstrap();
+        let deaths = std::cell::Cell::new(0);
+        let dying = async {
+            loop {
+                let status = child(&brokers).wait().await.unwrap();
+                assert!(!status.success() && deaths.get() < 10, "{status} after {} deaths", deaths.get());
+                deaths.set(deaths.get() + 1);
+            }
+        };
+        let read = tokio::time::timeout(PATIENCE, Output::read(&kafka, &positions, 1));
+        let output: Output = tokio::select! {
+            output = read => output.expect("the partition does not get past the record"),
+            () = dying => unreachable!(),
+        };
+
+        // Once with the cycle it is in, then three times alone; and once more unnoticed, where it is not in the first.
+        assert!((4..=5).contains(&deaths.get()), "{} deaths", deaths.get());
+        for position in &positions {
+            let [settlement] = &output.settlements[position][..] else { panic!("{position} settled twice") };
+            let fate = (settlement.dead, settlement.events);
+            assert_eq!(fate, if *position == positions[9] { (1, 0) } else { (0, 1) }, "{position}");
+        }
+        let [dead] = &output.dead[..] else { panic!("{} dead letters", output.dead.len()) };
+        assert_eq!((dead.reason, dead.payload.clone()), (DeadReason::Poison, poison.payload));
         node.stop(PATIENCE).await;
     });
 }

@@ -2,7 +2,7 @@
 //! acknowledged is stored once, and the ledger balances.
 //!
 //! A short run by default; `cargo xtask faults --minutes N --seed S` runs longer. The seed decides which faults come in
-//! which order, and is printed; their exact moments depend on the machine.
+//! which order, and is printed; their exact moments depend on the machine. Every fault comes before any comes again.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,17 +16,26 @@ use tokio::task::JoinSet;
 
 const PROCESSOR: usize = 1;
 const AGGREGATOR: usize = 2;
-/// Services that a fault may hit; the query API has no part in what is proved.
-const HIT: [usize; 3] = [0, PROCESSOR, AGGREGATOR];
 /// Events in one request, requests under way at once, and the pause of a sender between two.
 const PER_REQUEST: u64 = 20;
 const SENDERS: u64 = 3;
 const PAUSE: Duration = Duration::from_millis(60);
+/// Time of the first event; each is a millisecond after the one before.
+const START_MS: u64 = 1_790_000_000_000;
 /// One request in so many is sent again although it was acknowledged.
 const REPEATED: u64 = 17;
 const STOP: Duration = Duration::from_secs(60);
-/// How long everything may take to settle after the last fault: attempts of unknown outcome wait half a minute.
-const SETTLED: Duration = Duration::from_secs(180);
+/// How long everything may take to settle after the last fault: attempts of unknown outcome wait half a minute. A long run
+/// leaves more to recompute.
+const SETTLED: Duration = Duration::from_secs(240);
+/// How long ClickHouse is away in a long outage; in a short run, there is time for less.
+const OUTAGE: Duration = Duration::from_secs(60);
+const SHORT_OUTAGE: Duration = Duration::from_secs(12);
+/// Below this, a run is a short one, minutes.
+const SHORT_RUN: f64 = 10.0;
+/// A slow engine works and stands still in turns.
+const WORKING: Duration = Duration::from_millis(80);
+const STANDING: Duration = Duration::from_millis(240);
 
 /// What can go wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,15 +48,65 @@ enum Fault {
     Freeze(usize),
     /// A further instance for some seconds, ended with `kill -9`.
     Double(usize),
+    /// A further instance for some seconds, ended with SIGTERM: the work moves to it and back.
+    Join(usize),
     /// The broker killed and started again.
     KillKafka,
+    /// The broker stopped with SIGTERM and started again.
+    StopKafka,
     /// The broker frozen for some seconds.
     FreezeKafka,
     /// ClickHouse killed, wherever its inserts are, and started again.
     KillClickHouse,
+    /// ClickHouse stopped with SIGTERM, away for a minute, and started again.
+    StopClickHouse,
     /// ClickHouse frozen for some seconds.
     FreezeClickHouse,
+    /// ClickHouse standing still most of the time, so that everything takes several times as long.
+    SlowClickHouse,
+    /// A service killed while the broker is frozen, and started again before it answers.
+    KillBesideFrozenKafka(usize),
+    /// A service killed while ClickHouse is away, and started again before it is back.
+    KillBesideKilledClickHouse(usize),
+    /// The broker and ClickHouse killed at once.
+    KillBothEngines,
 }
+
+/// Every fault, as often as it comes in one round.
+const ROUND: [Fault; 32] = [
+    Fault::Kill(0),
+    Fault::Kill(PROCESSOR),
+    Fault::Kill(PROCESSOR),
+    Fault::Kill(AGGREGATOR),
+    Fault::Kill(AGGREGATOR),
+    Fault::Kill(3),
+    Fault::Terminate(0),
+    Fault::Terminate(PROCESSOR),
+    Fault::Terminate(AGGREGATOR),
+    Fault::Terminate(3),
+    Fault::Freeze(PROCESSOR),
+    Fault::Freeze(AGGREGATOR),
+    Fault::Double(PROCESSOR),
+    Fault::Double(AGGREGATOR),
+    Fault::Join(PROCESSOR),
+    Fault::Join(AGGREGATOR),
+    Fault::KillKafka,
+    Fault::KillKafka,
+    Fault::StopKafka,
+    Fault::FreezeKafka,
+    Fault::FreezeKafka,
+    Fault::KillClickHouse,
+    Fault::KillClickHouse,
+    Fault::StopClickHouse,
+    Fault::FreezeClickHouse,
+    Fault::SlowClickHouse,
+    Fault::KillBesideFrozenKafka(0),
+    Fault::KillBesideFrozenKafka(PROCESSOR),
+    Fault::KillBesideFrozenKafka(AGGREGATOR),
+    Fault::KillBesideKilledClickHouse(AGGREGATOR),
+    Fault::KillBesideKilledClickHouse(3),
+    Fault::KillBothEngines,
+];
 
 /// splitmix64: the same faults for the same seed.
 struct Chance(u64);
@@ -61,18 +120,13 @@ impl Chance {
         (z ^ (z >> 31)) % n
     }
 
-    fn fault(&mut self) -> Fault {
-        let service = HIT[self.below(3) as usize];
-        match self.below(12) {
-            0..=4 => Fault::Kill(service),
-            5 => Fault::Terminate(service),
-            6 => Fault::Freeze(if service == 0 { AGGREGATOR } else { service }),
-            7 => Fault::Double(if service == 0 { PROCESSOR } else { service }),
-            8 => Fault::KillKafka,
-            9 => Fault::FreezeKafka,
-            10 => Fault::KillClickHouse,
-            _ => Fault::FreezeClickHouse,
+    /// The faults of one round in some order (Fisher and Yates).
+    fn round(&mut self) -> Vec<Fault> {
+        let mut round = ROUND.to_vec();
+        for last in (1..round.len()).rev() {
+            round.swap(last, self.below(last as u64 + 1) as usize);
         }
+        round
     }
 
     fn seconds(&mut self, from: u64, to: u64) -> Duration {
@@ -96,7 +150,7 @@ impl Load {
                 "{{\"id\":\"e{n}\",\"type\":\"llm.request\",\"sessionId\":\"s{}\",\"timestamp\":{},\"model\":\"m\",\
                  \"inputTokens\":{},\"outputTokens\":1}}\n",
                 n % 40,
-                1_790_000_000_000_u64 + n,
+                START_MS + n,
                 n % 1000,
             )
         };
@@ -133,6 +187,7 @@ impl Load {
 
 /// Everything that runs.
 struct Stage {
+    outage: Duration,
     engines: Engines,
     deployment: Deployment,
     services: Vec<Process>,
@@ -141,19 +196,9 @@ struct Stage {
 impl Stage {
     async fn suffer(&mut self, fault: Fault, chance: &mut Chance) -> Result<()> {
         match fault {
-            Fault::Kill(service) => {
-                self.services[service].signal(Signal::KILL);
-                self.services[service].wait(STOP)?;
-                self.revive(service)?;
-            }
+            Fault::Kill(service) => self.kill(service)?,
             Fault::Terminate(service) => {
-                let status = self.services[service].terminate(STOP)?;
-                ensure!(
-                    status.success(),
-                    "{} ended with {status}:\n{}",
-                    SERVICES[service],
-                    self.services[service].stderr_tail()
-                );
+                orderly(service, &self.services[service])?;
                 self.revive(service)?;
             }
             Fault::Freeze(service) => {
@@ -171,7 +216,16 @@ impl Stage {
                 beside.signal(Signal::KILL);
                 beside.wait(STOP)?;
             }
+            Fault::Join(service) => {
+                let beside = self.deployment.launch_beside(service)?;
+                tokio::time::sleep(chance.seconds(4, 8)).await;
+                orderly(service, &beside)?;
+            }
             Fault::KillKafka => self.engines.kafka.restart().await?,
+            Fault::StopKafka => {
+                self.engines.kafka.stop(STOP).await;
+                self.engines.kafka.restart().await?;
+            }
             Fault::FreezeKafka => {
                 self.engines.kafka.pause();
                 tokio::time::sleep(chance.seconds(1, 6)).await;
@@ -182,13 +236,52 @@ impl Stage {
                 tokio::time::sleep(chance.seconds(0, 4)).await;
                 self.engines.clickhouse.restart().await?;
             }
+            Fault::StopClickHouse => {
+                self.engines.clickhouse.stop(STOP).await;
+                tokio::time::sleep(self.outage).await;
+                self.engines.clickhouse.restart().await?;
+            }
             Fault::FreezeClickHouse => {
                 self.engines.clickhouse.pause();
                 tokio::time::sleep(chance.seconds(1, 6)).await;
                 self.engines.clickhouse.resume();
             }
+            Fault::SlowClickHouse => {
+                let end = Instant::now() + chance.seconds(4, 8);
+                while Instant::now() < end {
+                    self.engines.clickhouse.pause();
+                    tokio::time::sleep(STANDING).await;
+                    self.engines.clickhouse.resume();
+                    tokio::time::sleep(WORKING).await;
+                }
+            }
+            Fault::KillBesideFrozenKafka(service) => {
+                self.engines.kafka.pause();
+                tokio::time::sleep(chance.seconds(0, 2)).await;
+                let killed = self.kill(service);
+                tokio::time::sleep(chance.seconds(1, 4)).await;
+                self.engines.kafka.resume();
+                killed?;
+            }
+            Fault::KillBesideKilledClickHouse(service) => {
+                self.engines.clickhouse.kill().await;
+                self.kill(service)?;
+                tokio::time::sleep(chance.seconds(1, 4)).await;
+                self.engines.clickhouse.restart().await?;
+            }
+            Fault::KillBothEngines => {
+                tokio::join!(self.engines.kafka.kill(), self.engines.clickhouse.kill());
+                tokio::try_join!(self.engines.kafka.restart(), self.engines.clickhouse.restart())?;
+            }
         }
         Ok(())
+    }
+
+    /// `kill -9`, and a start.
+    fn kill(&mut self, service: usize) -> Result<()> {
+        self.services[service].signal(Signal::KILL);
+        self.services[service].wait(STOP)?;
+        self.revive(service)
     }
 
     /// A service that a fault has ended is started again, as its supervisor would.
@@ -200,19 +293,22 @@ impl Stage {
     /// Starts again what ended by itself, which a service may do when the log gives it up; it is counted.
     fn revive_the_dead(&mut self) -> Result<u64> {
         let mut dead = 0;
-        for service in HIT {
+        for (service, name) in SERVICES.iter().enumerate() {
             if let Some(status) = self.services[service].ended()? {
-                say(&format!(
-                    "{} ended by itself ({status}):\n{}",
-                    SERVICES[service],
-                    self.services[service].stderr_tail()
-                ));
+                say(&format!("{name} ended by itself ({status}):\n{}", self.services[service].stderr_tail()));
                 self.revive(service)?;
                 dead += 1;
             }
         }
         Ok(dead)
     }
+}
+
+/// SIGTERM: a service must say that it ended in order.
+fn orderly(service: usize, process: &Process) -> Result<()> {
+    let status = process.terminate(STOP)?;
+    ensure!(status.success(), "{} ended with {status}:\n{}", SERVICES[service], process.stderr_tail());
+    Ok(())
 }
 
 fn from_environment(name: &str) -> Option<f64> {
@@ -222,7 +318,7 @@ fn from_environment(name: &str) -> Option<f64> {
 /// INV-1 to INV-6, all at once.
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_lost_nothing_is_stored_twice_and_the_ledger_balances_whatever_fails() -> Result<()> {
-    let minutes = from_environment("FLEETLOG_FAULT_MINUTES").unwrap_or(1.5);
+    let minutes = from_environment("FLEETLOG_FAULT_MINUTES").unwrap_or(3.0);
     let seed = from_environment("FLEETLOG_FAULT_SEED")
         .map_or_else(|| std::time::UNIX_EPOCH.elapsed().map_or(1, |now| now.as_secs()), |seed| seed as u64);
     say(&format!("seed {seed}, {minutes} minutes"));
@@ -231,7 +327,8 @@ async fn nothing_is_lost_nothing_is_stored_twice_and_the_ledger_balances_whateve
     let deployment = Deployment::write(folder.path(), &engines)?;
     let client = deployment.prepare(&engines).await?;
     let services = deployment.start().await?;
-    let mut stage = Stage { engines, deployment, services };
+    let outage = if minutes < SHORT_RUN { SHORT_OUTAGE } else { OUTAGE };
+    let mut stage = Stage { outage, engines, deployment, services };
 
     let load = Arc::new(Load::default());
     let mut senders = JoinSet::new();
@@ -239,9 +336,15 @@ async fn nothing_is_lost_nothing_is_stored_twice_and_the_ledger_balances_whateve
         senders.spawn(Arc::clone(&load).send(client.clone()));
     }
     let (mut chance, mut suffered, mut dead) = (Chance(seed), BTreeMap::<Fault, u32>::new(), 0);
-    let end = Instant::now() + Duration::from_secs_f64(minutes * 60.0);
-    while Instant::now() < end {
-        let fault = chance.fault();
+    let mut order = Chance(!seed);
+    let (started, length) = (Instant::now(), Duration::from_secs_f64(minutes * 60.0));
+    let mut round = Vec::new();
+    while started.elapsed() < length {
+        if round.is_empty() {
+            round = order.round();
+        }
+        let Some(fault) = round.pop() else { continue };
+        say(&format!("{:>5} s {fault:?}", started.elapsed().as_secs()));
         stage.suffer(fault, &mut chance).await.with_context(|| format!("seed {seed}: {fault:?}"))?;
         *suffered.entry(fault).or_default() += 1;
         tokio::time::sleep(chance.seconds(1, 4)).await;
@@ -259,17 +362,19 @@ async fn nothing_is_lost_nothing_is_stored_twice_and_the_ledger_balances_whateve
         load.retries.load(Ordering::Relaxed),
     ));
     // A service may still give up on what the last fault left it with: it is started again, as its supervisor would.
-    let deadline = Instant::now() + SETTLED;
+    let deadline = Instant::now() + SETTLED + length / 10;
     let truth = loop {
         stage.revive_the_dead()?;
-        match all_is_true(&stage, sent).await {
+        match all_is_true(&stage, &client, sent).await {
             Err(_) if Instant::now() < deadline => tokio::time::sleep(PAUSE).await,
             truth => break truth,
         }
     };
-    if truth.is_err() {
-        for service in HIT {
-            say(&format!("{} said last:\n{}", SERVICES[service], stage.services[service].stderr_tail()));
+    if truth.is_ok() {
+        say(&format!("all of it is true {} s after the start", started.elapsed().as_secs()));
+    } else {
+        for (name, service) in SERVICES.iter().zip(&stage.services) {
+            say(&format!("{name} said last:\n{}", service.stderr_tail()));
         }
     }
     truth.with_context(|| format!("seed {seed}"))
@@ -283,7 +388,7 @@ async fn lags(clickhouse: &ClickHouse) -> Result<String> {
     Ok(format!("stored by partition: {stored:?}"))
 }
 
-async fn all_is_true(stage: &Stage, sent: u64) -> Result<()> {
+async fn all_is_true(stage: &Stage, client: &Client, sent: u64) -> Result<()> {
     let clickhouse = ClickHouse::at(&stage.engines.clickhouse.url());
     let rows = "SELECT uniqExact(event_id), count() FROM events";
     let numbers = "SELECT (SELECT count() FROM llm_calls), (SELECT sum(llm_call_count) FROM sessions),
@@ -310,5 +415,9 @@ async fn all_is_true(stage: &Stage, sent: u64) -> Result<()> {
     ensure!(twice == 0, "{twice} settlements are stored twice");
     ensure!(records == accounted, "{records} records, {accounted} accounted for");
     ensure!(stored == sent, "{stored} records stored, {sent} sent");
+    // And whoever asks is told so.
+    let (from, to) = (START_MS.to_string(), (START_MS + sent * 2 + 60_000).to_string());
+    let usage = client.read("/v1/usage", &[("from", &from), ("to", &to)]).await?;
+    ensure!(usage["totals"]["calls"] == sent, "{sent} calls; the query API says {}", usage["totals"]);
     Ok(())
 }

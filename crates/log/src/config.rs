@@ -47,6 +47,9 @@ config_section! {
         pub compression: Compression = Compression::Lz4,
         /// Longest a record may take from the producer's queue to the broker's acknowledgement, milliseconds.
         pub delivery_timeout_ms: u32 = 10_000,
+        /// Longest that one of the processor's transactions may take, milliseconds, after which it is ended and tried again.
+        /// While the cluster does not answer, a rebalance waits this long for it, so it must stay well below 30 s.
+        pub transaction_timeout_ms: u32 = 10_000,
         /// Most records waiting in a producer, after which it refuses more.
         pub queue_max_records: u32 = 10_000,
         /// Most bytes waiting in a producer, after which it refuses more.

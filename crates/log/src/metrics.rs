@@ -42,6 +42,12 @@ pub const ABORTED_TRANSACTIONS: Metric = Metric::counter(
     "fleetlog_log_aborted_transactions_total",
     "Kafka transactions aborted; what they held is tried again or left to the partition's next owner.",
 );
+/// Commits whose outcome was looked up.
+pub const DOUBTFUL_TRANSACTIONS: Metric = Metric::counter(
+    "fleetlog_log_doubtful_transactions_total",
+    "Kafka transactions whose commit failed or was not answered, by what the committed offsets told afterwards: \
+     committed or aborted.",
+);
 
 /// Offsets trimmed.
 pub const TRIMMED: Metric = Metric::counter(
@@ -65,6 +71,7 @@ pub const ALL: &[Metric] = &[
     COMMIT_SECONDS,
     TRANSACTIONS,
     ABORTED_TRANSACTIONS,
+    DOUBTFUL_TRANSACTIONS,
     TRIMMED,
     TRIM_FAILURES,
 ];

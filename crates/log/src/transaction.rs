@@ -12,9 +12,22 @@
 //!
 //! Who else may write is decided by Kafka: the transactional id fences an earlier process of the same name, the group's
 //! generation in the offsets fences a member that was thrown out (KIP-447). Readers must be `read_committed`.
+//!
+//! Nothing waits for the cluster longer than `kafka.transaction_timeout_ms`, or a rebalance would wait as well. What a
+//! commit that failed has come to is never guessed: librdkafka may report an error although the coordinator has
+//! committed. A new client of the same id first ends whatever is open, then the committed offsets tell:
+//!
+//! | failed | open transaction | the units |
+//! |---|---|---|
+//! | before the commit | aborted, or ended by the next client's start | are tried again |
+//! | in the commit, offsets moved | is committed | are settled |
+//! | in the commit, offsets stand | is aborted: the next client's start has seen to it | are tried again |
+//! | anywhere, and the partition goes | whatever it is, the next owner waits for its end | are the next owner's |
+
+mod course;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -25,19 +38,18 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::context::{log_error, log_line};
 use crate::{KafkaConfig, Lease, LogError, metrics};
+use course::{Course, State, Step};
 
 const ACTION: &str = "run a transaction";
 /// Units waiting for a transaction; each partition has at most one.
 const WAITING: usize = 1024;
-/// How long a stopped process holds back the readers of what it was writing.
-const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
-/// One call to the coordinator; what can be repeated is repeated.
+/// One call to the coordinator; what can be repeated is repeated, up to the transaction's deadline.
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 const FULL_QUEUE_PAUSE: Duration = Duration::from_millis(2);
 const FIRST_RETRY: Duration = Duration::from_millis(50);
 const LAST_RETRY: Duration = Duration::from_secs(5);
-/// So many new clients in a row without a commit in between: another process uses the same id.
-const MOST_RENEWALS: u32 = 5;
+/// Fenced so often in a row without a commit in between: another process uses the same id.
+const MOST_RIVALS: u32 = 5;
 
 /// A record to write.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -109,7 +121,7 @@ impl TransactionLog {
     /// Transactions under an id that no other running process may use, of messages of at most `max_message_bytes`.
     ///
     /// With [`KafkaConfig::instance_id`] the id is stable, and a restart ends at once what its predecessor left open;
-    /// without, it is new at every start, and what was left open ends after 10 s.
+    /// without, it is new at every start, and what was left open ends after `kafka.transaction_timeout_ms`.
     pub fn new(config: &KafkaConfig, group: &str, max_message_bytes: usize) -> (Transactor, Self) {
         let instance = match config.instance_id.as_str() {
             "" => uuid::Uuid::new_v4().to_string(),
@@ -133,7 +145,7 @@ impl TransactionLog {
     /// [`LogError`] when the cluster refuses the configuration or the principal, or another process uses the same id.
     pub async fn run(mut self) -> Result<(), LogError> {
         let mut client: Option<Arc<Client>> = None;
-        let (mut pause, mut renewals) = (FIRST_RETRY, 0);
+        let (mut pause, mut rivals, mut course) = (FIRST_RETRY, 0, Course::default());
         let mut units = Vec::new();
         loop {
             if units.is_empty() {
@@ -142,21 +154,21 @@ impl TransactionLog {
                     None => return Ok(()),
                 }
             }
-            match self.attempt(&mut client, &units).await {
+            match self.attempt(&mut client, &mut units, &mut course).await {
                 Ok(()) => {
-                    (pause, renewals) = (FIRST_RETRY, 0);
+                    (pause, rivals) = (FIRST_RETRY, 0);
                     metrics::TRANSACTIONS.add(1);
                     units.drain(..).for_each(|waiting| waiting.answer(Ok(())));
                 }
-                Err(failure) => {
+                Err(Failure { error, client: state, in_doubt }) => {
                     metrics::ABORTED_TRANSACTIONS.add(1);
-                    let error = failure.error;
-                    tracing::warn!(%error, units = units.len(), "the transaction is aborted and tried again");
-                    if failure.renew {
-                        client = None;
-                        renewals += 1;
+                    tracing::warn!(%error, units = units.len(), in_doubt, "the transaction failed and is tried again");
+                    course.failed(state, in_doubt);
+                    if course.next() == Step::Start {
+                        retire(client.take());
                     }
-                    if renewals > MOST_RENEWALS || matches!(error, LogError::Config(_)) {
+                    rivals += u32::from(state == State::Fenced);
+                    if rivals > MOST_RIVALS || matches!(error, LogError::Config(_)) {
                         return Err(error);
                     }
                     units = held(units);
@@ -179,34 +191,51 @@ impl TransactionLog {
         units
     }
 
-    /// One transaction; the client is made, and fences its predecessors, when there is none.
-    async fn attempt(&self, client: &mut Option<Arc<Client>>, units: &[Waiting]) -> Result<(), Failure> {
-        let ready = match client {
-            Some(client) => Arc::clone(client),
-            None => {
-                let new = Arc::new(self.client().map_err(Failure::final_for)?);
-                let opening = Arc::clone(&new);
-                blocking(move || opening.init_transactions(CALL_TIMEOUT)).await.map_err(Failure::of)?;
-                Arc::clone(client.insert(new))
+    /// One transaction, after whatever must come before it.
+    async fn attempt(
+        &self,
+        client: &mut Option<Arc<Client>>,
+        units: &mut Vec<Waiting>,
+        course: &mut Course,
+    ) -> Result<(), Failure> {
+        loop {
+            match (course.next(), &*client) {
+                (Step::LookUp, _) => {
+                    settle_doubt(units).await?;
+                    course.looked_up();
+                    if units.is_empty() {
+                        return Ok(());
+                    }
+                }
+                (Step::Transact, Some(client)) => {
+                    let (client, deadline) = (Arc::clone(client), Instant::now() + self.timeout());
+                    let units: Vec<Arc<Unit>> =
+                        units.iter().map(|waiting| Arc::clone(&waiting.unit)).collect();
+                    return blocking(move || transaction(&client, &units, deadline)).await;
+                }
+                // It fences its predecessors, and ends what they left open.
+                (Step::Start | Step::Transact, _) => {
+                    let new = Arc::new(self.client().map_err(Failure::beyond_use)?);
+                    let opening = Arc::clone(&new);
+                    blocking(move || opening.init_transactions(CALL_TIMEOUT).map_err(Failure::of)).await?;
+                    *client = Some(new);
+                    course.started();
+                }
             }
-        };
-        let units: Vec<Arc<Unit>> = units.iter().map(|waiting| Arc::clone(&waiting.unit)).collect();
-        let outcome = blocking(move || {
-            transaction(&ready, &units).inspect_err(|_| {
-                // Refused where there is nothing to abort, or a fatal error has done it.
-                let _not_open = ready.abort_transaction(CALL_TIMEOUT).is_err();
-            })
-        });
-        outcome.await.map_err(Failure::of)
+        }
+    }
+
+    fn timeout(&self) -> Duration {
+        Duration::from_millis(self.config.transaction_timeout_ms.into())
     }
 
     fn client(&self) -> Result<Client, LogError> {
-        let timeout = TRANSACTION_TIMEOUT.as_millis().to_string();
+        let timeout = self.config.transaction_timeout_ms.to_string();
         let mut properties = self.config.producer(self.max_message_bytes);
         properties.set("transactional.id", &self.id).set("transaction.timeout.ms", &timeout);
         // A record may not outlive its transaction.
         let wanted = properties.get("message.timeout.ms").and_then(|ms| ms.parse::<u128>().ok());
-        if wanted.is_none_or(|ms| ms > TRANSACTION_TIMEOUT.as_millis()) {
+        if wanted.is_none_or(|ms| ms > self.timeout().as_millis()) {
             properties.set("message.timeout.ms", &timeout);
         }
         Client::from_config_and_context(&properties, Quiet).map_err(|e| LogError::from_kafka(ACTION, &e))
@@ -236,18 +265,43 @@ fn held(units: Vec<Waiting>) -> Vec<Waiting> {
     held
 }
 
+/// Tells the units of a commit in doubt that were settled by it, now that its transaction has ended; the others stay.
+///
+/// # Errors
+/// When the committed offsets cannot be had: the doubt stands, and so do all units.
+async fn settle_doubt(units: &mut Vec<Waiting>) -> Result<(), Failure> {
+    let mut settled = Vec::new();
+    for waiting in units.iter() {
+        let Unit { lease, next_offset, .. } = &*waiting.unit;
+        match lease.settled().await {
+            Ok(offset) => settled.push(offset.is_some_and(|offset| offset >= *next_offset)),
+            // The consumer has ended, and the assignment with it: the next owner finds out.
+            Err(LogError::Closed) => settled.push(false),
+            Err(error) => return Err(Failure { error, client: State::Usable, in_doubt: true }),
+        }
+    }
+    let committed = settled.contains(&true);
+    metrics::DOUBTFUL_TRANSACTIONS.add_for("outcome", if committed { "committed" } else { "aborted" }, 1);
+    tracing::info!(committed, units = units.len(), "the outcome of a commit in doubt is known");
+    let (done, left): (Vec<_>, Vec<_>) = units.drain(..).zip(settled).partition(|(_, settled)| *settled);
+    done.into_iter().for_each(|(waiting, _)| waiting.answer(Ok(())));
+    units.extend(left.into_iter().map(|(waiting, _)| waiting));
+    Ok(())
+}
+
 type Client = ThreadedProducer<Quiet, NoCustomPartitioner>;
 
 /// Why a transaction did not happen.
 struct Failure {
     error: LogError,
-    /// Whether the client is beyond use.
-    renew: bool,
+    client: State,
+    /// Whether it may have happened all the same.
+    in_doubt: bool,
 }
 
 impl Failure {
     fn of(error: KafkaError) -> Self {
-        let renew = match &error {
+        let fenced = match &error {
             KafkaError::Transaction(inner) => {
                 inner.is_fatal() || !inner.is_retriable() && !inner.txn_requires_abort()
             }
@@ -258,24 +312,48 @@ impl Failure {
                 )
             }),
         };
-        Self { error: LogError::from_kafka(ACTION, &error), renew }
+        let client = if fenced { State::Fenced } else { State::Unknown };
+        Self { error: LogError::from_kafka(ACTION, &error), client, in_doubt: false }
     }
 
-    fn final_for(error: LogError) -> Self {
-        Self { error, renew: true }
+    fn beyond_use(error: LogError) -> Self {
+        Self { error, client: State::Fenced, in_doubt: false }
     }
 }
 
 /// Runs a call that waits for the cluster on a thread that may be kept waiting.
-async fn blocking(call: impl FnOnce() -> Result<(), KafkaError> + Send + 'static) -> Result<(), KafkaError> {
-    tokio::task::spawn_blocking(call).await.unwrap_or(Err(KafkaError::Canceled))
+async fn blocking(call: impl FnOnce() -> Result<(), Failure> + Send + 'static) -> Result<(), Failure> {
+    // A thread that died may have done anything before.
+    let died = Failure { error: LogError::Closed, client: State::Unknown, in_doubt: true };
+    tokio::task::spawn_blocking(call).await.unwrap_or(Err(died))
+}
+
+/// Ends a client, which may take the time to end its connections.
+fn retire(client: Option<Arc<Client>>) {
+    tokio::task::spawn_blocking(move || drop(client));
 }
 
 /// One transaction, up to its commit.
-fn transaction(client: &Client, units: &[Arc<Unit>]) -> Result<(), KafkaError> {
-    client.begin_transaction()?;
+fn transaction(client: &Client, units: &[Arc<Unit>], deadline: Instant) -> Result<(), Failure> {
+    client.begin_transaction().map_err(Failure::of)?;
+    if let Err(error) = prepare(client, units, deadline) {
+        let mut failure = Failure::of(error);
+        let left = CALL_TIMEOUT.min(deadline.saturating_duration_since(Instant::now()));
+        // Refused where a call has not been answered: then the client is of no further use.
+        if failure.client == State::Unknown && client.abort_transaction(left).is_ok() {
+            failure.client = State::Usable;
+        }
+        return Err(failure);
+    }
+    // From here on an error says nothing: "the EndTxn(commit) may have succeeded" (librdkafka, rdkafka_txnmgr.c).
+    again(deadline, |left| client.commit_transaction(left))
+        .map_err(|error| Failure { in_doubt: true, ..Failure::of(error) })
+}
+
+/// Everything that must be in a transaction before its commit.
+fn prepare(client: &Client, units: &[Arc<Unit>], deadline: Instant) -> Result<(), KafkaError> {
     for write in units.iter().flat_map(|unit| &unit.writes) {
-        produce(client, write)?;
+        produce(client, write, deadline)?;
     }
     // All units are of one consumer. Its generation fences a member that was thrown out; it is asked for before the
     // leases are, so that a generation that came later cannot vouch for an assignment that went with the earlier one.
@@ -284,8 +362,7 @@ fn transaction(client: &Client, units: &[Arc<Unit>]) -> Result<(), KafkaError> {
         return Err(KafkaError::Canceled);
     };
     let offsets = offsets(units)?;
-    again(|| client.send_offsets_to_transaction(&offsets, &group, CALL_TIMEOUT))?;
-    again(|| client.commit_transaction(CALL_TIMEOUT))
+    again(deadline, |left| client.send_offsets_to_transaction(&offsets, &group, left))
 }
 
 /// The offsets that units settle; of several units of one partition the last.
@@ -302,17 +379,16 @@ fn offsets(units: &[Arc<Unit>]) -> Result<TopicPartitionList, KafkaError> {
     Ok(list)
 }
 
-/// Queues a record; a full queue empties as the broker answers, within the transaction's own timeout.
-fn produce(client: &Client, write: &Write) -> Result<(), KafkaError> {
+/// Queues a record; a full queue empties as the broker answers.
+fn produce(client: &Client, write: &Write, deadline: Instant) -> Result<(), KafkaError> {
     let mut record = BaseRecord::<'_, [u8], [u8], ()>::to(write.topic)
         .partition(write.partition)
         .payload(&write.payload[..]);
-    let deadline = std::time::Instant::now() + TRANSACTION_TIMEOUT;
     loop {
         match client.send(record) {
             Ok(()) => return Ok(()),
             Err((e, back)) if e.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull) => {
-                if std::time::Instant::now() >= deadline {
+                if Instant::now() >= deadline {
                     return Err(e);
                 }
                 record = back;
@@ -323,11 +399,16 @@ fn produce(client: &Client, write: &Write) -> Result<(), KafkaError> {
     }
 }
 
-/// Repeats a call whose outcome is open: only repeating it can tell.
-fn again(mut call: impl FnMut() -> Result<(), KafkaError>) -> Result<(), KafkaError> {
+/// Repeats a call that is not answered for as long as its transaction may take; beyond that the coordinator ends the
+/// transaction by itself.
+fn again(
+    deadline: Instant,
+    mut call: impl FnMut(Duration) -> Result<(), KafkaError>,
+) -> Result<(), KafkaError> {
     loop {
-        match call() {
-            Err(KafkaError::Transaction(e)) if e.is_retriable() && !e.is_fatal() => {
+        let left = deadline.saturating_duration_since(Instant::now());
+        match call(CALL_TIMEOUT.min(left)) {
+            Err(KafkaError::Transaction(e)) if e.is_retriable() && !e.is_fatal() && !left.is_zero() => {
                 tracing::debug!(error = %e, "the coordinator has not answered yet");
             }
             outcome => return outcome,

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 
@@ -12,6 +13,9 @@ use crate::{Clock, Deps, Health, Settings, SettingsError, Shutdown, TelemetryCon
 pub const EXIT_CONFIG: u8 = 64;
 /// Exit code for a service that failed.
 pub const EXIT_FAILURE: u8 = 1;
+
+/// What a blocking call that nobody waits for any more is given to end.
+const LEFT_BEHIND: Duration = Duration::from_secs(1);
 
 /// The arguments every service takes.
 #[derive(Clone, Debug, Parser)]
@@ -67,6 +71,7 @@ where
     tracing::info!(service, version = env!("CARGO_PKG_VERSION"), "starting");
     let ended = runtime.block_on(run(config, deps, shutdown));
     signals.abort();
+    abandon(runtime);
     match ended {
         Ok(()) => {
             tracing::info!(service, "stopped");
@@ -76,8 +81,33 @@ where
     }
 }
 
+/// Ends the runtime although a call may still wait on a thread of its own, for a cluster that does not answer: nobody
+/// waits for its outcome any more, and the service's budget is used up.
+fn abandon(runtime: tokio::runtime::Runtime) {
+    runtime.shutdown_timeout(LEFT_BEHIND);
+}
+
 #[expect(clippy::print_stderr, reason = "the last word of a program, when logging may not be up")]
 fn say_and_exit(service: &str, error: &dyn std::fmt::Display, code: u8) -> ExitCode {
     eprintln!("{service}: {error}");
     ExitCode::from(code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_that_nobody_waits_for_does_not_keep_the_program_from_ending() {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+        let (hold, held) = std::sync::mpsc::sync_channel::<()>(0);
+        drop(runtime.spawn_blocking(move || held.recv()));
+        let (tell, told) = std::sync::mpsc::sync_channel(1);
+        std::thread::spawn(move || {
+            abandon(runtime);
+            tell.send(()).unwrap();
+        });
+        told.recv_timeout(Duration::from_secs(60)).unwrap();
+        drop(hold);
+    }
 }

@@ -170,10 +170,14 @@ impl Lease {
             let mut partition = TopicPartitionList::new();
             partition.add_partition(&lease.0.topic, lease.0.partition);
             let committed = client.committed_offsets(partition, QUERY_TIMEOUT)?;
-            Ok(committed.elements().first().and_then(|element| match element.offset() {
+            let elements = committed.elements();
+            let Some(element) = elements.first() else { return Ok(None) };
+            // An open transaction holds the answer back (KIP-447), and what cannot be told is not "none".
+            element.error()?;
+            Ok(match element.offset() {
                 Offset::Offset(offset) => Some(offset),
                 _ => None,
-            }))
+            })
         })
         .await
     }

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use fleetlog_log::{AssignedPartition, Committed, Consumer, ConsumerOptions, LogError, Read, Start};
+use fleetlog_log::{
+    AssignedPartition, Committed, Consumer, ConsumerOptions, KafkaConfig, LogError, Read, Start,
+};
 use fleetlog_schemas::id::Position;
 use rdkafka::TopicPartitionList;
 use rdkafka::admin::AdminOptions;
@@ -226,5 +228,46 @@ fn a_commit_is_refused_only_when_the_partition_really_goes() {
         }
         done.notify_one();
         working.await.unwrap();
+    });
+}
+
+/// Static membership: a restart moves no partition, neither its own nor another's.
+#[test]
+fn a_member_with_a_name_that_starts_again_gets_its_partition_back_and_disturbs_nobody() {
+    on_kafka(|node| async move {
+        let topic = node.topic(2).await;
+        let named = |name: &str| {
+            let options = ConsumerOptions::new(format!("group-of-{topic}"), &topic);
+            let config = KafkaConfig {
+                instance_id: name.to_owned(),
+                // So long its partition would lie idle if the group had to notice that it is gone.
+                session_timeout_ms: 60_000,
+                ..node.config()
+            };
+            Consumer::start(&config, options).unwrap()
+        };
+        let mut one = named("one");
+        let mut working = JoinSet::new();
+        for _ in 0..2 {
+            let mut partition = take(&mut one).await;
+            working.spawn(async move { while partition.next().await.unwrap().is_some() {} });
+        }
+        let mut two = named("two");
+        let kept = take(&mut two).await;
+        one.close().await;
+        while let Some(worked) = working.join_next().await {
+            worked.unwrap();
+        }
+
+        let asked = Instant::now();
+        let mut again = named("one");
+        let back = take(&mut again).await;
+        assert!(asked.elapsed() < Duration::from_secs(30), "waited for the session of the one before");
+        assert_ne!(back.assignment().partition, kept.assignment().partition);
+        assert!(kept.lease().is_active(), "the other keeps its own throughout");
+        drop(back);
+        again.close().await;
+        drop(kept);
+        two.close().await;
     });
 }

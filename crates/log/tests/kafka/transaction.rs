@@ -9,7 +9,7 @@ use fleetlog_log::{
 use rdkafka::ClientConfig;
 use rdkafka::producer::{BaseRecord, Producer as _, ThreadedProducer};
 
-use crate::node::{Node, on_kafka};
+use crate::node::{Node, on_kafka, run};
 
 /// Topics of a test: what is read and what is written, the latter named for as long as the program runs.
 struct Topics {
@@ -168,6 +168,98 @@ fn a_message_above_the_bound_is_refused_without_harm_to_others() {
         assert!(matches!(transactor.commit(large).await, Err(LogError::TooLarge { bytes: 1_000_001 })));
         transactor.commit(topics.unit(&partition, 1, "small")).await.unwrap();
         assert_eq!(topics.seen(&config).await, ["small", "small"]);
+        drop(partition);
+        consumer.close().await;
+    });
+}
+
+/// A node of the test's own, that may be frozen.
+async fn freezable() -> Option<&'static Node> {
+    match Node::start().await {
+        Ok(node) => Some(Box::leak(Box::new(node))),
+        Err(why) => {
+            println!("skipped: Kafka cannot be had here: {why}");
+            None
+        }
+    }
+}
+
+/// A silent cluster must not make a member overrun what a rebalance grants it: nobody would get the partition.
+#[test]
+fn a_cluster_that_falls_silent_keeps_no_rebalance_waiting() {
+    run(async {
+        let Some(node) = freezable().await else { return };
+        let topics = Topics::of(node).await;
+        let config =
+            KafkaConfig { session_timeout_ms: 60_000, transaction_timeout_ms: 4_000, ..node.config() };
+        let (consumer, partition) = topics.member(&config, LONG).await;
+        let transactor = transactor(node, &config, &topics);
+        transactor.commit(topics.unit(&partition, 1, "before")).await.unwrap();
+
+        node.kafka.pause();
+        let waiting = node.spawn({
+            let (transactor, unit) = (transactor.clone(), topics.unit(&partition, 2, "during"));
+            async move { transactor.commit(unit).await }
+        });
+        drop(partition);
+        let asked = std::time::Instant::now();
+        let closing = node.spawn(consumer.close());
+        let left = waiting.await.unwrap();
+        assert!(matches!(left, Err(LogError::NotOwner { .. })), "{left:?}");
+        assert!(asked.elapsed() < LONG, "the work stops within what the rebalance grants");
+        node.kafka.resume();
+        closing.await.unwrap();
+
+        let (consumer, partition) = topics.member(&config, LONG).await;
+        transactor.commit(topics.unit(&partition, 3, "after")).await.unwrap();
+        let offset = partition.assignment().offset;
+        let seen = topics.seen(&config).await;
+        let during = seen.iter().filter(|payload| *payload == "during").count();
+        assert_eq!(during, if offset == 2 { 2 } else { 0 }, "both or neither: offset {offset}, {seen:?}");
+        drop(partition);
+        consumer.close().await;
+    });
+}
+
+/// The answer to a commit is lost, the commit is not: whoever repeats it blindly writes everything twice.
+#[test]
+fn a_commit_whose_outcome_is_unknown_is_not_repeated_when_it_has_happened() {
+    const FREEZES: u64 = 6;
+    run(async {
+        let Some(node) = freezable().await else { return };
+        let topics = Topics::of(node).await;
+        let config =
+            KafkaConfig { session_timeout_ms: 60_000, transaction_timeout_ms: 2_000, ..node.config() };
+        let (consumer, partition) = topics.member(&config, LONG).await;
+        let transactor = transactor(node, &config, &topics);
+        let mut next = 1;
+        for freeze in 0..FREEZES {
+            // Each freeze meets the transactions at another of their steps.
+            let frozen = async {
+                tokio::time::sleep(Duration::from_millis(20 + 3 * freeze)).await;
+                node.kafka.pause();
+                tokio::time::sleep(Duration::from_secs(3)).await;
+                node.kafka.resume();
+            };
+            tokio::pin!(frozen);
+            let mut over = false;
+            while !over {
+                let commit = transactor.commit(topics.unit(&partition, next, &next.to_string()));
+                tokio::pin!(commit);
+                loop {
+                    tokio::select! {
+                        () = &mut frozen, if !over => over = true,
+                        committed = &mut commit => break committed.unwrap(),
+                    }
+                }
+                next += 1;
+            }
+        }
+        let mut seen: Vec<i64> = topics.seen(&config).await.iter().map(|n| n.parse().unwrap()).collect();
+        seen.sort_unstable();
+        let twice: Vec<i64> = (1..next).flat_map(|n| [n, n]).collect();
+        assert_eq!(seen, twice, "each is in both partitions once");
+        assert_eq!(partition.lease().settled().await.unwrap(), Some(next - 1));
         drop(partition);
         consumer.close().await;
     });
