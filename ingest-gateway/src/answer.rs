@@ -20,6 +20,8 @@ use crate::pipeline::Accepted;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const RETRY_AFTER_SECONDS: i64 = 1;
+/// Rejected records that a refusal in OTLP names.
+const VIOLATIONS: usize = 1_000;
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const PROTOBUF: HeaderValue = HeaderValue::from_static("application/x-protobuf");
 
@@ -183,8 +185,12 @@ pub(crate) fn refused(dialect: Dialect, refusal: &Refusal, request_id: &str) -> 
     let mut response = match dialect {
         Dialect::Native => respond(status, JSON, native_error(refusal, request_id), request_id),
         Dialect::OtlpJson(_) => {
-            let body = rpc_status(refusal);
-            let body = json!({"code": body.code, "message": body.message});
+            let Status { code, message, .. } = rpc_status(refusal);
+            let mut body = json!({"code": code, "message": message});
+            let violations = grpc::violations(refusal, VIOLATIONS);
+            if !violations.is_empty() {
+                body["details"] = json!([{"@type": grpc::BAD_REQUEST, "fieldViolations": violations}]);
+            }
             respond(status, JSON, body.to_string().into_bytes(), request_id)
         }
         Dialect::OtlpProtobuf => respond(status, PROTOBUF, rpc_status(refusal).encode_to_vec(), request_id),
@@ -207,7 +213,7 @@ pub(crate) fn retry_after(refusal: &Refusal) -> Option<i64> {
 }
 
 fn rpc_status(refusal: &Refusal) -> Status {
-    Status::of(grpc::class_code(refusal.class()), refusal)
+    Status::of(grpc::class_code(refusal.class()), refusal, VIOLATIONS)
 }
 
 fn native_error(refusal: &Refusal, request_id: &str) -> Vec<u8> {

@@ -8,6 +8,8 @@ use fleetlog_runtime::{Classified, ErrorClass, TaskFailure};
 use fleetlog_schemas::control::Role;
 use thiserror::Error;
 
+use crate::shape::Echo;
+
 /// Why the service cannot run.
 #[derive(Debug, Error)]
 pub enum GatewayError {
@@ -66,7 +68,7 @@ pub(crate) enum Refusal {
     #[error("there is no such path")]
     NoSuchPath,
     /// The path exists and does not take this method.
-    #[error("the method is not allowed here; use POST")]
+    #[error("the path does not take this method")]
     NoSuchMethod,
     /// A header or parameter does not make sense.
     #[error("{0}")]
@@ -108,8 +110,13 @@ pub(crate) enum Refusal {
     #[error(transparent)]
     Malformed(BadBody),
     /// Every record is bad.
-    #[error("every record is rejected")]
-    AllRejected(Vec<Rejected>),
+    #[error("every record is rejected{}", first_of(.rejected))]
+    AllRejected {
+        /// Why each of them is.
+        rejected: Vec<Rejected>,
+        /// What the answer repeats of them.
+        echo: Echo,
+    },
     /// The body did not arrive in time.
     #[error("the body did not arrive within {0:?}")]
     BodyTimeout(Duration),
@@ -133,6 +140,12 @@ pub(crate) enum Refusal {
     Internal(String),
 }
 
+/// Enough for whoever reads one line only.
+fn first_of(rejected: &[Rejected]) -> String {
+    let first = |first: &Rejected| format!(", the first because: {}: {}", first.code, first.message);
+    rejected.first().map_or_else(String::new, first)
+}
+
 impl Refusal {
     /// The HTTP status: the class's, except where HTTP has a more exact one.
     pub(crate) fn status(&self) -> u16 {
@@ -154,7 +167,7 @@ impl Refusal {
     /// The records that were rejected, when that is the reason.
     pub(crate) fn rejected(&self) -> &[Rejected] {
         match self {
-            Self::AllRejected(rejected) => rejected,
+            Self::AllRejected { rejected, .. } => rejected,
             _ => &[],
         }
     }
@@ -188,7 +201,7 @@ impl Classified for Refusal {
             | Self::BadFrame(_)
             | Self::BadCompression(_)
             | Self::Malformed(_)
-            | Self::AllRejected(_)
+            | Self::AllRejected { .. }
             | Self::BodyTimeout(_)
             | Self::BodyAborted => ErrorClass::BadInput,
             Self::ProjectShare => ErrorClass::Overloaded,
@@ -215,7 +228,7 @@ impl Classified for Refusal {
             Self::UnknownEncoding => "unsupported_content_encoding",
             Self::BadCompression(_) => "bad_compression",
             Self::Malformed(bad) => bad.code,
-            Self::AllRejected(_) => "all_records_rejected",
+            Self::AllRejected { .. } => "all_records_rejected",
             Self::BodyTimeout(_) => "body_timeout",
             Self::BodyAborted => "body_aborted",
             Self::ProjectShare => "project_share_exceeded",

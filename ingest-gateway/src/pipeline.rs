@@ -12,7 +12,7 @@ use std::sync::{Arc, OnceLock};
 use axum::body::Body;
 use axum::http::HeaderMap;
 use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE, USER_AGENT};
-use fleetlog_formats::Rejected;
+use fleetlog_formats::{Rejected, arrival};
 use fleetlog_log::{ControlView, Principal, Producer, Target, Topics};
 use fleetlog_runtime::Clock;
 use fleetlog_schemas::id::Position;
@@ -133,9 +133,13 @@ impl Gateway {
         let target = target(&principal, headers, log.topics.raw);
         let envelope = self.envelope(request_id, received_at, &principal, door, headers, content_type);
         let (records, messages) = (checked.records, checked.pieces.len());
+        let echo = checked.echo.named(|| {
+            let RawBatch { project_id, request_id, idempotency_key, .. } = &envelope;
+            arrival(project_id, request_id, idempotency_key, 0).to_string()
+        });
         let positions = publish(&self.producer, &envelope, checked.pieces, target).await?;
         self.meters.accepted(records, checked.rejected.len(), bytes, messages);
-        Ok(Accepted { records, rejected: checked.rejected, positions, echo: checked.echo })
+        Ok(Accepted { records, rejected: checked.rejected, positions, echo })
     }
 
     /// The bounds of a body at this door.

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use fleetlog_formats::compression::{CompressionError, Encoding, decompress};
-use fleetlog_formats::{Decoded, Fate, Input};
+use fleetlog_formats::{Decoded, Fate, Implausible, Input};
 use fleetlog_schemas::avro::{Blob, from_single_object, to_single_object};
 use fleetlog_schemas::event::AgentEvent;
 use fleetlog_schemas::id::Position;
@@ -58,6 +58,8 @@ pub struct Transformed {
     pub drift: Drift,
     /// Records dropped by policy, by the rule's name.
     pub filtered: BTreeMap<String, u64>,
+    /// Events with a number that cannot be, by what it is of.
+    pub implausible: Implausible,
 }
 
 impl Transform {
@@ -105,7 +107,11 @@ impl Transform {
 
     /// Gives every record its fate, and every event its price and its place.
     fn settle(&self, whole: Obituary<'_>, decoded: Decoded, redact: bool) -> Transformed {
-        let mut done = Transformed { settlement: whole.settlement(), ..Transformed::default() };
+        let mut done = Transformed {
+            settlement: whole.settlement(),
+            implausible: decoded.implausible,
+            ..Transformed::default()
+        };
         for eventless in decoded.eventless {
             match eventless.fate {
                 Fate::Context => done.settlement.context += 1,

@@ -154,6 +154,9 @@ pub const MIGRATIONS: &[Migration] = migrations![
     22 "0022_traces",
     23 "0023_observations",
     24 "0024_scores",
+    70 "0070_sessions",
+    71 "0071_observations",
+    72 "0072_events",
 ];
 
 /// Who may read a base table's rows.

@@ -30,7 +30,8 @@ fn every_file_is_listed_once_in_order_of_its_number() {
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
     assert_eq!(listed, files);
-    assert!(MIGRATIONS.is_sorted_by(|a, b| a.number + 1 == b.number));
+    // A number may be left out: two changes made at the same time do not share one.
+    assert!(MIGRATIONS.is_sorted_by(|a, b| a.number < b.number));
 }
 
 #[test]
