@@ -358,6 +358,8 @@ avro_record! {
         pub raw_offset: i64,
         /// Index of the record within the request.
         pub raw_index: u32,
+        /// Members of `data` that none of the captures had from which the format was mapped.
+        pub new_fields: u32,
     }
 }
 

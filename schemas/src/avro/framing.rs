@@ -52,8 +52,8 @@ macro_rules! published {
 }
 published! {
     RawBatch, "raw_batch.avsc", ["raw_batch.v1.avsc", "raw_batch.v2.avsc"];
-    AgentEvent, "agent_event.avsc", ["agent_event.v1.avsc"];
-    EventBatch, "event_batch.avsc", ["event_batch.v1.avsc"];
+    AgentEvent, "agent_event.avsc", ["agent_event.v1.avsc", "agent_event.v2.avsc"];
+    EventBatch, "event_batch.avsc", ["event_batch.v1.avsc", "event_batch.v2.avsc"];
     Settlement, "settlement.avsc", [];
     DeadLetter, "dead_letter.avsc", [];
 }
