@@ -25,6 +25,8 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const AGAIN_AFTER: i64 = 1;
 /// Most seconds that an answer says beyond what is known.
 const JITTER_MAX: i64 = 60;
+/// Rejected records that a refusal in OTLP names.
+const VIOLATIONS: usize = 1_000;
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const PROTOBUF: HeaderValue = HeaderValue::from_static("application/x-protobuf");
 
@@ -192,8 +194,12 @@ pub(crate) fn refused(dialect: Dialect, refusal: &Refusal, request_id: &str) -> 
     let mut response = match dialect {
         Dialect::Native => respond(status, JSON, native_error(refusal, request_id), request_id),
         Dialect::OtlpJson(_) => {
-            let body = rpc_status(refusal, retry);
-            let body = json!({"code": body.code, "message": body.message});
+            let Status { code, message, .. } = rpc_status(refusal, retry);
+            let mut body = json!({"code": code, "message": message});
+            let violations = grpc::violations(refusal, VIOLATIONS);
+            if !violations.is_empty() {
+                body["details"] = json!([{"@type": grpc::BAD_REQUEST, "fieldViolations": violations}]);
+            }
             respond(status, JSON, body.to_string().into_bytes(), request_id)
         }
         Dialect::OtlpProtobuf => {
@@ -238,7 +244,7 @@ fn retry_after(refusal: &Refusal, request_id: &str) -> Option<i64> {
 }
 
 fn rpc_status(refusal: &Refusal, retry: Option<i64>) -> Status {
-    Status::of(grpc::class_code(refusal.class()), refusal, retry)
+    Status::of(grpc::class_code(refusal.class()), refusal, retry, VIOLATIONS)
 }
 
 fn native_error(refusal: &Refusal, request_id: &str) -> Vec<u8> {

@@ -88,7 +88,7 @@ pub(crate) fn check(
         return Err(Refusal::TooManyRecords { limit: limits.records });
     }
     if whole.records > 0 && usize::try_from(whole.records) == Ok(whole.rejected.len()) {
-        return Err(Refusal::AllRejected(whole.rejected));
+        return Err(Refusal::AllRejected { rejected: whole.rejected, echo });
     }
     let (pieces, rejected) = if whole.records == 0 {
         (Vec::new(), whole.rejected)

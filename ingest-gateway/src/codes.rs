@@ -11,6 +11,7 @@ use fleetlog_schemas::control::Role;
 use crate::answer::again_after;
 use crate::error::{LimitKind, Refusal, Whose};
 use crate::grpc;
+use crate::shape::Echo;
 
 /// A reason for which a request is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +38,7 @@ pub const RECORD_CODES: &[(&str, &str)] = &[
     ("missing_type", "An event without a `type`."),
     ("bad_type", "An event whose `type` is not a text."),
     ("project_mismatch", "Its `projectId` is not the key's project."),
+    ("wrong_signal", "It is a record of another OTLP signal than its path's."),
     ("bad_ids", "A span whose trace or span id is not one."),
     ("missing_id", "A Langfuse envelope without an `id`."),
     ("malformed_part", "A part of a form whose head names no field."),
@@ -99,7 +101,10 @@ fn bodies() -> Vec<(Refusal, &'static str)> {
         (malformed("wrong_signal"), "It holds another OTLP signal than its path's."),
         (malformed("too_deep"), "It is nested too deeply."),
         (malformed("invalid_utf8"), "It is not UTF-8."),
-        (Refusal::AllRejected(Vec::new()), "Every record is rejected; the answer lists why."),
+        (
+            Refusal::AllRejected { rejected: Vec::new(), echo: Echo::Nothing },
+            "Every record is rejected; the answer lists why.",
+        ),
     ]
 }
 

@@ -8,6 +8,7 @@ use fleetlog_runtime::{Classified, ErrorClass, TaskFailure};
 use fleetlog_schemas::control::Role;
 use thiserror::Error;
 
+use crate::shape::Echo;
 use crate::spool::SpoolFault;
 
 /// Why the service cannot run.
@@ -83,7 +84,7 @@ pub(crate) enum Refusal {
     #[error("there is no such path")]
     NoSuchPath,
     /// The path exists and does not take this method.
-    #[error("the method is not allowed here; use POST")]
+    #[error("the path does not take this method")]
     NoSuchMethod,
     /// A header or parameter does not make sense.
     #[error("{0}")]
@@ -125,8 +126,13 @@ pub(crate) enum Refusal {
     #[error(transparent)]
     Malformed(BadBody),
     /// Every record is bad.
-    #[error("every record is rejected")]
-    AllRejected(Vec<Rejected>),
+    #[error("every record is rejected{}", first_of(.rejected))]
+    AllRejected {
+        /// Why each of them is.
+        rejected: Vec<Rejected>,
+        /// What the answer repeats of them.
+        echo: Echo,
+    },
     /// The body did not arrive in time.
     #[error("the body did not arrive within {0:?}")]
     BodyTimeout(Duration),
@@ -226,6 +232,12 @@ impl LimitKind {
     }
 }
 
+/// Enough for whoever reads one line only.
+fn first_of(rejected: &[Rejected]) -> String {
+    let first = |first: &Rejected| format!(", the first because: {}: {}", first.code, first.message);
+    rejected.first().map_or_else(String::new, first)
+}
+
 impl Refusal {
     /// After how long it is worth trying again, where that is known.
     pub(crate) fn wait(&self) -> Option<Duration> {
@@ -257,7 +269,7 @@ impl Refusal {
     /// The records that were rejected, when that is the reason.
     pub(crate) fn rejected(&self) -> &[Rejected] {
         match self {
-            Self::AllRejected(rejected) => rejected,
+            Self::AllRejected { rejected, .. } => rejected,
             _ => &[],
         }
     }
@@ -292,7 +304,7 @@ impl Classified for Refusal {
             | Self::BadFrame(_)
             | Self::BadCompression(_)
             | Self::Malformed(_)
-            | Self::AllRejected(_)
+            | Self::AllRejected { .. }
             | Self::BodyTimeout(_)
             | Self::BodyAborted => ErrorClass::BadInput,
             Self::RateLimited { .. } | Self::QuotaExceeded { .. } | Self::ProjectShare => {
@@ -323,7 +335,7 @@ impl Classified for Refusal {
             Self::UnknownEncoding => "unsupported_content_encoding",
             Self::BadCompression(_) => "bad_compression",
             Self::Malformed(bad) => bad.code,
-            Self::AllRejected(_) => "all_records_rejected",
+            Self::AllRejected { .. } => "all_records_rejected",
             Self::BodyTimeout(_) => "body_timeout",
             Self::BodyAborted => "body_aborted",
             Self::RateLimited { .. } => "rate_limited",

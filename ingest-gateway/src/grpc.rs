@@ -17,11 +17,13 @@ use axum::routing::post;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use bytes::{BufMut, Bytes, BytesMut};
+use fleetlog_formats::Rejected;
 use fleetlog_formats::compression::Encoding;
 use fleetlog_runtime::{Classified, ErrorClass};
 use fleetlog_schemas::record::Route;
 use http_body_util::{BodyExt, Full};
 use prost::Message;
+use serde::Serialize;
 
 use crate::answer::{Dialect, ExportResponse, partial_success};
 use crate::endpoints::serve;
@@ -81,18 +83,53 @@ struct Delay {
     seconds: i64,
 }
 
+/// `google.rpc.BadRequest`.
+#[derive(Clone, PartialEq, Message)]
+struct BadRequest {
+    #[prost(message, repeated, tag = "1")]
+    field_violations: Vec<Violation>,
+}
+
+/// `google.rpc.BadRequest.FieldViolation`.
+#[derive(Clone, PartialEq, Message, Serialize)]
+pub(crate) struct Violation {
+    #[prost(string, tag = "1")]
+    field: String,
+    #[prost(string, tag = "2")]
+    description: String,
+    #[prost(string, tag = "3")]
+    reason: String,
+}
+
+pub(crate) const BAD_REQUEST: &str = "type.googleapis.com/google.rpc.BadRequest";
+const RETRY_INFO: &str = "type.googleapis.com/google.rpc.RetryInfo";
+/// Rejected records that are named in a call's trailers: clients take few kilobytes of them.
+const TRAILER_VIOLATIONS: usize = 20;
+
+/// What is wrong with each of the records, up to so many of them.
+pub(crate) fn violations(refusal: &Refusal, most: usize) -> Vec<Violation> {
+    let violation = |rejected: &Rejected| Violation {
+        field: format!("record {}", rejected.index),
+        description: rejected.message.clone(),
+        reason: rejected.code.to_owned(),
+    };
+    refusal.rejected().iter().take(most).map(violation).collect()
+}
+
 impl Status {
-    /// A refusal, with the seconds after which to come back if that may help.
-    pub(crate) fn of(code: i32, refusal: &Refusal, retry: Option<i64>) -> Self {
-        let details = retry.map(|seconds| {
+    /// A refusal, with the seconds after which to come back if that may help, and what is wrong with up to `most` records.
+    pub(crate) fn of(code: i32, refusal: &Refusal, retry: Option<i64>, most: usize) -> Self {
+        let retry = retry.map(|seconds| {
             let info = RetryInfo { retry_delay: Some(Delay { seconds }) };
-            Detail {
-                type_url: "type.googleapis.com/google.rpc.RetryInfo".into(),
-                value: info.encode_to_vec(),
-            }
+            Detail { type_url: RETRY_INFO.into(), value: info.encode_to_vec() }
+        });
+        let field_violations = violations(refusal, most);
+        let bad = (!field_violations.is_empty()).then(|| Detail {
+            type_url: BAD_REQUEST.into(),
+            value: BadRequest { field_violations }.encode_to_vec(),
         });
         let message = format!("{}: {refusal}", refusal.code());
-        Self { code, message, details: details.into_iter().collect() }
+        Self { code, message, details: retry.into_iter().chain(bad).collect() }
     }
 }
 
@@ -172,7 +209,7 @@ fn message(message: &impl Message) -> Response<Body> {
 
 /// The answer to a refused call: headers alone.
 pub(crate) fn refused(refusal: &Refusal, retry: Option<i64>) -> Response<Body> {
-    let status = Status::of(code(refusal), refusal, retry);
+    let status = Status::of(code(refusal), refusal, retry, TRAILER_VIOLATIONS);
     let mut response = respond(Body::empty());
     let headers = response.headers_mut();
     headers.insert(STATUS, HeaderValue::from(status.code));
@@ -269,12 +306,13 @@ mod tests {
         assert_eq!(code(&Refusal::ProjectShare), 8);
         for refusal in retried.iter().chain([&Refusal::ProjectShare]) {
             let retry = again_after(refusal);
-            assert_eq!(Status::of(code(refusal), refusal, retry).details.len(), 1, "{refusal}: says when");
+            assert_eq!(Status::of(code(refusal), refusal, retry, 9).details.len(), 1, "{refusal}: says when");
         }
         assert_eq!(code(&Refusal::Auth(AuthError::Unknown)), 16);
         assert_eq!(code(&Refusal::Role(fleetlog_schemas::control::Role::Viewer)), 7);
         assert_eq!(code(&Refusal::BodyTooLarge { limit: 1 }), 3);
-        assert_eq!(again_after(&Refusal::BodyTooLarge { limit: 1 }), None);
+        let too_large = Refusal::BodyTooLarge { limit: 1 };
+        assert!(Status::of(3, &too_large, again_after(&too_large), 9).details.is_empty());
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::http::HeaderMap;
 use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE, USER_AGENT};
-use fleetlog_formats::Rejected;
+use fleetlog_formats::{Rejected, arrival};
 use fleetlog_log::{ControlView, Principal, Producer, Target, Topics};
 use fleetlog_runtime::Clock;
 use fleetlog_schemas::id::Position;
@@ -159,6 +159,10 @@ impl Gateway {
         let (records, count) = (checked.records, checked.pieces.len());
         let charged = u64::from(records).saturating_sub(checked.rejected.len() as u64);
         allowance.charge(charged, bytes as u64, self.now())?;
+        let echo = checked.echo.named(|| {
+            let RawBatch { project_id, request_id, idempotency_key, .. } = &envelope;
+            arrival(project_id, request_id, idempotency_key, 0).to_string()
+        });
         let messages = messages(&envelope, checked.pieces);
         let stored = match &self.spool {
             Some(spool) => spool.publish(&self.producer, messages.collect(), target).await,
@@ -177,7 +181,7 @@ impl Gateway {
             // How long the disk took says nothing of how many requests Kafka can take at once.
             Stored::Spooled => (Vec::new(), true),
         };
-        Ok(Accepted { records, rejected: checked.rejected, positions, is_spooled, echo: checked.echo })
+        Ok(Accepted { records, rejected: checked.rejected, positions, is_spooled, echo })
     }
 
     pub(crate) fn now(&self) -> Now {

@@ -36,6 +36,16 @@ pub(crate) enum Echo {
     Id(Option<String>),
 }
 
+impl Echo {
+    /// A record without an id of its own is answered with the one that it is stored under.
+    pub(crate) fn named(self, derived: impl FnOnce() -> String) -> Self {
+        match self {
+            Self::Id(id) => Self::Id(id.filter(|id| !id.is_empty()).or_else(|| Some(derived()))),
+            other => other,
+        }
+    }
+}
+
 impl Shape {
     /// Looks at a decompressed body.
     ///

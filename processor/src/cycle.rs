@@ -20,7 +20,7 @@ use crate::metrics;
 use crate::pack::{Partitions, pack};
 use crate::suspicion::{Begin, Suspicion};
 use crate::tally::tally;
-use crate::transform::{Transform, Transformed, bury};
+use crate::transform::{Transform, Transformed};
 
 const NOTE_RETRY: Duration = Duration::from_millis(500);
 
@@ -143,7 +143,8 @@ impl Shared {
                 tracing::error!(partition = lease.partition(), offset = first, tries, "a record is given up");
                 let now_ns = self.clock.now_ns();
                 let give_up = |record: &Record| {
-                    bury(record.position, record.payload.as_deref().unwrap_or_default(), tries, now_ns)
+                    let payload = record.payload.as_deref().unwrap_or_default();
+                    self.transform.bury(record.position, payload, tries, now_ns)
                 };
                 let done: Vec<Transformed> = records.iter().map(give_up).collect();
                 tally(&self.transform, &done);

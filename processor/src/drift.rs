@@ -72,8 +72,8 @@ impl KnownFields {
         Ok(Self(serde_json::from_str(FIELDS)?))
     }
 
-    /// Adds what an event says about its format. Called before redaction and after the policies.
-    pub fn observe(&self, event: &AgentEvent, drift: &mut Drift) {
+    /// Adds what an event says about its format, and notes in it how many of its fields are new. Called before redaction and after the policies.
+    pub fn observe(&self, event: &mut AgentEvent, drift: &mut Drift) {
         let listed = CATALOGUE.iter().find(|format| format.name == event.source_format);
         let format = listed.map_or(OTHER, |format| format.name);
         let new_fields = self.0.get(format).map_or(0, |known| {
@@ -87,6 +87,7 @@ impl KnownFields {
             return;
         }
         counts.new_fields += new_fields;
+        event.new_fields = u32::try_from(new_fields).unwrap_or(u32::MAX);
         let called = event.usage_role == UsageRole::Call
             || event.event_type.is_llm() && !event.llm_call_key.is_empty();
         if called && !matches!(event.status, Status::Error | Status::Cancelled | Status::Denied) {
@@ -133,7 +134,7 @@ mod tests {
 
     fn observed(events: &[AgentEvent]) -> Vec<(&'static str, String, Counts)> {
         let mut drift = Drift::default();
-        events.iter().for_each(|event| fields().observe(event, &mut drift));
+        events.iter().for_each(|event| fields().observe(&mut event.clone(), &mut drift));
         drift.0
     }
 

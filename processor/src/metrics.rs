@@ -36,6 +36,12 @@ pub const UNPRICED_CALLS: Metric = Metric::counter(
     "Calls to a model that have no computed cost, by reason: no_model, unknown_model, other_host, no_price_then, \
      unknown_tier, no_tokens or absurd.",
 );
+/// Numbers that cannot be.
+pub const IMPLAUSIBLE: Metric = Metric::counter(
+    "fleetlog_processor_implausible_events_total",
+    "Events of which a number is kept out of its column because it cannot be, by what it is of: tokens (a bucket of a \
+     call above 1,000,000,000), cost (above 1,000,000 USD) or duration (negative, or longer than a year).",
+);
 /// Events by format and version.
 pub const FORMAT_EVENTS: Metric = Metric::counter(
     "fleetlog_processor_format_events_total",
@@ -86,6 +92,7 @@ pub const ALL: &[Metric] = &[
     DEAD_LETTERS,
     REDACTIONS,
     UNPRICED_CALLS,
+    IMPLAUSIBLE,
     FORMAT_EVENTS,
     FORMAT_UNKNOWN,
     FORMAT_NEW_FIELDS,

@@ -29,6 +29,9 @@ pub(crate) fn tally(transform: &Transform, done: &[Transformed]) {
         for (why, calls) in &one.unpriced {
             metrics::UNPRICED_CALLS.add_for("reason", why.as_str(), *calls);
         }
+        for (what, events) in &one.implausible {
+            metrics::IMPLAUSIBLE.add_for("what", *what, *events);
+        }
         for (rule, count) in transform.redactor.by_name(&one.redactions) {
             metrics::REDACTIONS.add_for("rule", rule, count);
         }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use fleetlog_formats::compression::{CompressionError, Encoding, decompress};
-use fleetlog_formats::{Decoded, Fate, Input};
+use fleetlog_formats::{Decoded, Fate, Implausible, Input};
 use fleetlog_pricing::{PriceTable, Unpriced};
 use fleetlog_schemas::avro::{Blob, from_single_object, to_single_object};
 use fleetlog_schemas::event::AgentEvent;
@@ -67,6 +67,8 @@ pub struct Transformed {
     pub drift: Drift,
     /// Records dropped by policy, by the rule's name.
     pub filtered: BTreeMap<String, u64>,
+    /// Events with a number that cannot be, by what it is of.
+    pub implausible: Implausible,
 }
 
 impl Transform {
@@ -130,6 +132,17 @@ impl Transform {
         }
     }
 
+    /// Gives the raw record up without decoding what it holds, nor showing any of it: `tries` processes have ended over
+    /// it (INV-8).
+    pub(crate) fn bury(&self, position: Position, payload: &[u8], tries: u32, now_ns: i64) -> Transformed {
+        let batch = match envelope(position, payload, now_ns) {
+            Ok(batch) => batch,
+            Err(unreadable) => return *unreadable,
+        };
+        let message = format!("the process ended {tries} times while this record was decoded");
+        Obituary { transform: self, batch: &batch, position, now_ns }.of_all(DeadReason::Poison, message, &[])
+    }
+
     /// What may be shown of a dead letter's bytes.
     fn preview(&self, bytes: &[u8]) -> String {
         self.redactor.preview(bytes, self.preview_max_bytes)
@@ -137,7 +150,11 @@ impl Transform {
 
     /// Gives every record its fate, and every event its price and its place.
     fn settle(&self, whole: Obituary<'_>, decoded: Decoded, redact: bool) -> Transformed {
-        let mut done = Transformed { settlement: whole.settlement(), ..Transformed::default() };
+        let mut done = Transformed {
+            settlement: whole.settlement(),
+            implausible: decoded.implausible,
+            ..Transformed::default()
+        };
         for eventless in decoded.eventless {
             match eventless.fate {
                 Fate::Context => done.settlement.context += 1,
@@ -328,16 +345,6 @@ impl Obituary<'_> {
     }
 }
 
-/// Gives the raw record up without decoding what it holds: `tries` processes have ended over it (INV-8).
-pub(crate) fn bury(position: Position, payload: &[u8], tries: u32, now_ns: i64) -> Transformed {
-    let batch = match envelope(position, payload, now_ns) {
-        Ok(batch) => batch,
-        Err(unreadable) => return *unreadable,
-    };
-    let message = format!("the process ended {tries} times while this record was decoded");
-    Obituary { batch: &batch, position, now_ns }.of_all(DeadReason::Poison, message)
-}
-
 /// Reads the envelope: a flat record of known fields, unlike what senders put into it.
 fn envelope(position: Position, payload: &[u8], now_ns: i64) -> Result<RawBatch, Box<Transformed>> {
     from_single_object(payload).map_err(|e| Box::new(unreadable(position, payload, e.to_string(), now_ns)))
@@ -489,13 +496,13 @@ mod tests {
     fn a_record_that_is_given_up_keeps_its_bytes_and_balances() {
         let batch = raw(b"{}\n{}\n", 2);
         let position = Position { partition: 2, offset: 9 };
-        let done = bury(position, &to_single_object(&batch).unwrap(), 3, 77);
+        let done = transform().bury(position, &to_single_object(&batch).unwrap(), 3, 77);
         assert!(done.settlement.balances() && done.events.is_empty());
         let dead = &done.dead[0];
         assert_eq!((dead.reason, dead.records, dead.raw_offset), (DeadReason::Poison, 2, 9));
         assert_eq!((&dead.payload, dead.failed_at), (&batch.payload, 77));
         assert!(dead.message.contains("3 times"), "{}", dead.message);
-        assert_eq!(bury(position, b"garbage", 3, 77).dead[0].reason, DeadReason::BadEnvelope);
+        assert_eq!(transform().bury(position, b"garbage", 3, 77).dead[0].reason, DeadReason::BadEnvelope);
     }
 
     #[test]

@@ -321,6 +321,8 @@ object! { write_fields, FIELDS {
     "unknownReason": &str = |e| e.unknown_reason.as_str();
     /// Secrets replaced in this event; zero is left out.
     "redactions": u64 = |e| u64::from(e.redactions);
+    /// Members of `data` that nobody knew when the format was mapped; zero is left out.
+    "newFields": u64 = |e| u64::from(e.new_fields);
     /// The event's identity: two arrivals with the same key are the same event.
     "dedupKey": Shown<Key128> = |e| Shown(e.dedup_key);
     /// Place of the raw record: partition, offset, index within the request.

@@ -283,6 +283,9 @@ pub const MIGRATIONS: &[Migration] = migrations![
     43 "0043_piece_settlements_probe",
     50 "0050_events",
     60 "0060_dead_letters",
+    70 "0070_sessions",
+    71 "0071_observations",
+    72 "0072_events",
 ];
 
 /// The statement that makes the probe of a table of facts anew, from the table as it is.

@@ -362,6 +362,8 @@ avro_record! {
         pub service_tier: String,
         /// Place where the call was served, where that was chosen.
         pub inference_geo: String,
+        /// Members of `data` that none of the captures had from which the format was mapped.
+        pub new_fields: u32,
     }
 }
 

@@ -65,7 +65,8 @@ fn environment(name: &str, requirements: &Path) -> Result<Result<PathBuf, String
     Ok(Ok(python))
 }
 
-fn cache() -> Result<PathBuf> {
+/// Where tools are kept.
+pub(crate) fn cache() -> Result<PathBuf> {
     let named = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let cache = named("FLEETLOG_CACHE").or_else(|| named("XDG_CACHE_HOME"));
     cache.or_else(|| std::env::home_dir().map(|home| home.join(".cache"))).context("no home folder")

@@ -296,7 +296,7 @@ fn judge(world: &mut World, recent: &mut Recent, first: i64, last: i64) -> Resul
         (first..=last).map(|offset| (located(offset), world.log[offset as usize].clone())).collect();
     let now_ns = world.now_ms * MS;
     let doubtful: Vec<usize> =
-        (0..events.len()).filter(|place| !recent.take(&events[*place].1, now_ns)).collect();
+        (0..events.len()).filter(|place| !recent.take(&events[*place].1, now_ns, WINDOW_NS)).collect();
     world.turn()?;
     let asked: BTreeSet<Key128> = doubtful.iter().map(|place| events[*place].1.dedup_key).collect();
     let known: Vec<KnownRow> = world

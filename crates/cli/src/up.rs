@@ -39,25 +39,25 @@ pub(crate) struct Up {
     /// Folder for all data; it survives restarts
     #[arg(long, default_value = "data", value_name = "FOLDER", conflicts_with = "ephemeral")]
     data: PathBuf,
-    /// Port of the ingest gateway
-    #[arg(long, default_value_t = 4318)]
-    ingest_port: u16,
-    /// Port of the ingest gateway for OTLP over gRPC
-    #[arg(long, default_value_t = 4317)]
-    grpc_port: u16,
-    /// Port of the query API
-    #[arg(long, default_value_t = 8080)]
-    query_port: u16,
-    /// Port of ClickHouse's HTTP interface
-    #[arg(long, default_value_t = 8123)]
-    clickhouse_port: u16,
-    /// Port of Kafka
-    #[arg(long, default_value_t = 9092)]
-    kafka_port: u16,
+    /// Port of the ingest gateway [default: 4318]
+    #[arg(long)]
+    ingest_port: Option<u16>,
+    /// Port of the ingest gateway for OTLP over gRPC [default: 4317]
+    #[arg(long)]
+    grpc_port: Option<u16>,
+    /// Port of the query API [default: 8080]
+    #[arg(long)]
+    query_port: Option<u16>,
+    /// Port of ClickHouse's HTTP interface [default: 8123]
+    #[arg(long)]
+    clickhouse_port: Option<u16>,
+    /// Port of Kafka [default: 9092]
+    #[arg(long)]
+    kafka_port: Option<u16>,
     /// Most memory that ClickHouse may use, in MiB
     #[arg(long, default_value_t = 4096)]
     clickhouse_memory_mb: u64,
-    /// Free ports and a temporary data folder, deleted at the end; prints the addresses as one line of JSON
+    /// Free ports, where none is given, and a temporary data folder, deleted at the end; prints the addresses as one line of JSON
     #[arg(long)]
     ephemeral: bool,
     /// Print the addresses as one line of JSON
@@ -74,6 +74,9 @@ struct Ports {
     clickhouse: u16,
     kafka: u16,
 }
+
+/// Ingest, gRPC, query, ClickHouse, Kafka.
+const USUAL_PORTS: [u16; 5] = [4318, 4317, 8080, 8123, 9092];
 
 /// What a run prints for machines.
 #[derive(Serialize)]
@@ -145,21 +148,18 @@ impl Up {
         served
     }
 
+    /// The ports that are given, else free ones for a run of its own, else the usual ones.
     fn ports(&self) -> anyhow::Result<Ports> {
-        if self.ephemeral {
-            let [ingest, grpc, query, clickhouse, kafka] = free_ports()?;
-            return Ok(Ports { ingest, grpc, query, clickhouse, kafka });
-        }
-        ensure_free(self.ingest_port, "the ingest gateway", "`--ingest-port`")?;
-        ensure_free(self.grpc_port, "OTLP over gRPC", "`--grpc-port`")?;
-        ensure_free(self.query_port, "the query API", "`--query-port`")?;
-        Ok(Ports {
-            ingest: self.ingest_port,
-            grpc: self.grpc_port,
-            query: self.query_port,
-            clickhouse: self.clickhouse_port,
-            kafka: self.kafka_port,
-        })
+        let free = if self.ephemeral { free_ports()? } else { USUAL_PORTS };
+        let given =
+            [self.ingest_port, self.grpc_port, self.query_port, self.clickhouse_port, self.kafka_port];
+        let mut ports = free.into_iter().zip(given).map(|(other, given)| given.unwrap_or(other));
+        let mut next = || ports.next().unwrap_or_default();
+        let ports = Ports { ingest: next(), grpc: next(), query: next(), clickhouse: next(), kafka: next() };
+        ensure_free(ports.ingest, "the ingest gateway", "`--ingest-port`")?;
+        ensure_free(ports.grpc, "OTLP over gRPC", "`--grpc-port`")?;
+        ensure_free(ports.query, "the query API", "`--query-port`")?;
+        Ok(ports)
     }
 
     /// Starts the engines that the configuration does not say run elsewhere.
@@ -310,5 +310,28 @@ impl Up {
         say(&format!("  curl {query}/v1/events -H \"authorization: Bearer $FLEETLOG_KEY\"\n"));
         note("Ctrl-C stops everything in order; the data stays.");
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        up: Up,
+    }
+
+    #[test]
+    fn a_port_that_is_given_is_used_by_a_run_of_its_own_too() {
+        let [ingest, kafka]: [u16; 2] = free_ports().unwrap();
+        let (ingest, kafka) = (ingest.to_string(), kafka.to_string());
+        let arguments = ["up", "--ephemeral", "--ingest-port", &ingest, "--kafka-port", &kafka];
+        let ports = Cli::parse_from(arguments).up.ports().unwrap();
+        assert_eq!((ports.ingest.to_string(), ports.kafka.to_string()), (ingest, kafka));
+        assert!(!USUAL_PORTS.contains(&ports.query) && !USUAL_PORTS.contains(&ports.grpc));
     }
 }

@@ -17,6 +17,7 @@ pub(crate) mod aider;
 pub(crate) mod cline;
 pub(crate) mod copilot;
 pub(crate) mod cursor;
+pub(crate) mod goose;
 pub(crate) mod managed_agents;
 pub(crate) mod opencode;
 pub(crate) mod openhands;

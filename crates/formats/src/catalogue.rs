@@ -244,6 +244,20 @@ pub const CATALOGUE: &[Format] = &[
         channel: Channel::AgentLog,
     },
     Format {
+        name: crate::agents::goose::FORMAT.name,
+        title: "Goose, exported sessions, session files and output of run --output-format stream-json",
+        recognised_by: "working_dir with conversation or message_count; role, created and content",
+        made_from: "1.37",
+        channel: Channel::Transcript,
+    },
+    Format {
+        name: crate::agents::goose::HOOKS.name,
+        title: "Goose, hook payloads",
+        recognised_by: "event (PascalCase), session_id and matcher_context",
+        made_from: "1.37",
+        channel: Channel::Hook,
+    },
+    Format {
         name: crate::agents::cline::HISTORY.name,
         title: "Cline and Roo Code, messages of a task as sent (api_conversation_history.json)",
         recognised_by: "role, content and ts, without a type",

@@ -118,6 +118,15 @@ impl Budget {
 }
 
 fn with_member(object: &str, name: &str, value: &str) -> String {
+    continued(object, |writer| writer.field(name, value))
+}
+
+/// An object's text with a further member, of this JSON text.
+pub(crate) fn with_raw_member(object: &str, name: &str, value: &str) -> String {
+    continued(object, |writer| writer.raw(name, value.as_bytes()))
+}
+
+fn continued(object: &str, add: impl FnOnce(&mut ObjectWriter)) -> String {
     let mut names = Vec::new();
     let listed = Cursor::new(object.as_bytes()).object(|cursor, key| {
         names.push(key.text());
@@ -127,7 +136,7 @@ fn with_member(object: &str, name: &str, value: &str) -> String {
         Ok(()) => ObjectWriter::continuing(object.as_bytes(), names.iter().map(|name| &**name)),
         Err(Fault { .. }) => ObjectWriter::new(),
     };
-    writer.field(name, value);
+    add(&mut writer);
     writer.finish()
 }
 

@@ -10,6 +10,16 @@ use fleetlog_schemas::id::Key128;
 
 use crate::input::Input;
 
+/// The identity of the record of this index in a request, when it has neither an id nor a time; it is the event's id too.
+pub fn arrival(project_id: &str, request_id: &str, idempotency_key: &str, index: u32) -> Key128 {
+    let (kind, request) = match idempotency_key {
+        "" => ("request", request_id),
+        key => ("idempotency-key", key),
+    };
+    let place = index.to_le_bytes();
+    Key128::of([project_id.as_bytes(), kind.as_bytes(), request.as_bytes(), place.as_slice()])
+}
+
 /// Makes the identities of one piece's records.
 #[derive(Debug)]
 pub(crate) struct Identities<'a> {
@@ -39,11 +49,7 @@ impl<'a> Identities<'a> {
 
     /// The identity of a record with neither id nor time: its place in the request.
     pub(crate) fn arrival(&self, index: u32) -> Key128 {
-        let place = self.input.first_record.saturating_add(index).to_le_bytes();
-        let (kind, request) = match self.input.idempotency_key {
-            "" => ("request", self.input.request_id),
-            key => ("idempotency-key", key),
-        };
-        self.stated(kind, &[request.as_bytes(), &place])
+        let Input { project_id, request_id, idempotency_key, first_record, .. } = *self.input;
+        arrival(project_id, request_id, idempotency_key, first_record.saturating_add(index))
     }
 }

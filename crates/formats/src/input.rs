@@ -5,6 +5,7 @@ use fleetlog_schemas::record::{DeadReason, RawBatch, Route, StreamContext};
 use thiserror::Error;
 
 use crate::inspect::{BadBody, Body};
+use crate::plausible::Implausible;
 
 /// One raw record's payload, decompressed, and everything about its arrival that an event or its identity needs.
 #[derive(Clone, Copy, Debug)]
@@ -95,6 +96,8 @@ pub struct Decoded {
     pub events: Vec<AgentEvent>,
     /// Records without an event, in order.
     pub eventless: Vec<Eventless>,
+    /// Events with a number that cannot be, which is not in its column.
+    pub implausible: Implausible,
 }
 
 /// A record that has no event, and why.

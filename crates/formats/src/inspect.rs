@@ -56,7 +56,7 @@ pub struct Rejected {
     /// Index of the record within the body.
     pub index: u32,
     /// Machine-readable: `malformed_json`, `too_deep`, `invalid_utf8`, `not_an_object`, `missing_type`, `bad_type`,
-    /// `project_mismatch`, `bad_ids`, `missing_id` or `malformed_part`.
+    /// `project_mismatch`, `wrong_signal`, `bad_ids`, `missing_id` or `malformed_part`.
     pub code: &'static str,
     /// A sentence for people; never contains input.
     pub message: String,

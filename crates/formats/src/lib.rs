@@ -30,6 +30,7 @@ mod multipart;
 mod openai_agents;
 mod opik;
 mod otlp;
+mod plausible;
 mod records;
 mod tokens;
 mod tools;
@@ -39,8 +40,10 @@ mod usage;
 mod usage_details;
 
 use detect::Door;
+pub use identity::arrival;
 pub use input::{Dead, Decoded, Eventless, Fate, Input, Undecodable};
 pub use inspect::{BadBody, Body, Inspection, Rejected};
+pub use plausible::Implausible;
 pub use records::{follow, follow_body, record_formats};
 
 /// Decodes the payload of one raw record.
@@ -54,6 +57,9 @@ pub fn decode(input: &Input<'_>) -> Result<Decoded, Undecodable> {
         Door::Form => langsmith::multipart::decode(input)?,
         Door::Records => records::decode(input),
     };
-    decoded.events.iter_mut().for_each(confine::confine);
+    for event in &mut decoded.events {
+        confine::confine(event);
+        plausible::check(event, &mut decoded.implausible);
+    }
     Ok(decoded)
 }

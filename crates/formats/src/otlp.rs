@@ -79,6 +79,11 @@ pub(crate) fn inspect(signal: Signal, body: &Body<'_>) -> Result<Inspection, Bad
         for (place, record) in group.records.iter().enumerate() {
             if let Some((_, fault)) = broken.next_if(|(other, _)| *other == place) {
                 found.reject(found.records, fault.code(), fault.message());
+            } else if encoding == Encoding::Protobuf
+                && signal != Signal::Metrics
+                && frames::is_foreign(signal, record)
+            {
+                found.reject(found.records, "wrong_signal", "the record belongs to another OTLP signal");
             } else if signal == Signal::Traces && !frames::has_span_ids(encoding, record) {
                 // Logs sent to the path of traces decode as spans of nonsense; a span's ids tell.
                 let message = "a span needs a trace id of 16 bytes and a span id of 8";

@@ -64,6 +64,8 @@ pub(crate) const FORMATS: &[&RecordFormat] = &[
     &agents::cline::FORMAT,
     &agents::openhands::FORMAT,
     &agents::managed_agents::FORMAT,
+    &agents::goose::FORMAT,
+    &agents::goose::HOOKS,
     &agents::cline::HISTORY,
     &gemini::stream::FORMAT,
     &gemini::chat::FORMAT,

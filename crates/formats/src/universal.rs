@@ -1,9 +1,9 @@
 //! The universal JSON event, as `POST /v1/events` takes it.
 //!
-//! Only `type` is needed. Every typed column may be given directly in camelCase ([`columns`]), the common measures also
-//! within `metrics`, where `duration` is in milliseconds and `tokenCount` is a total whose split is not known. `context`
-//! and `data` are objects of the sender's own. What has no column, or does not fit it, is kept in `data` under its own
-//! name. A `type` that is not in the vocabulary makes the event `raw.unknown`, named by that word.
+//! Only `type` is needed. Every typed column may be given directly in camelCase ([`columns`]) or in snake_case, the common
+//! measures also within `metrics`, where `duration` is in milliseconds and `tokenCount` is a total whose split is not
+//! known. `context` and `data` are objects of the sender's own. What has no column, or does not fit it, is kept in `data`
+//! under its own name. A `type` that is not in the vocabulary makes the event `raw.unknown`, named by that word.
 //!
 //! Usage may be given as the disjoint buckets (`inUncached`, `cacheRead`, …), or as `inputTokens`, `outputTokens`,
 //! `cachedInputTokens` and `reasoningTokens` in the convention of OpenAI, where the latter two are part of the former.
@@ -144,7 +144,7 @@ impl<'a> Draft<'a> {
         if matches!(value, Scalar::Null) {
             return Ok(());
         }
-        let fits = match (&*key, value) {
+        let fits = match (&*camel_case(&key), value) {
             ("type", Scalar::Text(word)) => {
                 self.word = Some(word.text()).filter(|word| !word.is_empty());
                 true
@@ -186,6 +186,7 @@ impl<'a> Draft<'a> {
         Cursor::new(metrics).object(|cursor, key| {
             let value = cursor.scalar()?;
             let key = key.text();
+            let key = camel_case(&key);
             let known = self.measure(&key, &value) || columns::set(&mut self.event, &key, &value);
             // A total is no column: it stays visible beside the bucket it is put into.
             all_fit &= known && key != "tokenCount" || matches!(value, Scalar::Null);
@@ -283,6 +284,26 @@ impl<'a> Draft<'a> {
             event.usage_role = if event.event_type.is_llm() { UsageRole::Call } else { UsageRole::Rollup };
         }
     }
+}
+
+/// The name of a column however its words are joined: `session_id` is `sessionId`.
+///
+/// `project_id` is left alone: it is often an id of the sender's own world, and as `projectId` it would be refused.
+fn camel_case(name: &str) -> Cow<'_, str> {
+    if !name.contains('_') || name == "project_id" {
+        return Cow::Borrowed(name);
+    }
+    let mut joined = String::with_capacity(name.len());
+    for (number, word) in name.split('_').enumerate() {
+        match word.chars().next() {
+            Some(first) if number > 0 => {
+                joined.push(first.to_ascii_uppercase());
+                joined.push_str(word.get(first.len_utf8()..).unwrap_or_default());
+            }
+            _ => joined.push_str(word),
+        }
+    }
+    Cow::Owned(joined)
 }
 
 /// The `callId` within `data`.

@@ -15,7 +15,7 @@ use fleetlog_schemas::record::{Route, StreamContext};
 use support::{decoded, fixture, input, view};
 
 /// Every fixture and the format it must be recognised as.
-const FIXTURES: [(&str, &str); 10] = [
+const FIXTURES: [(&str, &str); 13] = [
     ("agents/copilot.jsonl", "copilot.session"),
     ("agents/opencode.jsonl", "opencode.run"),
     ("agents/aider.jsonl", "aider.analytics"),
@@ -26,6 +26,9 @@ const FIXTURES: [(&str, &str); 10] = [
     ("agents/openhands_v1.jsonl", "openhands.events"),
     ("agents/swe_agent.traj", "swe_agent.trajectory"),
     ("agents/managed_agents.jsonl", "anthropic.managed_agents"),
+    ("agents/goose_session.json", "goose.session"),
+    ("agents/goose_lines.jsonl", "goose.session"),
+    ("agents/goose_hooks.jsonl", "goose.hooks"),
 ];
 
 fn decoded_as(hint: &str, body: &[u8], stream: Option<&StreamContext>) -> Decoded {
@@ -79,6 +82,9 @@ golden! {
     openhands_events_of_the_sdk: "agents/openhands_v1.jsonl",
     swe_agent_trajectory: "agents/swe_agent.traj",
     anthropic_managed_agents: "agents/managed_agents.jsonl",
+    goose_session_export: "agents/goose_session.json",
+    goose_session_lines: "agents/goose_lines.jsonl",
+    goose_hooks: "agents/goose_hooks.jsonl",
 }
 
 #[test]
@@ -137,7 +143,7 @@ fn file_cut_at_any_line_gives_the_same_events() {
 
 #[test]
 fn same_file_sent_again_is_the_same_events() {
-    for (name, _) in FIXTURES.iter().filter(|(name, _)| !name.contains("cursor")) {
+    for (name, _) in FIXTURES.iter().filter(|(name, _)| !name.contains("cursor") && !name.contains("hooks")) {
         let keys = |request: &str| -> Vec<_> {
             let bytes = fixture(name);
             let stream = StreamContext { stream_id: "stream-1".into(), ..StreamContext::default() };
@@ -273,4 +279,38 @@ fn managed_agents_call_is_told_twice_under_one_key() {
     assert!(calls.iter().all(|call| call.llm_call_key == "sevt_2" && call.model == "claude-sonnet-4-6"));
     assert_eq!(sum(&events, UsageRole::Call), [3571, 6656, 300, 0, 727, 0]);
     assert!(events.iter().all(|event| event.session_id == "sesn_1"));
+}
+
+#[test]
+fn goose_tells_its_tools_and_the_totals_of_a_session() {
+    let events = events("agents/goose_session.json");
+    assert_eq!(sum(&events, UsageRole::Cumulative), [9680, 0, 0, 0, 210, 0]);
+    assert_eq!(reported(&events, UsageRole::Cumulative), NanoUsd(31_200_000));
+    assert!(events.iter().all(|event| event.session_id == "20260611_1" && event.source == "goose"));
+    let tools: Vec<_> = events
+        .iter()
+        .filter(|event| event.event_type.is_tool())
+        .map(|event| (event.tool_call_id.as_str(), event.event_type, event.status))
+        .collect();
+    let expected = [
+        ("toolu_1", EventType::CommandRun, Status::Unset),
+        ("toolu_2", EventType::McpCall, Status::Unset),
+        ("toolu_1", EventType::ToolCall, Status::Error),
+        ("toolu_2", EventType::ToolCall, Status::Error),
+        ("toolu_3", EventType::FileEdit, Status::Unset),
+        ("toolu_3", EventType::ToolCall, Status::Ok),
+    ];
+    assert_eq!(tools, expected);
+}
+
+#[test]
+fn goose_export_written_anew_adds_only_what_is_new() {
+    let text = String::from_utf8(fixture("agents/goose_session.json")).unwrap();
+    let grown = text.replace("9680", "9999").replace("10:23:05Z", "10:30:00Z");
+    let keys = |text: &str| -> std::collections::BTreeSet<String> {
+        let events = decoded_as("", text.as_bytes(), None).events;
+        events.iter().map(|event| event.dedup_key.to_string()).collect()
+    };
+    let (before, after) = (keys(&text), keys(&grown));
+    assert_eq!(after.difference(&before).count(), 1, "the totals");
 }

@@ -135,18 +135,35 @@ fn gateway_and_processor_count_the_same_records() {
 }
 
 #[test]
-fn logs_sent_as_traces_are_refused_record_by_record() {
-    let bytes = fixture("otel-py-1.45/logs.pb");
+fn what_is_sent_to_another_signals_path_is_refused_whatever_its_encoding() {
+    let paths = [(Route::OtlpTraces, "spans"), (Route::OtlpLogs, "logs"), (Route::OtlpMetrics, "metrics")];
+    for (encoding, content_type) in [("pb", "application/x-protobuf"), ("json", "application/json")] {
+        for ((route, _), (own, signal)) in
+            paths.iter().flat_map(|path| paths.iter().map(move |sent| (*path, *sent)))
+        {
+            let name = format!("otel-py-1.45/{signal}.{encoding}");
+            let bytes = fixture(&name);
+            let found = inspect::inspect(&Body { route, content_type, format_hint: "", bytes: &bytes }, "p1");
+            let refused = match &found {
+                Ok(found) => found.rejected.len() == found.records as usize,
+                Err(bad) => bad.code == "wrong_signal",
+            };
+            assert_eq!(refused, route != own, "{name} to {route:?}: {found:?}");
+        }
+    }
+}
+
+#[test]
+fn a_span_among_logs_costs_only_itself() {
+    let bytes = [fixture("otel-py-1.45/logs.pb"), fixture("otel-py-1.45/spans.pb")].concat();
     let body = Body {
-        route: Route::OtlpTraces,
+        route: Route::OtlpLogs,
         content_type: "application/x-protobuf",
         format_hint: "",
         bytes: &bytes,
     };
     let found = inspect::inspect(&body, "p1").unwrap();
-    assert_eq!((found.records, found.rejected.len()), (1, 1));
-    let json = fixture("claude-code-2.1/logs.json");
-    let body =
-        Body { route: Route::OtlpTraces, content_type: "application/json", format_hint: "", bytes: &json };
-    assert_eq!(inspect::inspect(&body, "p1").unwrap_err().code, "wrong_signal");
+    let rejected: Vec<_> = found.rejected.iter().map(|rejected| (rejected.index, rejected.code)).collect();
+    assert_eq!(rejected.len() as u32 + 1, found.records);
+    assert!(rejected.len() > 1 && rejected.iter().all(|(index, code)| *index > 0 && *code == "wrong_signal"));
 }

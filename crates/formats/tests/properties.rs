@@ -158,7 +158,11 @@ proptest! {
         records.insert(good / 2, bad);
         let body = logs_request(records);
         assert_agreement(Route::OtlpLogs, "application/x-protobuf", &body);
-        let decoded = decode(&input(Route::OtlpLogs, "application/x-protobuf", &body, &[])).unwrap();
+        let Ok(decoded) = decode(&input(Route::OtlpLogs, "application/x-protobuf", &body, &[])) else {
+            // Alone it may be another signal's.
+            prop_assert_eq!(good, 0);
+            return Ok(());
+        };
         prop_assert!(decoded.events.len() >= good);
         prop_assert_eq!(fates(&decoded).len(), good + 1);
     }

@@ -23,6 +23,7 @@ const HOOKS: &[(&str, &str)] = &[
     ("/hooks/claude", "claude.hooks"),
     ("/hooks/cursor", "cursor.hooks"),
     ("/hooks/gemini", "gemini.hooks"),
+    ("/hooks/goose", "goose.hooks"),
 ];
 
 pub(super) fn router() -> Router<Arc<Gateway>> {

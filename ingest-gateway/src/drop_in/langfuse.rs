@@ -32,7 +32,7 @@ const INGESTION: Intake = Intake {
     hint: "langfuse.ingestion",
     shape: Shape::LangfuseBatch,
     body_max_bytes: Some(BODY_MAX_BYTES),
-    foreign: Foreign { accepted: entries, refused },
+    foreign: Foreign { accepted: entries, refused: refused_batch },
 };
 const SCORES: Intake = Intake {
     hint: "langfuse.scores",
@@ -53,7 +53,19 @@ pub(super) fn router() -> Router<Arc<Gateway>> {
 
 /// One entry for each envelope: taken, or why not.
 fn entries(accepted: &Accepted, _: &str) -> Said {
-    let entries = match &accepted.echo {
+    answered(&accepted.echo)
+}
+
+/// A batch of which nothing can be taken is answered like any other: the clients look for the reasons there alone.
+fn refused_batch(refusal: &Refusal) -> Said {
+    match refusal {
+        Refusal::AllRejected { echo, .. } => answered(echo),
+        other => refused(other),
+    }
+}
+
+fn answered(echo: &Echo) -> Said {
+    let entries = match echo {
         Echo::Batch(entries) => entries.as_slice(),
         Echo::Id(_) | Echo::Nothing => &[],
     };

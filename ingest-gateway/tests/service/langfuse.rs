@@ -1,5 +1,6 @@
 //! Langfuse, as its Python and JavaScript clients speak to it.
 
+use fleetlog_formats::{Input, decode};
 use fleetlog_schemas::record::Route;
 use reqwest::RequestBuilder;
 use serde_json::{Value, json};
@@ -55,6 +56,24 @@ fn an_envelope_that_cannot_be_taken_costs_itself_alone() {
 }
 
 #[test]
+fn a_batch_of_which_nothing_can_be_taken_says_why_of_each_envelope() {
+    on_kafka(|node| async move {
+        let gateway = node.gateway().await;
+        let batch = r#"{"batch":[{"id":"a","body":tru},7,{"type":"trace-create","body":{}}]}"#;
+        let exchange = Exchange::of(node, post(&gateway, "/api/public/ingestion").body(batch)).await;
+        assert!(exchange.published.is_empty());
+        assert_eq!((exchange.status, &exchange.said["successes"]), (207, &json!([])));
+        let errors = exchange.said["errors"].as_array().unwrap();
+        assert_eq!((errors.len(), &errors[0]["id"]), (3, &json!("a")));
+        assert!(
+            errors.iter().all(|error| error["status"] == 400 && error["message"].is_string()),
+            "{errors:?}"
+        );
+        gateway.stop().await;
+    });
+}
+
+#[test]
 fn one_score_is_answered_with_its_id_and_several_with_a_word() {
     on_kafka(|node| async move {
         let gateway = node.gateway().await;
@@ -64,8 +83,13 @@ fn one_score_is_answered_with_its_id_and_several_with_a_word() {
         exchange.only("langfuse.scores", one.as_bytes());
         assert_eq!((exchange.status, &exchange.said), (200, &json!({"id": "s1"})));
 
-        let unnamed = Exchange::of(node, post(&gateway, path).body(r#"{"name":"quality","value":1}"#)).await;
-        assert!(unnamed.said["id"].is_string(), "{}", unnamed.said);
+        for key in ["", "again-and-again"] {
+            let request = post(&gateway, path).header("idempotency-key", key);
+            let unnamed = Exchange::of(node, request.body(r#"{"name":"quality","value":1}"#)).await;
+            let [batch] = &unnamed.published[..] else { panic!("one message") };
+            let decoded = decode(&Input::of(batch, &batch.payload.0, 0, 0)).unwrap();
+            assert_eq!(unnamed.said["id"], decoded.events[0].event_id, "the id it is stored under");
+        }
 
         let several = format!("[{one}]");
         let exchange = Exchange::of(node, post(&gateway, path).body(several.clone())).await;

@@ -104,6 +104,53 @@ fn a_json_failure_is_a_status_in_json() {
 }
 
 #[test]
+fn a_request_of_which_nothing_can_be_taken_says_why_of_each_record() {
+    on_kafka(|node| async move {
+        let gateway = node.gateway().await;
+        let body = r#"{"resourceSpans":[{"scopeSpans":[{"spans":[{"traceId":"zz"},{"traceId":}]}]}]}"#;
+        let request = gateway.post("/v1/traces").header("content-type", "application/json").body(body);
+        let response = request.send().await.unwrap();
+        assert_eq!(response.status(), 400);
+        let said: Value = response.json().await.unwrap();
+        assert_eq!(said["details"][0]["@type"], "type.googleapis.com/google.rpc.BadRequest", "{said}");
+        let violations = said["details"][0]["fieldViolations"].as_array().unwrap();
+        let seen: Vec<_> =
+            violations.iter().map(|violation| (&violation["field"], &violation["reason"])).collect();
+        let (first, second) = (json!("record 0"), json!("record 1"));
+        assert_eq!(seen, [(&first, &json!("bad_ids")), (&second, &json!("malformed_json"))]);
+        assert!(said["message"].as_str().unwrap().contains("bad_ids"), "{said}");
+
+        // A span with neither id, in protobuf.
+        let body: &[u8] = b"\x0a\x07\x12\x05\x12\x03\x2a\x01n";
+        let request = gateway.post("/v1/traces").header("content-type", "application/x-protobuf").body(body);
+        let response = request.send().await.unwrap();
+        assert_eq!(response.status(), 400);
+        let status = Status::decode(response.bytes().await.unwrap()).unwrap();
+        assert!(status.message.contains("bad_ids"), "{}", status.message);
+        gateway.stop().await;
+    });
+}
+
+#[test]
+fn spans_in_protobuf_sent_as_logs_are_refused_and_not_stored() {
+    on_kafka(|node| async move {
+        let gateway = node.gateway().await;
+        // Trace id, span id, start.
+        let span = [&b"\x0a\x10"[..], &[7; 16], b"\x12\x08", &[7; 8], b"\x39", &[1; 8]].concat();
+        let length = span.len() as u8;
+        let body = [&[0x0a, length + 4, 0x12, length + 2, 0x12, length][..], &span].concat();
+        for (path, status) in [("/v1/logs", 400), ("/v1/metrics", 400), ("/v1/traces", 200)] {
+            let request = gateway.post(path).header("content-type", "application/x-protobuf");
+            let response = request.body(body.clone()).send().await.unwrap();
+            assert_eq!(response.status(), status, "{path}");
+            let holds = node.holds(&header(&response, "x-request-id")).await;
+            assert_eq!(holds, status == 200, "{path}");
+        }
+        gateway.stop().await;
+    });
+}
+
+#[test]
 fn a_partial_success_counts_what_was_rejected() {
     on_kafka(|node| async move {
         let gateway = node.gateway().await;

@@ -30,6 +30,10 @@ pub(crate) struct FormatHour {
     events: u64,
     /// Events that were not understood (`raw.unknown`).
     unknown: u64,
+    /// Fields that none of the captures had from which the format was mapped.
+    unknown_fields: u64,
+    /// Events that have such a field.
+    with_unknown_fields: u64,
     /// Events that state the usage of a call to a model.
     calls_with_usage: u64,
     /// Those of them that state no token at all.

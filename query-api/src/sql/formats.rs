@@ -27,7 +27,7 @@ pub(crate) fn formats(
         "SELECT
   fromUnixTimestamp64Nano(intDiv(toUnixTimestamp64Nano(timestamp), 3600000000000) * 3600000000000, 'UTC') AS hour,
   toString(source_format) AS format, toString(source) AS program, toString(source_version) AS version, count() AS events,
-  countIf(type = 'raw.unknown') AS unknown,
+  countIf(type = 'raw.unknown') AS unknown, sum(new_fields) AS unknown_fields, countIf(new_fields > 0) AS with_unknown_fields,
   countIf(type IN ('llm.request', 'llm.response') AND usage_role = 'call') AS calls_with_usage,
   countIf(type IN ('llm.request', 'llm.response') AND usage_role = 'call' AND in_uncached + cache_read + cache_write_5m
     + cache_write_1h + out_visible + out_reasoning = 0) AS calls_without_tokens,

@@ -1,5 +1,7 @@
 //! Promises of the whole pipeline, all against one running system, each in a project of its own.
 
+mod absurd;
+mod drift;
 mod failures;
 mod isolation;
 mod ledger;
@@ -23,6 +25,8 @@ macro_rules! promises {
 
 fn main() -> anyhow::Result<ExitCode> {
     let suite = promises![Suite::new()?;
+        absurd::absurd_numbers_stay_out_of_a_sessions_sums,
+        drift::a_field_that_nobody_knew_shows_in_the_list_of_formats,
         failures::malformed_json_is_refused_with_its_position_and_nothing_of_it_is_stored,
         failures::a_key_does_what_its_role_allows_and_nothing_else,
         failures::an_oversized_body_is_refused_and_costs_no_memory,

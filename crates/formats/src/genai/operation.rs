@@ -71,7 +71,7 @@ impl Operation {
             // Not in the conventions, yet sent.
             "completion" | "embedding" | "responses" | "llm_call" => Self::ModelCall,
             "execute_tool" | "tool_call" => Self::Tool,
-            "invoke_agent" | "create_agent" | "invoke_workflow" | "agent_call" => Self::Agent,
+            "invoke_agent" | "create_agent" | "invoke_workflow" | "agent_call" | "agent_step" => Self::Agent,
             _ => Self::Other,
         }
     }
@@ -113,6 +113,7 @@ mod tests {
             ("gen_ai.operation.name", "embeddings", ModelCall),
             ("gen_ai.operation.name", "execute_tool", Tool),
             ("gen_ai.operation.name", "invoke_agent", Agent),
+            ("gen_ai.operation.name", "agent_step", Agent),
             ("gen_ai.operation.name", "retrieval", Other),
             ("ai.operationId", "ai.streamText.doStream", ModelCall),
             ("ai.operationId", "ai.streamText", Agent),

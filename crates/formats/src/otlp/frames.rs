@@ -54,6 +54,21 @@ struct Found<'a> {
     quota: Quota,
     /// Whether the whole body is UTF-8.
     clean: bool,
+    /// Whether a record is one of its signal.
+    own: bool,
+    /// Whether a record can only be another signal's.
+    foreign: bool,
+}
+
+impl Found<'_> {
+    /// A body that holds another signal's records alone was sent to the wrong path.
+    fn checked(self) -> Result<Self, BadBody> {
+        if self.foreign && !self.own { Err(wrong_signal()) } else { Ok(self) }
+    }
+}
+
+fn wrong_signal() -> BadBody {
+    BadBody::new("wrong_signal", "the body belongs to another OTLP signal", None)
 }
 
 /// Splits a request of `signal`.
@@ -102,24 +117,20 @@ fn json_groups(signal: Signal, body: &[u8]) -> Result<Vec<Group<'_>>, BadBody> {
         return Err(BadBody::new("empty_body", "the body holds no record", None));
     }
     let mut found = Found { clean: std::str::from_utf8(body).is_ok(), ..Found::default() };
-    let (mut own, mut foreign) = (false, false);
     // Several requests may follow each other, one a line: so the collector's file exporter writes them.
     while cursor.peek().is_some() {
         cursor.object(|cursor, key| {
             let key = &*key.text();
             if signal.resources_key(key) {
-                own = true;
+                found.own = true;
                 return list(cursor, |cursor| json_resource(signal, cursor, &mut found));
             }
-            foreign |=
+            found.foreign |=
                 [Signal::Logs, Signal::Traces, Signal::Metrics].iter().any(|other| other.resources_key(key));
             Ok::<(), BadBody>(cursor.skip_value().map(|_| ())?)
         })?;
     }
-    if foreign && !own {
-        return Err(BadBody::new("wrong_signal", "the body belongs to another OTLP signal", None));
-    }
-    Ok(found.groups)
+    Ok(found.checked()?.groups)
 }
 
 /// Reads an array, or a `null` in its place.
@@ -232,7 +243,31 @@ fn proto_groups(signal: Signal, body: &[u8]) -> Result<Vec<Group<'_>>, BadBody> 
         }
         Ok(())
     })?;
-    Ok(found.groups)
+    Ok(found.checked()?.groups)
+}
+
+/// Whether a protobuf record can only be another signal's: the fields of the three have the same numbers and mean
+/// different things, so one sent to another's path would be read as nonsense or not at all.
+///
+/// | field | log record | span | metric |
+/// |---|---|---|---|
+/// | 1 | time, 8 bytes | trace id | name |
+/// | 2 | severity, a number | span id | description |
+/// | 7 | dropped attributes, a number | start, 8 bytes | sum |
+/// | 11 | observed time, 8 bytes | events | summary |
+pub(super) fn is_foreign(signal: Signal, record: &[u8]) -> bool {
+    let mut fields = Fields::new(record);
+    while let Ok(Some((field, value))) = fields.next() {
+        let texts = matches!(value, Value::Bytes(_));
+        match (signal, field) {
+            (Signal::Logs, 1 | 2) if texts => return true,
+            (Signal::Traces, 1 | 2) | (Signal::Metrics, 1 | 2 | 7 | 11) if !texts => return true,
+            // Writers keep the order of the fields, and these two suffice.
+            (Signal::Logs | Signal::Traces, 3..) => return false,
+            _ => {}
+        }
+    }
+    false
 }
 
 fn proto_scope<'a>(signal: Signal, fields: Fields<'a>, found: &mut Found<'a>) -> Result<(), BadBody> {
@@ -240,8 +275,13 @@ fn proto_scope<'a>(signal: Signal, fields: Fields<'a>, found: &mut Found<'a>) ->
     let mut scope: &[u8] = b"";
     let mut records = Vec::new();
     fields.each_message(&[SCOPE, RECORDS], |field, bytes, fields| {
+        let foreign = field == RECORDS && is_foreign(signal, bytes);
+        found.foreign |= foreign;
+        found.own |= field == RECORDS && !foreign;
         match (field, signal) {
             (SCOPE, _) => scope = bytes,
+            // Its points could not be told from other bytes.
+            (_, Signal::Metrics) if foreign => return Err(wrong_signal()),
             (_, Signal::Metrics) => {
                 let mut points = Vec::new();
                 fields.each_message(&METRIC_DATA, |_, _, fields| {
@@ -278,8 +318,8 @@ pub(crate) fn has_span_ids(encoding: Encoding, record: &[u8]) -> bool {
             let mut fields = Fields::new(record);
             while let (false, Ok(Some((field, value)))) = (trace && span, fields.next()) {
                 match (field, value) {
-                    (1, Value::Bytes(id)) => trace = id.len() == 16,
-                    (2, Value::Bytes(id)) => span = id.len() == 8,
+                    (1, Value::Bytes(id)) => trace = !super::proto::id(id, 16).is_empty(),
+                    (2, Value::Bytes(id)) => span = !super::proto::id(id, 8).is_empty(),
                     _ => {}
                 }
             }

@@ -32,7 +32,7 @@ fn attributes(list: Vec<common::KeyValue>) -> Attributes<'static> {
 }
 
 /// An id as lower-case hexadecimal; empty when it has not `len` bytes, or only zeros.
-fn id(bytes: &[u8], len: usize) -> String {
+pub(super) fn id(bytes: &[u8], len: usize) -> String {
     if bytes.len() == len && bytes.iter().any(|byte| *byte != 0) { hex::encode(bytes) } else { String::new() }
 }
 

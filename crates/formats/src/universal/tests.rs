@@ -157,3 +157,22 @@ fn bad_record_costs_only_itself_and_rejected_ones_are_skipped() {
         decoded.eventless.iter().map(|entry| (entry.index, matches!(entry.fate, Fate::Dead(_)))).collect();
     assert_eq!(dead, [(2, true), (3, true)]);
 }
+
+#[test]
+fn names_in_snake_case_find_the_same_columns() {
+    let event = one(
+        r#"{"type":"llm.request","session_id":"s","agent_id":"a","trace_id":"t","cache_write_5m":7,"end_timestamp":1795264656000,
+            "error_message":"no","project_id":42,"tool__name":"x","_hidden":1,"metrics":{"input_tokens":12,"output_tokens":3}}"#,
+    );
+    assert_eq!(
+        (event.session_id.as_str(), event.agent_id.as_str(), event.trace_id.as_str()),
+        ("s", "a", "t")
+    );
+    assert_eq!((event.cache_write_5m, event.error_message.as_str()), (7, "no"));
+    assert_eq!(event.end_timestamp, Some(1_795_264_656_000_000_000));
+    let snake = one(r#"{"type":"llm.request","metrics":{"input_tokens":12,"output_tokens":3}}"#);
+    assert_eq!((snake.in_total(), snake.out_total(), snake.data.as_str()), (12, 3, "{}"));
+    // Another world's project, and names that are none.
+    let data: serde_json::Value = serde_json::from_str(&event.data).unwrap();
+    assert_eq!((&data["project_id"], &data["_hidden"]), (&42.into(), &1.into()), "{data}");
+}

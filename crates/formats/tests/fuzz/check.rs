@@ -1,7 +1,5 @@
 //! What must hold of every input.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use fleetlog_formats::{Decoded, Input, decode, follow, inspect};
 use fleetlog_schemas::record::{Route, StreamContext};
 use peak_alloc::PeakAlloc;
@@ -26,6 +24,8 @@ pub(crate) struct Case {
     pub(crate) hint: String,
     pub(crate) stream: Option<StreamContext>,
     pub(crate) first_record: u32,
+    /// Whether a sender's following of it is tried too.
+    pub(crate) followed: bool,
     pub(crate) body: Vec<u8>,
 }
 
@@ -50,6 +50,7 @@ impl Case {
             hint: seed.hint.clone(),
             stream: None,
             first_record: 0,
+            followed: true,
             body: seed.body.written(),
         }
     }
@@ -74,31 +75,23 @@ impl Case {
     }
 }
 
-/// What a run saw.
+/// What the runs of a format saw.
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
     pub(crate) records: u64,
     pub(crate) events: u64,
+    /// Events of the format itself.
+    pub(crate) own: u64,
     pub(crate) refused: u64,
-    pub(crate) of_format: BTreeMap<String, u64>,
+    pub(crate) bytes: u64,
     /// Most memory used, and the length of the body that used it.
     pub(crate) most_memory: (usize, usize),
+    /// Most of its bound that a body used, in percent.
+    pub(crate) most_of_bound: usize,
 }
 
-impl Seen {
-    pub(crate) fn add(&mut self, other: &Self) {
-        self.records += other.records;
-        self.events += other.events;
-        self.refused += other.refused;
-        self.most_memory = self.most_memory.max(other.most_memory);
-        for (format, events) in &other.of_format {
-            *self.of_format.entry(format.clone()).or_default() += events;
-        }
-    }
-}
-
-/// Runs what the gateway, the processor and a sender do with an input.
-pub(crate) fn check(case: &Case, memory: &PeakAlloc) -> Seen {
+/// Runs what the gateway, the processor and a sender do with an input of a format.
+pub(crate) fn check(case: &Case, format: &str, memory: &PeakAlloc, seen: &mut Seen) {
     let before = memory.current_usage();
     memory.reset_peak_usage();
     let body = inspect::Body {
@@ -113,24 +106,19 @@ pub(crate) fn check(case: &Case, memory: &PeakAlloc) -> Seen {
     assert!(rejected.is_sorted_by(|a, b| a < b), "rejected indexes ascend: {rejected:?}");
     let decoded = decode(&case.input(&rejected));
     let used = memory.peak_usage().saturating_sub(before);
-    let mut seen = Seen { most_memory: (used, case.body.len()), ..Seen::default() };
+    let (mut records, mut events) = (0, 0);
     match (&inspected, &decoded) {
         (Ok(found), Ok(decoded)) => {
-            let accepted: BTreeSet<u32> =
-                (0..found.records).filter(|index| rejected.binary_search(index).is_err()).collect();
-            assert_eq!(
-                fates(decoded, case.first_record),
-                accepted,
+            let accepted = (0..found.records).filter(|index| rejected.binary_search(index).is_err());
+            assert!(
+                fates(decoded, case.first_record).into_iter().eq(accepted),
                 "gateway and processor find the same records"
             );
             assert_events(decoded);
-            seen.records = u64::from(found.records);
-            seen.events = decoded.events.len() as u64;
-            for event in &decoded.events {
-                *seen.of_format.entry(event.source_format.clone()).or_default() += 1;
-            }
+            (records, events) = (found.records as usize, decoded.events.len());
+            seen.own += decoded.events.iter().filter(|event| event.source_format == format).count() as u64;
         }
-        (Err(_), _) => seen.refused = 1,
+        (Err(_), _) => seen.refused += 1,
         (Ok(found), Err(undecodable)) => {
             panic!("the gateway accepts {found:?}, the processor: {undecodable}")
         }
@@ -139,28 +127,35 @@ pub(crate) fn check(case: &Case, memory: &PeakAlloc) -> Seen {
     let limit = MEMORY
         + MEMORY_PER_BYTE * case.body.len()
         + MEMORY_PER_NODE * nodes
-        + MEMORY_PER_RECORD * usize::try_from(seen.records.max(seen.events)).unwrap_or(usize::MAX);
+        + MEMORY_PER_RECORD * records.max(events);
     assert!(
         used <= limit,
-        "{used} bytes of memory for a body of {} bytes and {} records",
+        "{used} bytes of memory for a body of {} bytes and {records} records",
         case.body.len(),
-        seen.records
     );
-    // A sender follows the lines of what it tails with the same function.
-    let mut context = case.stream.clone().unwrap_or_default();
-    for line in case.body.split(|byte| *byte == b'\n').take(20) {
-        follow(&mut context, line);
+    seen.records += records as u64;
+    seen.events += events as u64;
+    seen.bytes += case.body.len() as u64;
+    seen.most_memory = seen.most_memory.max((used, case.body.len()));
+    seen.most_of_bound = seen.most_of_bound.max(used * 100 / limit);
+    if case.followed {
+        // A sender follows the lines of what it tails with the same function.
+        let mut context = case.stream.clone().unwrap_or_default();
+        for line in case.body.split(|byte| *byte == b'\n').take(20) {
+            follow(&mut context, line);
+        }
     }
-    seen
 }
 
-/// Indexes that have a fate; panics when one has two kinds of it.
-fn fates(decoded: &Decoded, first_record: u32) -> BTreeSet<u32> {
-    let index = |raw_index: u32| raw_index.saturating_sub(first_record);
-    let mut fates: BTreeSet<u32> = decoded.events.iter().map(|event| index(event.raw_index)).collect();
-    for entry in &decoded.eventless {
-        assert!(fates.insert(entry.index), "record {} has two fates", entry.index);
-    }
+/// Indexes that have a fate, ascending; panics when one has two of them.
+fn fates(decoded: &Decoded, first_record: u32) -> Vec<u32> {
+    let mut fates: Vec<u32> =
+        decoded.events.iter().map(|event| event.raw_index.saturating_sub(first_record)).collect();
+    // One record may be several events.
+    fates.dedup();
+    fates.extend(decoded.eventless.iter().map(|entry| entry.index));
+    fates.sort_unstable();
+    assert!(fates.is_sorted_by(|a, b| a < b), "a record has two fates: {fates:?}");
     fates
 }
 
@@ -169,7 +164,6 @@ fn assert_events(decoded: &Decoded) {
         decoded.events.is_sorted_by_key(|event| event.raw_index),
         "events come in the order of their records"
     );
-    let mut keys = BTreeSet::new();
     for event in &decoded.events {
         for text in [&event.context, &event.data] {
             assert!(text.starts_with('{'), "{text}");
@@ -177,11 +171,15 @@ fn assert_events(decoded: &Decoded) {
         }
         assert!(!event.event_id.is_empty() && event.dedup_key != Default::default());
         assert!(!event.source_format.contains('\0') || event.unknown_reason == "unknown_format");
-        // One record may be several events, and each has its own identity.
+    }
+    // One record may be several events, and each has its own identity.
+    for events in decoded.events.chunk_by(|a, b| a.raw_index == b.raw_index) {
+        let mut keys: Vec<_> = events.iter().map(|event| event.dedup_key).collect();
+        keys.sort_unstable();
         assert!(
-            keys.insert((event.raw_index, event.dedup_key)),
+            keys.is_sorted_by(|a, b| a < b),
             "two events of record {} have one identity",
-            event.raw_index
+            events[0].raw_index
         );
     }
 }
@@ -195,6 +193,7 @@ pub(crate) fn amplifying() -> Vec<Case> {
         hint: String::new(),
         stream: None,
         first_record: 0,
+        followed: true,
         body: body.into_bytes(),
     };
     let attribute = |name: &str| format!(r#"{{"key":"{name}","value":{{"stringValue":"{large}"}}}}"#);

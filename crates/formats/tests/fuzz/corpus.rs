@@ -9,29 +9,55 @@ use fleetlog_schemas::record::Route;
 use serde_json::Value;
 
 use crate::check::Case;
+use crate::mutate;
 use crate::random::Random;
-use crate::wire;
+use crate::template::{Template, quoted};
+use crate::wire::{self, Message};
 
-/// Small seeds made of one fixture; each is another random part of it.
-const SEEDS: usize = 24;
-/// Longest string of a seed, bytes.
-const LONGEST_TEXT: usize = 300;
-/// Elements of a list that a seed keeps.
-const ELEMENTS: usize = 2;
-/// Lines that a seed keeps.
-const LINES: usize = 4;
+/// Seeds made of one fixture; each is another random part of it.
+const SEEDS: usize = 32;
+
+/// How much of a fixture a seed keeps.
+struct Scale {
+    /// Longest string, bytes.
+    text: usize,
+    /// Elements of a list.
+    elements: usize,
+    /// Elements of a list of attributes, by which a record is known.
+    attributes: usize,
+    /// Lines, beside the first of the file.
+    lines: usize,
+    /// Message in a message that is kept whole, bytes.
+    message: usize,
+}
+
+/// Most inputs begin as about one record: what a record costs is what an input costs.
+const SMALL: Scale = Scale { text: 48, elements: 1, attributes: 6, lines: 1, message: 400 };
+/// A few begin as several records that have to do with each other.
+const LARGE: Scale = Scale { text: 300, elements: 2, attributes: 12, lines: 4, message: 1_500 };
+/// One seed in so many is a large one.
+const LARGE_ONE_IN: usize = 8;
 
 /// What a seed's bytes are.
 #[derive(Clone, Debug)]
 pub(crate) enum Body {
     /// One JSON document.
-    Document(Value),
+    Document(Template),
     /// JSON values, one a line.
-    Lines(Vec<Value>),
-    /// A protobuf message, or anything else.
+    Lines(Vec<Template>),
+    /// A protobuf message.
+    Message(Message),
+    /// Anything else.
     Bytes(Vec<u8>),
-    /// A multipart form: its parts, each from its headers on.
-    Form { boundary: String, parts: Vec<Vec<u8>> },
+    /// A multipart form.
+    Form { boundary: String, parts: Vec<Part> },
+}
+
+/// A part of a form: its headers, and the JSON after them.
+#[derive(Clone, Debug)]
+pub(crate) struct Part {
+    pub(crate) head: Vec<u8>,
+    pub(crate) text: Result<Template, Vec<u8>>,
 }
 
 /// Something real, small, and how it is sent.
@@ -47,14 +73,16 @@ impl Body {
     /// The bytes of a body.
     pub(crate) fn written(&self) -> Vec<u8> {
         match self {
-            Self::Document(value) => value.to_string().into_bytes(),
-            Self::Lines(lines) => lines.iter().flat_map(|line| format!("{line}\n").into_bytes()).collect(),
+            Self::Document(template) => template.bytes().to_vec(),
+            Self::Lines(lines) => lines.iter().flat_map(|line| [line.bytes(), b"\n"].concat()).collect(),
+            Self::Message(message) => message.bytes().to_vec(),
             Self::Bytes(bytes) => bytes.clone(),
             Self::Form { boundary, parts } => {
                 let mut out = Vec::new();
                 for part in parts {
                     out.extend(format!("--{boundary}\r\n").into_bytes());
-                    out.extend(part);
+                    out.extend_from_slice(&part.head);
+                    out.extend_from_slice(part.bytes());
                     out.extend(b"\r\n");
                 }
                 out.extend(format!("--{boundary}--\r\n").into_bytes());
@@ -64,12 +92,29 @@ impl Body {
     }
 }
 
+impl Part {
+    fn bytes(&self) -> &[u8] {
+        self.text.as_ref().map_or_else(Vec::as_slice, Template::bytes)
+    }
+
+    fn of(bytes: &[u8]) -> Self {
+        let end = bytes.windows(4).position(|window| window == b"\r\n\r\n").map_or(0, |at| at + 4);
+        let (head, text) = bytes.split_at(end);
+        let text = serde_json::from_slice(text).map(|value| Template::of(&value));
+        Self { head: head.to_vec(), text: text.map_err(|_| bytes[end..].to_vec()) }
+    }
+}
+
 /// All seeds by format, and the words they are made of.
 pub(crate) struct Corpus {
     by_format: BTreeMap<String, Vec<Seed>>,
     fixtures: BTreeMap<String, usize>,
     pub(crate) names: Vec<String>,
     pub(crate) texts: Vec<String>,
+    /// The names as JSON strings.
+    pub(crate) names_quoted: Vec<Vec<u8>>,
+    /// JSON values that may stand anywhere: those that parsers stumble over, and as many of the texts.
+    pub(crate) strange: Vec<Vec<u8>>,
 }
 
 impl Corpus {
@@ -80,6 +125,8 @@ impl Corpus {
             fixtures: BTreeMap::new(),
             names: Vec::new(),
             texts: Vec::new(),
+            names_quoted: Vec::new(),
+            strange: Vec::new(),
         };
         let mut files = Vec::new();
         list(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures"), &mut files);
@@ -98,6 +145,9 @@ impl Corpus {
         corpus.names.dedup();
         corpus.texts.sort();
         corpus.texts.dedup();
+        corpus.names_quoted = corpus.names.iter().map(|name| quoted(name)).collect();
+        corpus.strange =
+            (0..STRANGE).map(|_| mutate::strange(&corpus, random).to_string().into_bytes()).collect();
         corpus
     }
 
@@ -106,21 +156,25 @@ impl Corpus {
         self.fixtures.get(format).copied().unwrap_or(0)
     }
 
-    /// A seed of a format, or of any, where it has none of its own.
-    pub(crate) fn seed(&self, format: &str, random: &mut Random) -> Seed {
+    /// A seed of a format; one of any where it has none of its own, and then false.
+    pub(crate) fn seed(&self, format: &str, random: &mut Random) -> (&Seed, bool) {
         match self.by_format.get(format) {
-            Some(seeds) => random.one(seeds).clone(),
+            Some(seeds) => (random.one(seeds), true),
             None => {
-                let keys: Vec<&String> = self.by_format.keys().collect();
-                let any = &self.by_format[*random.one(&keys)];
-                Seed { route: Route::Raw, hint: format.to_owned(), ..random.one(any).clone() }
+                let any = random.below(self.by_format.len());
+                (random.one(self.by_format.values().nth(any).map_or(&[], Vec::as_slice)), false)
             }
         }
     }
 
     fn take(&mut self, file: &Path, bytes: &[u8], random: &mut Random) {
-        let bodies: Vec<Body> = (0..SEEDS).filter_map(|_| part(file, bytes, random)).collect();
-        for body in bodies.iter().take(4) {
+        let bodies: Vec<Body> = (0..SEEDS)
+            .filter_map(|number| {
+                let scale = if number % LARGE_ONE_IN == 0 { &LARGE } else { &SMALL };
+                part(file, bytes, scale, random)
+            })
+            .collect();
+        for body in bodies.iter().take(LARGE_ONE_IN) {
             self.learn(body);
         }
         for (route, content_type, hint) in doors(file) {
@@ -151,9 +205,14 @@ impl Corpus {
 
     fn learn(&mut self, body: &Body) {
         match body {
-            Body::Document(value) => self.learn_value(value),
-            Body::Lines(lines) => lines.iter().for_each(|line| self.learn_value(line)),
-            Body::Bytes(_) | Body::Form { .. } => {}
+            Body::Document(document) => self.learn_value(&document.value()),
+            Body::Lines(lines) => lines.iter().for_each(|line| self.learn_value(&line.value())),
+            Body::Message(_) | Body::Bytes(_) => {}
+            Body::Form { parts, .. } => {
+                parts.iter().filter_map(|part| part.text.as_ref().ok()).for_each(|text| {
+                    self.learn_value(&text.value());
+                });
+            }
         }
     }
 
@@ -171,6 +230,9 @@ impl Corpus {
         }
     }
 }
+
+/// Strange values that there are to choose from.
+const STRANGE: usize = 600;
 
 /// Universal events need no capture: their shape is ours.
 const UNIVERSAL: &str = r#"[{"id":"e1","timestamp":"2026-11-21T12:00:00.5Z","type":"llm.request","agentId":"a",
@@ -222,16 +284,16 @@ fn formats_of(seed: &Seed) -> Vec<String> {
 }
 
 /// A small random part of a fixture.
-fn part(file: &Path, bytes: &[u8], random: &mut Random) -> Option<Body> {
+fn part(file: &Path, bytes: &[u8], scale: &Scale, random: &mut Random) -> Option<Body> {
     if file.extension().is_some_and(|extension| extension == "pb") {
-        return Some(Body::Bytes(thinned_message(bytes, random)));
+        return Some(Body::Message(Message::of(&thinned_message(bytes, scale, random))));
     }
     if file.extension().is_some_and(|extension| extension == "form") {
-        return form(bytes, random);
+        return form(bytes, scale, random);
     }
     if let Ok(mut value) = serde_json::from_slice(bytes) {
-        thin(&mut value, random);
-        return Some(Body::Document(value));
+        thin(&mut value, scale, random);
+        return Some(Body::Document(Template::of(&value)));
     }
     let lines: Option<Vec<Value>> = std::str::from_utf8(bytes)
         .ok()?
@@ -245,53 +307,69 @@ fn part(file: &Path, bytes: &[u8], random: &mut Random) -> Option<Body> {
     let first = random.below(lines.len());
     // Often the header too, which names what the others need.
     let header = (random.once_in(2) && first > 0).then(|| lines[0].clone());
-    lines = header.into_iter().chain(lines.into_iter().skip(first).take(1 + random.below(LINES))).collect();
-    lines.iter_mut().for_each(|line| thin(line, random));
-    Some(Body::Lines(lines))
+    let count = 1 + random.below(scale.lines);
+    lines = header.into_iter().chain(lines.into_iter().skip(first).take(count)).collect();
+    lines.iter_mut().for_each(|line| thin(line, scale, random));
+    Some(Body::Lines(lines.iter().map(Template::of).collect()))
 }
 
 /// A few parts of a form that follow each other.
-fn form(bytes: &[u8], random: &mut Random) -> Option<Body> {
+fn form(bytes: &[u8], scale: &Scale, random: &mut Random) -> Option<Body> {
     let end = bytes.iter().position(|byte| *byte == b'\r')?;
     let boundary = std::str::from_utf8(bytes.get(2..end)?).ok()?.to_owned();
     let delimiter = format!("--{boundary}\r\n").into_bytes();
     let mut parts = Vec::new();
     let mut rest = bytes.strip_prefix(delimiter.as_slice())?;
     while let Some(at) = rest.windows(delimiter.len()).position(|window| window == delimiter) {
-        parts.push(rest[..at.saturating_sub(2)].to_vec());
+        parts.push(Part::of(&rest[..at.saturating_sub(2)]));
         rest = &rest[at + delimiter.len()..];
     }
     let first = random.below(parts.len());
-    let parts = parts.into_iter().skip(first).take(1 + random.below(2 * LINES)).collect();
+    let mut parts: Vec<Part> =
+        parts.into_iter().skip(first).take(1 + random.below(2 * scale.lines)).collect();
+    for text in parts.iter_mut().filter_map(|part| part.text.as_mut().ok()) {
+        let mut value = text.value();
+        thin(&mut value, scale, random);
+        *text = Template::of(&value);
+    }
     Some(Body::Form { boundary, parts })
 }
 
 /// Keeps a random few of every list, and the beginning of every text.
-fn thin(value: &mut Value, random: &mut Random) {
+fn thin(value: &mut Value, scale: &Scale, random: &mut Random) {
     match value {
         Value::Array(items) => {
-            while items.len() > ELEMENTS {
-                items.swap_remove(random.below(items.len()));
+            let attributes = items.iter().all(|item| item.get("key").is_some());
+            let most = if attributes { scale.attributes } else { scale.elements };
+            while items.len() > most {
+                items.remove(random.below(items.len()));
             }
-            items.iter_mut().for_each(|item| thin(item, random));
+            items.iter_mut().for_each(|item| thin(item, scale, random));
         }
-        Value::Object(members) => members.values_mut().for_each(|member| thin(member, random)),
-        Value::String(text) if text.len() > LONGEST_TEXT => {
-            text.truncate(text.floor_char_boundary(LONGEST_TEXT))
+        Value::Object(members) => members.values_mut().for_each(|member| thin(member, scale, random)),
+        Value::String(text) if text.len() > scale.text => {
+            // JSON within a text stays JSON.
+            match serde_json::from_str::<Value>(text) {
+                Ok(mut inner) if inner.is_array() || inner.is_object() => {
+                    thin(&mut inner, scale, random);
+                    *text = inner.to_string();
+                }
+                _ => text.truncate(text.floor_char_boundary(scale.text)),
+            }
         }
         _ => {}
     }
 }
 
-fn thinned_message(bytes: &[u8], random: &mut Random) -> Vec<u8> {
+fn thinned_message(bytes: &[u8], scale: &Scale, random: &mut Random) -> Vec<u8> {
     let Some(found) = wire::fields(bytes) else { return bytes.to_vec() };
     let mut keep: BTreeMap<u64, Vec<wire::Field>> = BTreeMap::new();
     for field in found {
         keep.entry(field.tag).or_default().push(field);
     }
     for fields in keep.values_mut() {
-        while fields.len() > 4 {
-            fields.swap_remove(random.below(fields.len()));
+        while fields.len() > scale.attributes.min(4 * scale.elements) {
+            fields.remove(random.below(fields.len()));
         }
     }
     let mut kept: Vec<wire::Field> = keep.into_values().flatten().collect();
@@ -301,15 +379,10 @@ fn thinned_message(bytes: &[u8], random: &mut Random) -> Vec<u8> {
     for field in kept {
         let whole = &bytes[field.start..field.end];
         match field.payload {
-            Some(payload) if whole.len() > 1_500 => {
-                let inner = thinned_message(&bytes[payload..field.end], random);
-                out.extend(&bytes[field.start..field.start + 1]);
-                let mut length = inner.len();
-                while length >= 0x80 {
-                    out.push(length as u8 | 0x80);
-                    length >>= 7;
-                }
-                out.push(length as u8);
+            Some(payload) if whole.len() > scale.message => {
+                let inner = thinned_message(&bytes[payload..field.end], scale, random);
+                wire::put_varint(field.tag, &mut out);
+                wire::put_varint(inner.len() as u64, &mut out);
                 out.extend(inner);
             }
             _ => out.extend(whole),

@@ -5,14 +5,19 @@ use fleetlog_schemas::record::{Route, StreamContext};
 use serde_json::{Value, json};
 
 use crate::check::Case;
-use crate::corpus::{Body, Corpus, Seed};
+use crate::corpus::{Body, Corpus, Part, Seed};
 use crate::random::Random;
-use crate::wire;
+use crate::template::Template;
+use crate::wire::Message;
 
 const CONTENT_TYPES: &[&str] =
     &["application/json", "application/x-ndjson", "application/x-protobuf", "", "text/plain"];
 /// Longest body, bytes.
 const LONGEST: usize = 400_000;
+/// One input in so many is taken apart as a whole.
+const WHOLE_ONE_IN: u64 = 40;
+/// One input in so many is made large: it takes the time of a hundred others.
+const LARGE_ONE_IN: u64 = 4_000;
 /// Pieces of text that parsers stumble over.
 const STUMBLES: &[&[u8]] = &[
     b"\"",
@@ -42,29 +47,20 @@ const STUMBLES: &[&[u8]] = &[
 ];
 
 /// The input of one run.
+///
+/// Nearly all are a copy of a seed with a few places changed ([`Template::write_changed`]); now and then the whole is
+/// taken apart and changes are made within changes, and rarely much is made of little.
 pub(crate) fn case(corpus: &Corpus, format: &str, random: &mut Random) -> Case {
-    let seed = corpus.seed(format, random);
-    let mut case = Case::of(&seed);
-    case.body = match seed.body {
-        _ if random.once_in(40) => (0..random.below(400)).map(|_| random.next() as u8).collect(),
-        Body::Document(mut value) if random.once_in(200) => {
-            enlarge_text(&mut value, random);
-            lengthen_list(&mut value, random);
-            written(&[value], 0)
-        }
-        Body::Document(mut value) => {
-            mutate_values(std::slice::from_mut(&mut value), corpus, random);
-            written(&[value], 0)
-        }
-        Body::Lines(mut lines) => {
-            mutate_lines(&mut lines, corpus, random);
-            written(&lines, random.below(8))
-        }
-        Body::Bytes(bytes) => mutate_message(&bytes, random),
-        Body::Form { boundary, mut parts } => {
-            mutate_parts(&mut parts, corpus, random);
-            Body::Form { boundary, parts }.written()
-        }
+    let (seed, own) = corpus.seed(format, random);
+    let (route, hint) = if own { (seed.route, seed.hint.as_str()) } else { (Route::Raw, format) };
+    let mut case = Case {
+        route,
+        content_type: seed.content_type.clone(),
+        hint: hint.to_owned(),
+        stream: None,
+        first_record: 0,
+        followed: random.once_in(4),
+        body: body(seed, corpus, format, random),
     };
     if case.body.len() > LONGEST {
         // JSON in JSON's strings doubles its backslashes at every depth.
@@ -89,6 +85,87 @@ pub(crate) fn case(corpus: &Corpus, format: &str, random: &mut Random) -> Case {
     }
     case.first_record = if random.once_in(8) { random.next() as u32 } else { 0 };
     case
+}
+
+fn body(seed: &Seed, corpus: &Corpus, format: &str, random: &mut Random) -> Vec<u8> {
+    match &seed.body {
+        _ if random.once_in(40) => (0..random.below(400)).map(|_| random.next() as u8).collect(),
+        Body::Document(document) if random.once_in(LARGE_ONE_IN) => {
+            let mut value = document.value();
+            enlarge_text(&mut value, random);
+            lengthen_list(&mut value, random);
+            written(&[value], 0)
+        }
+        Body::Document(document) if random.once_in(WHOLE_ONE_IN) => {
+            let mut value = document.value();
+            mutate_values(std::slice::from_mut(&mut value), corpus, random);
+            written(&[value], 0)
+        }
+        Body::Document(document) => {
+            let mut out = Vec::with_capacity(document.bytes().len() + 256);
+            document.write_changed(another(document, corpus, format, random), corpus, random, &mut out);
+            out
+        }
+        Body::Lines(lines) if random.once_in(WHOLE_ONE_IN) => {
+            let mut lines = lines.iter().map(Template::value).collect();
+            mutate_lines(&mut lines, corpus, random);
+            written(&lines, random.below(8))
+        }
+        Body::Lines(lines) => changed_lines(lines, corpus, format, random),
+        Body::Message(message) => mutate_message(message, random),
+        Body::Bytes(bytes) => bytes.clone(),
+        Body::Form { boundary, parts } => {
+            let mut parts = parts.clone();
+            mutate_parts(&mut parts, corpus, format, random);
+            Body::Form { boundary: boundary.clone(), parts }.written()
+        }
+    }
+}
+
+/// A text of another seed of the format, or the same where that one has none.
+fn another<'c>(same: &'c Template, corpus: &'c Corpus, format: &str, random: &mut Random) -> &'c Template {
+    match &corpus.seed(format, random).0.body {
+        Body::Document(document) => document,
+        Body::Lines(lines) if !lines.is_empty() => random.one(lines),
+        _ => same,
+    }
+}
+
+/// Lines in nearly their order, one of them or all with a few places changed.
+fn changed_lines(lines: &[Template], corpus: &Corpus, format: &str, random: &mut Random) -> Vec<u8> {
+    let how = random.below(8);
+    let (start, between, end): (&[u8], &[u8], &[u8]) = match how {
+        0 => (b"", b"\n", b""),
+        1 => (b"", b"\r\n", b"\r\n"),
+        2 => (b"[", b",", b"]"),
+        3 => (b"", b"\n\n \n", b""),
+        _ => (b"", b"\n", b"\n"),
+    };
+    let mut out = Vec::with_capacity(lines.iter().map(|line| line.bytes().len()).sum::<usize>() + 256);
+    out.extend_from_slice(start);
+    let (skipped, swapped) = (random.below(6 * lines.len()), random.once_in(8));
+    let all = random.once_in(4);
+    let changed = random.below(lines.len());
+    let mut first = true;
+    for number in 0..lines.len() {
+        let line = &lines[if swapped { lines.len() - 1 - number } else { number }];
+        if number == skipped && lines.len() > 1 {
+            continue;
+        }
+        let copies = if random.once_in(40) { random.copies(100) } else { 1 };
+        for _ in 0..copies {
+            if !std::mem::take(&mut first) {
+                out.extend_from_slice(between);
+            }
+            if all || number == changed {
+                line.write_changed(another(line, corpus, format, random), corpus, random, &mut out);
+            } else {
+                out.extend_from_slice(line.bytes());
+            }
+        }
+    }
+    out.extend_from_slice(end);
+    out
 }
 
 fn stream(corpus: &Corpus, format: &str, random: &mut Random) -> StreamContext {
@@ -128,7 +205,7 @@ const LARGE: usize = 60_000;
 const MANY: usize = 300;
 
 fn mutate_lines(lines: &mut Vec<Value>, corpus: &Corpus, random: &mut Random) {
-    if random.once_in(200) {
+    if random.once_in(LARGE_ONE_IN / WHOLE_ONE_IN) {
         enlarge_text(&mut lines[0], random);
         let last = lines[lines.len() - 1].clone();
         lines.extend(std::iter::repeat_n(last, MANY));
@@ -151,13 +228,13 @@ fn mutate_lines(lines: &mut Vec<Value>, corpus: &Corpus, random: &mut Random) {
 }
 
 /// Changes what parts hold, and which there are.
-fn mutate_parts(parts: &mut Vec<Vec<u8>>, corpus: &Corpus, random: &mut Random) {
+fn mutate_parts(parts: &mut Vec<Part>, corpus: &Corpus, format: &str, random: &mut Random) {
     match random.below(6) {
         _ if parts.is_empty() => return,
         0 => drop(parts.swap_remove(random.below(parts.len()))),
         1 => {
             let part = random.one(parts).clone();
-            let copies = random.copies(200);
+            let copies = random.copies(100);
             parts.extend(std::iter::repeat_n(part, copies));
         }
         2 => {
@@ -170,11 +247,11 @@ fn mutate_parts(parts: &mut Vec<Vec<u8>>, corpus: &Corpus, random: &mut Random) 
         if !random.once_in(3) {
             continue;
         }
-        let Some(at) = part.windows(4).position(|window| window == b"\r\n\r\n") else { continue };
-        let Ok(mut value) = serde_json::from_slice::<Value>(&part[at + 4..]) else { continue };
-        mutate_values(std::slice::from_mut(&mut value), corpus, random);
-        part.truncate(at + 4);
-        part.extend(value.to_string().into_bytes());
+        if let Ok(text) = &part.text {
+            let mut out = Vec::new();
+            text.write_changed(another(text, corpus, format, random), corpus, random, &mut out);
+            part.text = Err(out);
+        }
     }
 }
 
@@ -275,7 +352,7 @@ fn change(node: &mut Value, corpus: &Corpus, random: &mut Random) {
 }
 
 /// A value that may stand anywhere.
-fn strange(corpus: &Corpus, random: &mut Random) -> Value {
+pub(crate) fn strange(corpus: &Corpus, random: &mut Random) -> Value {
     match random.below(18) {
         0 => Value::Null,
         1 => json!(true),
@@ -297,35 +374,34 @@ fn strange(corpus: &Corpus, random: &mut Random) -> Value {
     }
 }
 
-fn mutate_message(bytes: &[u8], random: &mut Random) -> Vec<u8> {
-    let total = bytes.len() / 12 + 2;
-    wire::rebuilt(bytes, 12, &mut |field, whole| {
-        if random.below(total) > 0 {
-            return whole.to_vec();
+fn mutate_message(message: &Message, random: &mut Random) -> Vec<u8> {
+    if message.len() == 0 {
+        return message.bytes().to_vec();
+    }
+    let mut chosen = [0; 3];
+    let count = random.below(chosen.len() + 1);
+    chosen.iter_mut().for_each(|one| *one = random.below(message.len()));
+    let moved = message.field(random.below(message.len())).to_vec();
+    message.rebuilt(&chosen[..count], &mut |field, whole, out| match random.below(6) {
+        0 => {}
+        1 => (0..random.copies(100)).for_each(|_| out.extend_from_slice(whole)),
+        2 => {
+            // The same payload under another number.
+            let from = out.len();
+            out.extend_from_slice(whole);
+            if let Some(first) = out.get_mut(from) {
+                *first = (*first & 7) | ((random.next() as u8 & 0x0f) << 3);
+            }
         }
-        match random.below(5) {
-            0 => Vec::new(),
-            1 => whole.repeat(random.copies(100)),
-            2 => {
-                // The same payload under another number.
-                let mut other = whole.to_vec();
-                if let Some(first) = other.first_mut() {
-                    *first = (*first & 7) | ((random.next() as u8 & 0x0f) << 3);
-                }
-                other
-            }
-            3 => whole[..random.below(whole.len() + 1)].to_vec(),
-            _ => {
-                let mut other = whole.to_vec();
-                let payload = field
-                    .payload
-                    .map_or(0, |payload| payload - field.start)
-                    .min(other.len().saturating_sub(1));
-                for byte in other.iter_mut().skip(payload) {
-                    *byte = random.next() as u8;
-                }
-                other
-            }
+        3 => out.extend_from_slice(&whole[..random.below(whole.len() + 1)]),
+        4 => {
+            out.extend_from_slice(&moved);
+            out.extend_from_slice(whole);
+        }
+        _ => {
+            let head = field.payload.map_or(1, |payload| payload - field.start).min(whole.len());
+            out.extend_from_slice(&whole[..head]);
+            out.extend((head..whole.len()).map(|_| random.next() as u8));
         }
     })
 }
@@ -346,10 +422,9 @@ fn mutate_bytes(body: &mut Vec<u8>, corpus: &Corpus, format: &str, random: &mut 
             body.splice(at..at, copy).for_each(drop);
         }
         5 => {
-            let Seed { body: other, .. } = corpus.seed(format, random);
-            let other = other.written();
+            let other = corpus.seed(format, random).0.body.written();
             body.truncate(at);
-            body.extend(&other[random.below(other.len())..]);
+            body.extend_from_slice(&other[random.below(other.len())..]);
         }
         _ => {
             if let Some(byte) = body.get_mut(at) {

@@ -93,6 +93,7 @@ fact_row! {
         bytes_out: Option<u64> = event.bytes_out,
         unknown_reason: &'a str = &event.unknown_reason,
         redactions: u32 = event.redactions,
+        new_fields: u32 = event.new_fields,
         context: &'a str = &event.context,
         data: &'a str = &event.data,
         raw_partition: i32 = event.raw_partition,
