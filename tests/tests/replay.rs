@@ -191,7 +191,7 @@ fn prices(folder: &Path) -> Result<String> {
     let file = folder.join("prices.toml");
     std::fs::write(
         &file,
-        "version = \"dearer\"\n[[price]]\nmodel = \"claude-3-haiku\"\ninput = 0.75\noutput = 1.25\n",
+        "version = \"dearer\"\nsource = \"a contract\"\nlicence = \"none\"\n[[price]]\nmodel = \"claude-3-haiku\"\ninput = 0.75\noutput = 1.25\n",
     )?;
     Ok(format!("processor.prices_file={}", file.display()))
 }

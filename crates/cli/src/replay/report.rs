@@ -291,7 +291,8 @@ impl Table {
     }
 
     fn usage(&mut self, indent: &str, usage: &Pair<Usage>) {
-        let counts: [(&str, fn(&Usage) -> u64); 8] = [
+        type Of = fn(&Usage) -> u64;
+        let counts: [(&str, Of); 8] = [
             ("LLM calls", |usage| usage.calls),
             ("tokens in_uncached", |usage| usage.in_uncached),
             ("tokens cache_read", |usage| usage.cache_read),
