@@ -7,7 +7,8 @@
 //!
 //! The cores are pure: the batcher (when a range is closed), the touched groups (what is to be recomputed, and how far
 //! the recomputation has come), ownership (whose the events are that name a trace alone) and [`mod@derive`]. `pipeline`
-//! shows how they are joined. [`rederive()`] is for operators: it compares everything derived with its facts.
+//! shows how they are joined. [`rederive()`] is for operators: it compares everything derived with its facts;
+//! [`reprice()`] applies a price table to calls of the past.
 
 mod batch;
 mod config;
@@ -23,6 +24,7 @@ mod partition;
 mod pipeline;
 mod recompute;
 mod rederive;
+mod reprice;
 mod settle;
 mod touched;
 
@@ -32,6 +34,7 @@ pub use config::{AggregatorConfig, Config};
 pub use error::AggregatorError;
 pub use once::BadNote;
 pub use rederive::{Rederivation, Report, Step, rederive};
+pub use reprice::{Repricings, reprice};
 
 /// Runs the aggregator until shutdown.
 ///

@@ -155,6 +155,7 @@ pub const MIGRATIONS: &[Migration] = migrations![
     23 "0023_observations",
     24 "0024_scores",
     50 "0050_events",
+    51 "0051_repricings",
 ];
 
 /// Who may read a base table's rows.
@@ -191,6 +192,7 @@ pub const TABLES: &[(&str, Readers)] = &[
     ("derivation_progress", Readers::Operators),
     ("trace_sessions", Readers::Project),
     ("trace_groups", Readers::Project),
+    ("repricings", Readers::Operators),
 ];
 
 /// Name of the row policy on each table of a server.

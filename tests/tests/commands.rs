@@ -52,6 +52,7 @@ fn every_command_explains_itself() -> Result<()> {
         "projects set",
         "migrate",
         "rederive",
+        "reprice",
         "formats",
         "check-config",
     ];

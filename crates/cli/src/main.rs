@@ -7,6 +7,7 @@ mod migrate;
 mod output;
 mod projects;
 mod rederive;
+mod reprice;
 mod send;
 mod up;
 
@@ -40,6 +41,8 @@ enum Command {
     Migrate(migrate::Migrate),
     /// Recompute everything derived from the events, and compare it with what is stored
     Rederive(rederive::Rederive),
+    /// Apply today's price table to calls of the past
+    Reprice(reprice::Reprice),
     /// List the formats that are understood
     Formats(formats::Formats),
     /// Check the configuration, or list every key with its default
@@ -81,6 +84,7 @@ fn main() -> ExitCode {
             Command::Projects(projects) => projects.run().await,
             Command::Migrate(migrate) => migrate.run().await,
             Command::Rederive(rederive) => return rederive.run().await,
+            Command::Reprice(reprice) => return reprice.run().await,
             Command::Formats(formats) => formats.run(),
             Command::CheckConfig(check) => check.run(),
         }
