@@ -344,6 +344,7 @@ async fn rederiving_finds_what_is_wrong_and_makes_it_right_beside_a_running_aggr
         key: GroupKey { project_id: PROJECT.to_owned(), kind: GroupKind::Session, id: "two".to_owned() },
         session: Session {
             first_received_at: Clock::system().now_ns(),
+            last_received_at: Clock::system().now_ns(),
             event_count: 1,
             ..Session::default()
         },

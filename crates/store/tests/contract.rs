@@ -242,6 +242,8 @@ async fn what_is_stored_is_compared_column_by_column() {
     assert!(store.differing_usage(Scale::Minute, "q", (0, u32::MAX), 10).await.unwrap().is_empty());
     store.recompute_usage(&[("p".to_owned(), minute)].into()).await.unwrap();
     assert!(usage(Scale::Minute).await.is_empty() && usage(Scale::Hour).await.is_empty());
+    // What is said to have happened before 1970 counts in its first minute.
+    store.recompute_usage(&[("p".to_owned(), 0)].into()).await.unwrap();
     more.key = key("never written");
     let compared = store.compare_groups(&[more], 0).await.unwrap();
     assert_eq!(compared.differences[0].fields, ["is missing"]);

@@ -170,7 +170,7 @@ impl Store {
         format!(
             "SELECT project_id, start, {keys}, {sums} FROM ( \
                SELECT project_id, {bucket} AS start, {inputs} FROM {db}.{from} FINAL LEFT ARRAY JOIN usage \
-               WHERE {time} >= {{first:DateTime('UTC')}} AND {time} < {{end:DateTime('UTC')}} AND {which} \
+               WHERE {time} >= toDateTime({{first:UInt32}}, 'UTC') AND {time} < toDateTime({{end:UInt32}}, 'UTC') AND {which} \
              ) AS u GROUP BY project_id, start, {keys}"
         )
     }
