@@ -10,6 +10,7 @@ mod family;
 mod merge;
 mod pieces;
 mod price;
+mod prices;
 mod same;
 mod series;
 mod session;
@@ -19,13 +20,14 @@ mod traces;
 mod usage;
 
 use cover::Starts;
-use fleetlog_pricing::PriceTable;
 use fleetlog_store::derived::{DerivedGroup, GroupKey, Sighting, Summary, TraceShare};
 use fleetlog_store::{Session, Trace};
 
+pub use prices::Prices;
+
 /// Derives a group from all of its facts, and prices the calls that no single fact has priced.
 pub fn derive(
-    prices: &PriceTable,
+    prices: &Prices,
     key: GroupKey,
     summary: &Summary,
     sightings: &[Sighting],
@@ -33,7 +35,8 @@ pub fn derive(
 ) -> DerivedGroup {
     let starts = Starts::new(&summary.channel_starts);
     let seen = merge::distinct(sightings);
-    let calls = calls::calls(prices, &seen, &starts);
+    let prices = prices.of_project(&key.project_id);
+    let calls = calls::calls(&prices, &seen, &starts);
     let tools = tools::tools(&seen, &starts);
     let session = session::session(summary, &calls);
     let contributions = usage::contributions(&calls, &seen);

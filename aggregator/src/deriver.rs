@@ -9,7 +9,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use fleetlog_pricing::PriceTable;
 use fleetlog_runtime::{Classified, ErrorClass, Shutdown};
 use fleetlog_schemas::topic;
 use fleetlog_store::derived::{GroupHour, Progress};
@@ -18,6 +17,7 @@ use tokio::sync::Notify;
 
 use crate::batch::Closed;
 use crate::config::AggregatorConfig;
+use crate::derive::Prices;
 use crate::facts::Facts;
 use crate::metrics;
 use crate::recompute::Recomputer;
@@ -95,7 +95,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub(crate) async fn run_deriver(
     deriver: Deriver,
     store: Store,
-    prices: Arc<PriceTable>,
+    prices: Prices,
     config: Arc<AggregatorConfig>,
     shutdown: Shutdown,
 ) -> Result<(), StoreError> {
@@ -141,7 +141,7 @@ pub(crate) async fn run_deriver(
 /// The first of the store's; what was derived until then is of no use to anybody.
 pub(crate) async fn derive_all(
     store: Store,
-    prices: Arc<PriceTable>,
+    prices: Prices,
     config: Arc<AggregatorConfig>,
 ) -> Result<(), StoreError> {
     /// Between recomputations; a large group rests longer than this, but then it is not alone.

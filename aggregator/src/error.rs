@@ -13,6 +13,12 @@ pub enum AggregatorError {
     /// What the configuration names, such as the price table, cannot be used.
     #[error(transparent)]
     Settings(#[from] SettingsError),
+    /// More would not fit the memory of the aggregators.
+    #[error("{known} repricings are recorded already, and no more can be")]
+    TooManyRepricings {
+        /// How many there are.
+        known: u64,
+    },
     /// The log cannot be used.
     #[error(transparent)]
     Log(#[from] LogError),
@@ -30,7 +36,7 @@ pub enum AggregatorError {
 impl Classified for AggregatorError {
     fn class(&self) -> ErrorClass {
         match self {
-            Self::Settings(_) => ErrorClass::BadInput,
+            Self::Settings(_) | Self::TooManyRepricings { .. } => ErrorClass::BadInput,
             Self::Log(e) => e.class(),
             Self::Store(e) => e.class(),
             Self::Note(_) => ErrorClass::Corrupt,
@@ -41,6 +47,7 @@ impl Classified for AggregatorError {
     fn code(&self) -> &'static str {
         match self {
             Self::Settings(_) => "bad_configuration",
+            Self::TooManyRepricings { .. } => "too_many_repricings",
             Self::Log(e) => e.code(),
             Self::Store(e) => e.code(),
             Self::Note(_) => "commit_note",

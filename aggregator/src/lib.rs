@@ -7,8 +7,8 @@
 //!
 //! The cores are pure: the batcher (when a range is closed), the touched groups (what is to be recomputed, and how far
 //! the recomputation has come), the search for refused rows, ownership (whose the events are that name a trace alone) and
-//! [`mod@derive`]. `pipeline` shows how they are joined. [`rederive()`] is for operators: it compares everything derived
-//! with its facts.
+//! [`mod@derive`]. `pipeline` shows how they are joined. [`rederive()`] is for operators: it compares everything
+//! derived with its facts; [`reprice()`] applies a price table to calls of the past.
 
 mod batch;
 mod bisect;
@@ -25,6 +25,7 @@ mod partition;
 mod pipeline;
 mod recompute;
 mod rederive;
+mod reprice;
 mod settle;
 mod shadow;
 mod touched;
@@ -35,6 +36,7 @@ pub use config::{AggregatorConfig, Config};
 pub use error::AggregatorError;
 pub use once::BadNote;
 pub use rederive::{Rederivation, Report, Step, rederive};
+pub use reprice::{Repricings, reprice};
 pub use shadow::ShadowWriter;
 
 /// Runs the aggregator until shutdown.

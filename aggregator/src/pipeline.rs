@@ -22,6 +22,7 @@ use futures::stream::FuturesUnordered;
 
 use crate::batch::Limits;
 use crate::config::Config;
+use crate::derive::Prices;
 use crate::deriver::{Deriver, run_deriver};
 use crate::error::AggregatorError;
 use crate::facts::{DeadFacts, EventFacts, Facts};
@@ -38,7 +39,7 @@ pub(crate) async fn run(config: Config, deps: Deps, shutdown: Shutdown) -> Resul
     let ready = deps.health.component("aggregator");
     let stored = deps.health.component("clickhouse");
     let own = Arc::new(config.aggregator);
-    let prices = Arc::new(config.prices.table()?);
+    let prices = Prices::new(config.prices.table()?);
     let store = Store::new(&config.clickhouse)?;
     if !wait_for_store(&store, own.migrate_at_start, &stored, &shutdown).await? {
         return Ok(());

@@ -4,17 +4,15 @@
 //! [`fleetlog_store::derived`] and [`crate::ownership`]); each can be repeated.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::sync::Arc;
 use std::time::Instant;
 
-use fleetlog_pricing::PriceTable;
 use fleetlog_store::derived::{
-    Adopted, Compared, DerivedGroup, Difference, GroupFilter, GroupHour, GroupKey, Part, SessionTrace,
-    Sighting, Summary, TraceShare,
+    Adopted, Compared, DerivedGroup, Difference, GroupFilter, GroupHour, GroupKey, Part, RepricingMark,
+    SessionTrace, Sighting, Summary, TraceShare,
 };
 use fleetlog_store::{Contribution, GroupKind, Store, StoreError};
 
-use crate::derive::{derive, vacated};
+use crate::derive::{Prices, derive, vacated};
 use crate::metrics;
 use crate::ownership::{self, Plan, Remembered};
 use crate::touched::Pending;
@@ -52,7 +50,9 @@ pub(crate) struct Found {
 /// Recomputes groups, and remembers what it need not write again.
 pub(crate) struct Recomputer {
     store: Store,
-    prices: Arc<PriceTable>,
+    prices: Prices,
+    /// As of when the repricings are known.
+    repriced: RepricingMark,
     /// Most sightings held at a time, unless a single group has more.
     max_sightings: u64,
     outcome: Outcome,
@@ -83,10 +83,11 @@ struct Run {
 }
 
 impl Recomputer {
-    pub(crate) fn new(store: Store, prices: Arc<PriceTable>, max_sightings: u64) -> Self {
+    pub(crate) fn new(store: Store, prices: Prices, max_sightings: u64) -> Self {
         Self {
             store,
             prices,
+            repriced: RepricingMark::default(),
             max_sightings,
             outcome: Outcome::Write,
             known_hours: HashSet::new(),
@@ -113,7 +114,7 @@ impl Recomputer {
         };
         let (sessions, traces, loose) = (of(GroupKind::Session), of(GroupKind::Trace), of(GroupKind::Loose));
         // The clock is read before whatever decides: the highest version has seen the most (design: versions).
-        let version = self.store.next_version().await?;
+        let version = self.next_version().await?;
         let mut run = Run {
             version,
             spent,
@@ -125,7 +126,7 @@ impl Recomputer {
         let traced = self.untraced(&mut run, sessions).await?;
         let namings = self.remember_namings(&traced, &mut run.found).await?;
         // Read again: who names whom is written before the version of what depends on it.
-        run.version = self.store.next_version().await?;
+        run.version = self.next_version().await?;
         let plan = self.plan(&namings, &traces).await?;
         run.lost = self.lost(&plan.lost).await?;
         run.spent.on(|spent| &mut spent.ownership_ms);
@@ -143,6 +144,21 @@ impl Recomputer {
         let (minutes, spent) = (run.minutes.len(), run.spent);
         tracing::debug!(groups = run.sizes.len(), minutes, ?spent, "recomputed");
         Ok(Done { sizes: run.sizes, next: plan.next, found: run.found })
+    }
+
+    /// A version, and then the repricings: like facts, they are read after the clock.
+    async fn next_version(&mut self) -> Result<u64, StoreError> {
+        let version = self.store.next_version().await?;
+        let mark = self.store.repricing_mark().await?;
+        if mark != self.repriced {
+            let repricings = self.store.repricings().await?;
+            self.prices = self
+                .prices
+                .with(repricings)
+                .map_err(|e| StoreError::Answer(format!("the table of a repricing: {e}")))?;
+            self.repriced = mark;
+        }
+        Ok(version)
     }
 
     /// Records the hours in which the groups have events, before anything of them is read.

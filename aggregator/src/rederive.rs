@@ -11,13 +11,13 @@
 //! What is held is bounded: a page of groups, the sightings of one portion, and the suspects of one page.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::sync::Arc;
 use std::time::Duration;
 
 use fleetlog_store::derived::{Bucket, Difference, GroupHour, GroupKey, Range, Scale};
 use fleetlog_store::{GroupKind, Store, StoreError};
 
 use crate::config::Config;
+use crate::derive::Prices;
 use crate::error::AggregatorError;
 use crate::recompute::{Done, Recomputer};
 use crate::touched::Pending;
@@ -117,7 +117,7 @@ pub async fn rederive(
     mut tell: impl FnMut(Step),
 ) -> Result<Report, AggregatorError> {
     let store = Store::new(&config.clickhouse)?;
-    let prices = Arc::new(config.prices.table()?);
+    let prices = Prices::new(config.prices.table()?);
     let now = u32::try_from(store.now_ms().await? / 1000).unwrap_or(u32::MAX);
     let kept = store.derived_retention_days().saturating_mul(86_400);
     let oldest_minute = now.saturating_sub(kept.saturating_sub(EXPIRY_MARGIN.min(kept / 2)));
@@ -173,9 +173,10 @@ impl Run<'_> {
             let page = self.store.groups_of_hour(project, hour, after.as_ref(), PAGE).await?;
             let full = page.len() == PAGE;
             after = page.last().map(|found| found.key.clone());
+            self.forget_incomplete(&page).await?;
             let new: Vec<Taken> = page.into_iter().filter_map(|found| self.take(found)).collect();
             for groups in new.chunks(self.batch.max(1)) {
-                self.groups(groups).await?;
+                self.groups(groups.to_vec()).await?;
             }
             if !full {
                 return Ok(());
@@ -196,29 +197,46 @@ impl Run<'_> {
         Some((key, Pending::in_hours([(hour, received_day)].into())))
     }
 
-    async fn groups(&mut self, groups: &[Taken]) -> Result<(), StoreError> {
-        let done = self.recomputer.run(groups).await?;
-        self.report.groups += groups.len() as u64;
-        self.report.expired += done.found.expired.len() as u64;
-        if self.what.check {
-            return self.confirm(groups, done.found.differences, done.found.versions).await;
-        }
-        self.report.count(&done.found.differences);
-        // A trace that has changed hands changes who had it before.
-        let mut next = follow(&done);
-        let mut known: BTreeSet<GroupKey> = groups.iter().map(|(key, _)| key.clone()).collect();
-        loop {
-            next.retain(|key| !known.contains(key));
-            if next.is_empty() {
-                return Ok(());
+    /// A group that is done, although not all of its hours were known to whoever derives it, is not done.
+    async fn forget_incomplete(&mut self, page: &[GroupHour]) -> Result<(), StoreError> {
+        let done: Vec<GroupHour> =
+            page.iter().filter(|found| self.seen.contains(&found.key)).cloned().collect();
+        for hours in done.chunks(self.batch.max(1)) {
+            for hour in self.store.unrecorded_hours(hours).await? {
+                self.seen.remove(&hour.key);
             }
-            let groups: Vec<Taken> =
-                next.iter().map(|key| (key.clone(), Pending::in_hours(BTreeSet::new()))).collect();
-            known.append(&mut next);
-            let done = self.recomputer.run(&groups).await?;
-            self.report.count(&done.found.differences);
-            next = follow(&done);
         }
+        Ok(())
+    }
+
+    /// Groups, and those that have to do with them.
+    async fn groups(&mut self, mut groups: Vec<Taken>) -> Result<(), StoreError> {
+        let mut known: BTreeSet<GroupKey> = BTreeSet::new();
+        while !groups.is_empty() {
+            known.extend(groups.iter().map(|(key, _)| key.clone()));
+            let done = self.recomputer.run(&groups).await?;
+            self.report.groups += groups.len() as u64;
+            self.report.expired += done.found.expired.len() as u64;
+            let mut next = self.owners(&done);
+            if self.what.check {
+                self.confirm(&groups, done.found.differences, done.found.versions).await?;
+            } else {
+                next.extend(follow(&done));
+                self.report.count(&done.found.differences);
+            }
+            next.retain(|key| !known.contains(key));
+            groups = next.into_iter().map(|key| (key, Pending::in_hours(BTreeSet::new()))).collect();
+        }
+        Ok(())
+    }
+
+    /// The sessions whose the events of these traces are, unless they are done: they may have none in the range.
+    fn owners(&mut self, done: &Done) -> BTreeSet<GroupKey> {
+        let of_traces = done.next.iter().filter(|(cause, _)| cause.kind == GroupKind::Trace);
+        of_traces
+            .filter(|(_, owner)| self.seen.insert(owner.clone()))
+            .map(|(_, owner)| owner.clone())
+            .collect()
     }
 
     /// Looks at suspects again, until they agree or are sure to differ.
@@ -316,7 +334,7 @@ impl Run<'_> {
     }
 }
 
-/// The groups that have to be recomputed because others were not right.
+/// The groups that have to be recomputed because others were not right: a trace that changes hands changes who had it.
 fn follow(done: &Done) -> BTreeSet<GroupKey> {
     let differing: HashSet<&GroupKey> =
         done.found.differences.iter().map(|difference| &difference.key).collect();

@@ -12,6 +12,7 @@ use fleetlog_schemas::{AgentEvent, topic};
 use fleetlog_store::{Attempt, FactRange, Located, PlaceRow, Store, StoreError};
 
 use crate::config::AggregatorConfig;
+use crate::derive::Prices;
 use crate::deriver::derive_all;
 
 /// How long an insert may wait before it starts.
@@ -22,14 +23,14 @@ const INSERT_WITHIN_MS: i64 = 60_000;
 pub struct ShadowWriter {
     live: Store,
     shadow: Store,
-    prices: Arc<PriceTable>,
+    prices: Prices,
     config: Arc<AggregatorConfig>,
 }
 
 impl ShadowWriter {
     /// A writer into `shadow`, whose tables exist, that recognises retries by what is stored in `live`.
-    pub fn new(live: Store, shadow: Store, prices: Arc<PriceTable>, config: AggregatorConfig) -> Self {
-        Self { live, shadow, prices, config: Arc::new(config) }
+    pub fn new(live: Store, shadow: Store, prices: PriceTable, config: AggregatorConfig) -> Self {
+        Self { live, shadow, prices: Prices::new(prices), config: Arc::new(config) }
     }
 
     /// Events that are stored at once, about: the caller ends a batch there, with a whole raw record.
@@ -69,7 +70,7 @@ impl ShadowWriter {
     /// The store's.
     pub async fn derive(&self, stored: Store) -> Result<(), StoreError> {
         for store in [stored, self.shadow.clone()] {
-            derive_all(store, Arc::clone(&self.prices), Arc::clone(&self.config)).await?;
+            derive_all(store, self.prices.clone(), Arc::clone(&self.config)).await?;
         }
         Ok(())
     }

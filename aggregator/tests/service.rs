@@ -5,7 +5,9 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use fleetlog_aggregator::{AggregatorConfig, AggregatorError, Config, Rederivation, Report, rederive, run};
+use fleetlog_aggregator::{
+    AggregatorConfig, AggregatorError, Config, Rederivation, Report, Repricings, rederive, reprice, run,
+};
 use fleetlog_engines::{
     ClickHouseNode, ClickHouseOptions, ClickHouseProgram, EngineCache, EngineError, KafkaNode, KafkaOptions,
     Progress,
@@ -388,6 +390,7 @@ async fn rederiving_finds_what_is_wrong_and_makes_it_right_beside_a_running_aggr
         key: GroupKey { project_id: PROJECT.to_owned(), kind: GroupKind::Session, id: "two".to_owned() },
         session: Session {
             first_received_at: Clock::system().now_ns(),
+            last_received_at: Clock::system().now_ns(),
             event_count: 1,
             ..Session::default()
         },
@@ -433,6 +436,57 @@ async fn rederiving_finds_what_is_wrong_and_makes_it_right_beside_a_running_aggr
     system.becomes(&format!("(SELECT sum(calls) AS c FROM usage_1h) WHERE c = {calls}"), 1).await;
     let report = system.rederived(true).await;
     assert!(report.agrees() && report.waiting == 0 && report.groups >= groups, "{report:?}");
+    system.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repricing_changes_what_calls_cost_and_nothing_undoes_it() {
+    let Some(mut system) = system().await else { return };
+    let priced = |session: &str, number: u32| AgentEvent {
+        model: "gpt-5".to_owned(),
+        cost_computed: Some(NanoUsd(7_000)),
+        price_version: "then".to_owned(),
+        ..call(session, number, Channel::AgentLog, 100_000)
+    };
+    let other = AgentEvent { model: "o3".to_owned(), ..priced("one", 9) };
+    let first = priced("one", 0);
+    let start = first.timestamp - 600_000_000_000;
+    system.publish(topic::EVENTS, 0, &batch(vec![first, priced("one", 1), other])).await;
+    system.becomes("llm_calls WHERE price_version = 'then' AND cost_computed = 0.000007", 3).await;
+    system.derived().await;
+
+    let sheet = "version=\"contract\"\nsource=\"\"\nlicence=\"\"\n[[price]]\nmodel=\"gpt-5\"\ninput=1.0\noutput=0.0\n";
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), sheet).unwrap();
+    let mut config = system.config.clone();
+    config.prices.file = file.path().to_owned();
+    let which = Repricings {
+        project_id: PROJECT.to_owned(),
+        model: "gpt-*".to_owned(),
+        from: start,
+        until: start + 3_600_000_000_000,
+    };
+    let report = reprice(&config, &which, |_| ()).await.unwrap();
+    assert_eq!((report.differing, report.by_table["session_groups"]), (1, 1), "{report:?}");
+    let new = "llm_calls WHERE price_version = 'contract' AND cost_computed = 0.1";
+    assert_eq!(system.count(new).await, Some(2));
+    assert_eq!(system.count("llm_calls WHERE price_version = 'then'").await, Some(1));
+    let sums = "(SELECT sum(cost_computed) AS c FROM usage_1m) WHERE c = 0.200007";
+    assert_eq!(system.count(sums).await, Some(1));
+    // The facts stay as they are.
+    assert_eq!(system.count("events WHERE cost_computed = 0.000007").await, Some(3));
+
+    // The running aggregator has another table, and derives the same; a call that arrives late costs the same too.
+    system.publish(topic::EVENTS, 1, &batch(vec![priced("one", 2), priced("two", 3)])).await;
+    system.becomes(new, 4).await;
+    system.becomes("sessions WHERE session_id = 'one' AND cost_computed = 0.300007", 1).await;
+    system.derived().await;
+    let later = AgentEvent { timestamp: start + 3_600_000_000_000, ..priced("one", 4) };
+    system.publish(topic::EVENTS, 1, &batch(vec![later])).await;
+    system.becomes("llm_calls WHERE price_version = 'then'", 2).await;
+    system.derived().await;
+    let report = system.rederived(true).await;
+    assert!(report.agrees() && report.waiting == 0, "{report:?}");
     system.stop().await;
 }
 

@@ -33,7 +33,7 @@ pub const REDACTIONS: Metric =
 /// Calls without a computed cost.
 pub const UNPRICED_CALLS: Metric = Metric::counter(
     "fleetlog_processor_unpriced_calls_total",
-    "Calls to a model that have no computed cost, by reason: no_model, unknown_model, other_host, no_price_then, \
+    "Records that state a call to a model and cannot be priced by themselves, by reason: no_model, unknown_model, other_host, no_price_then, \
      unknown_tier, no_tokens or absurd.",
 );
 /// Numbers that cannot be.

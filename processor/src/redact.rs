@@ -46,6 +46,8 @@ const SHOWN: &[&str] = &[
     "model",
     "model_requested",
     "finish_reason",
+    "service_tier",
+    "inference_geo",
     "tool_name",
     "mcp_server",
     "file_path",

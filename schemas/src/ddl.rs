@@ -282,6 +282,7 @@ pub const MIGRATIONS: &[Migration] = migrations![
     42 "0042_settlements_probe",
     43 "0043_piece_settlements_probe",
     50 "0050_events",
+    51 "0051_repricings",
     60 "0060_dead_letters",
     70 "0070_sessions",
     71 "0071_observations",
@@ -337,6 +338,7 @@ pub const TABLES: &[(&str, Readers)] = &[
     ("dead_letters_probe", Readers::Operators),
     ("settlements_probe", Readers::Operators),
     ("piece_settlements_probe", Readers::Operators),
+    ("repricings", Readers::Operators),
 ];
 
 /// Name of the row policy on each table of a server.

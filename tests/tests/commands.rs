@@ -55,6 +55,7 @@ fn every_command_explains_itself() -> Result<()> {
         "replay dead",
         "replay raw",
         "rederive",
+        "reprice",
         "formats",
         "check-config",
     ];

@@ -17,20 +17,20 @@
 use std::cmp::Reverse;
 use std::collections::HashSet;
 
-use fleetlog_pricing::PriceTable;
 use fleetlog_schemas::event::{EventType, Status, TokenBasis, UsageRole};
 use fleetlog_store::Call;
 use fleetlog_store::derived::Sighting;
 
 use super::cover::Starts;
 use super::merge::{self, Gathered, Identity};
+use super::prices::ProjectPrices;
 use super::{family, price, same, tokens};
 
 /// What is guessed about a call whose counts could mean two things.
 const BASIS: &str = "the convention of its token counts is guessed";
 
 /// All calls of a group, by time.
-pub(super) fn calls(prices: &PriceTable, sightings: &[&Sighting], starts: &Starts) -> Vec<Call> {
+pub(super) fn calls(prices: &ProjectPrices<'_>, sightings: &[&Sighting], starts: &Starts) -> Vec<Call> {
     let mut named: Vec<_> = sightings
         .iter()
         .filter(|sighting| sighting.call_family.is_empty())
@@ -87,7 +87,7 @@ fn distinguish(calls: &mut [Call]) {
 }
 
 /// The call that accounts make together. `is_sum` tells that it may be several calls of its model.
-pub(super) fn call(prices: &PriceTable, gathered: &Gathered<'_>, is_sum: bool) -> Option<Call> {
+pub(super) fn call(prices: &ProjectPrices<'_>, gathered: &Gathered<'_>, is_sum: bool) -> Option<Call> {
     let best = gathered.best()?;
     // Nothing but pieces that do not say what they are of.
     EventType::parse(&best.event_type).filter(|kind| kind.is_llm())?;

@@ -13,17 +13,17 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use fleetlog_pricing::PriceTable;
 use fleetlog_schemas::event::{Channel, EventType, UsageRole};
 use fleetlog_store::Call;
 use fleetlog_store::derived::Sighting;
 
 use super::cover::{Covers, Interval, Starts};
 use super::merge::{self, Gathered};
+use super::prices::ProjectPrices;
 use super::{calls, series, tokens};
 
 /// All calls of all families, by family and authority of their channels.
-pub(super) fn calls(prices: &PriceTable, sightings: &[&Sighting], starts: &Starts) -> Vec<Call> {
+pub(super) fn calls(prices: &ProjectPrices<'_>, sightings: &[&Sighting], starts: &Starts) -> Vec<Call> {
     let mut families: BTreeMap<&str, Vec<&Sighting>> = BTreeMap::new();
     let mut totals: BTreeMap<&str, Vec<&Sighting>> = BTreeMap::new();
     for sighting in sightings {
@@ -51,7 +51,7 @@ pub(super) fn names_series(sighting: &Sighting) -> bool {
 }
 
 /// The calls of one family that count.
-fn counted(prices: &PriceTable, family: &[&Sighting], starts: &Starts) -> Vec<Call> {
+fn counted(prices: &ProjectPrices<'_>, family: &[&Sighting], starts: &Starts) -> Vec<Call> {
     let mut channels: Vec<Told> = by_channel(family)
         .into_iter()
         .map(|(channel, records)| Told::new(prices, channel, &records))
@@ -110,7 +110,7 @@ struct Told {
 }
 
 impl Told {
-    fn new(prices: &PriceTable, channel: Channel, records: &[&Sighting]) -> Self {
+    fn new(prices: &ProjectPrices<'_>, channel: Channel, records: &[&Sighting]) -> Self {
         // Before precedence is applied: a total that does not count is still what the next one adds to.
         let (totals, records): (Vec<&Sighting>, Vec<&Sighting>) =
             records.iter().copied().partition(|record| names_series(record));

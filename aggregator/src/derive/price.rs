@@ -2,6 +2,7 @@
 //!
 //! | the account whose usage counts | the cost |
 //! |---|---|
+//! | was repriced since | by the table of the last repricing that has a price for it, whatever else holds |
 //! | carries one | that, as the processor computed it |
 //! | carries none, and another account of the call carries that of the same usage | that |
 //! | neither (the model, the tier or the tokens came in different records) | computed here, for what the records say together |
@@ -9,11 +10,12 @@
 //! An account made of pieces carries the cost of the piece that states its tokens, where all that the cost depends on is
 //! what the pieces say together. What a cost depends on is [`Usage`]. The reported cost is another matter.
 
-use fleetlog_pricing::{PriceTable, Tokens, Usage};
+use fleetlog_pricing::{Tokens, Usage};
 use fleetlog_schemas::event::{TokenBasis, UsageRole};
 use fleetlog_store::derived::Sighting;
 
 use super::merge::{self, Gathered};
+use super::prices::ProjectPrices;
 use super::tokens;
 
 /// A computed cost, billionths of a dollar, and the version of the table behind it.
@@ -49,21 +51,25 @@ fn carried(account: &Sighting) -> Option<Cost> {
 }
 
 /// What the call costs that the accounts make together. `is_sum` tells that it may be several calls of its model.
-pub(super) fn cost(prices: &PriceTable, gathered: &Gathered<'_>, is_sum: bool) -> Option<Cost> {
+pub(super) fn cost(prices: &ProjectPrices<'_>, gathered: &Gathered<'_>, is_sum: bool) -> Option<Cost> {
     let best = gathered.best()?;
     let states_usage = tokens::role(best) == UsageRole::Call;
+    let together = || together(gathered, best, is_sum);
+    if states_usage
+        && prices.are_repriced()
+        && let Some(cost) = prices.repriced(&together())
+    {
+        return Some(cost);
+    }
     if let Some(cost) = carried(best).filter(|_| states_usage) {
         return Some(cost);
     }
-    let together = together(gathered, best, is_sum);
+    let together = together();
     let same = gathered.says().filter(|account| tokens::role(account) == UsageRole::Call);
     if let Some(cost) = same.filter(|account| usage(account).costs_as(&together)).find_map(carried) {
         return Some(cost);
     }
-    if !states_usage {
-        return None;
-    }
-    prices.cost(&together).ok().map(|(cost, version)| (cost.0, version.to_owned()))
+    if states_usage { prices.computed(&together) } else { None }
 }
 
 /// What the accounts say together.

@@ -6,19 +6,19 @@ use fleetlog_store::{Call, GroupKind, Tool};
 use proptest::prelude::*;
 
 use super::cover::Starts;
-use super::{derive, merge};
+use super::{Prices, derive, merge};
 
 mod channels;
 mod pieces;
 mod price;
 
-fn prices() -> &'static PriceTable {
-    static TABLE: LazyLock<PriceTable> = LazyLock::new(|| PriceTable::built_in().unwrap());
-    &TABLE
+fn prices() -> &'static Prices {
+    static PRICES: LazyLock<Prices> = LazyLock::new(|| Prices::new(PriceTable::built_in().unwrap()));
+    &PRICES
 }
 
 fn calls(sightings: &[Sighting]) -> Vec<Call> {
-    super::calls::calls(prices(), &merge::distinct(sightings), &Starts::default())
+    super::calls::calls(&prices().of_project("p"), &merge::distinct(sightings), &Starts::default())
 }
 
 fn tools(sightings: &[Sighting]) -> Vec<Tool> {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::LazyLock;
 
-use fleetlog_aggregator::derive::derive;
+use fleetlog_aggregator::derive::{Prices, derive};
 use fleetlog_formats::{Input, decode};
 use fleetlog_pricing::PriceTable;
 use fleetlog_schemas::AgentEvent;
@@ -118,7 +118,7 @@ pub(crate) fn derived(events: &[AgentEvent]) -> Vec<DerivedGroup> {
             let key = GroupKey { project_id: "p".to_owned(), kind, id: id.to_owned() };
             let sightings: Vec<Sighting> =
                 events.iter().filter(|event| is_sighting(event)).map(|event| sighting(event)).collect();
-            derive(&PRICES, key, &summary(&events), &sightings, &[])
+            derive(&Prices::new(PRICES.clone()), key, &summary(&events), &sightings, &[])
         })
         .filter(|group| {
             group.key.kind == GroupKind::Session || !group.calls.is_empty() || !group.tools.is_empty()

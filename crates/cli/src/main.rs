@@ -10,6 +10,7 @@ mod output;
 mod projects;
 mod rederive;
 mod replay;
+mod reprice;
 mod send;
 mod up;
 
@@ -45,6 +46,8 @@ enum Command {
     Replay(replay::Replay),
     /// Recompute everything derived from the events, and compare it with what is stored
     Rederive(rederive::Rederive),
+    /// Apply today's price table to calls of the past
+    Reprice(reprice::Reprice),
     /// List the formats that are understood
     Formats(formats::Formats),
     /// Check the configuration, or list every key with its default
@@ -87,6 +90,7 @@ fn main() -> ExitCode {
             Command::Migrate(migrate) => migrate.run().await?,
             Command::Replay(replay) => return replay.run().await,
             Command::Rederive(rederive) => return rederive.run().await,
+            Command::Reprice(reprice) => return reprice.run().await,
             Command::Formats(formats) => formats.run()?,
             Command::CheckConfig(check) => check.run()?,
         }

@@ -18,7 +18,7 @@ use crate::output::{complain, say};
 /// What is stored differs from what the facts say.
 const DIFFERS: u8 = 1;
 /// It could not be found out.
-const FAILED: u8 = 2;
+pub(crate) const FAILED: u8 = 2;
 
 /// Recomputes sessions, traces, calls and usage from the events, and writes anew what differs.
 ///
@@ -59,10 +59,7 @@ impl Rederive {
                 Ok(if differs { ExitCode::from(DIFFERS) } else { ExitCode::SUCCESS })
             }
             Err(e) if e.is::<SettingsError>() => Err(e),
-            Err(e) => {
-                complain(&format!("{e:#}"));
-                Ok(ExitCode::from(FAILED))
-            }
+            Err(e) => Ok(failed(&e, FAILED)),
         }
     }
 
@@ -85,8 +82,13 @@ impl Rederive {
     }
 }
 
+pub(crate) fn failed(error: &anyhow::Error, code: u8) -> ExitCode {
+    complain(&format!("{error:#}"));
+    ExitCode::from(code)
+}
+
 /// On stderr, and only where somebody looks.
-fn bar() -> ProgressBar {
+pub(crate) fn bar() -> ProgressBar {
     let bar = ProgressBar::new(0);
     if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} hours with events, {msg}") {
         bar.set_style(style);
@@ -94,14 +96,14 @@ fn bar() -> ProgressBar {
     bar
 }
 
-fn advance(bar: &ProgressBar, step: Step) {
+pub(crate) fn advance(bar: &ProgressBar, step: Step) {
     bar.set_length(step.of as u64);
     bar.set_position(step.hours as u64);
     bar.set_message(format!("{} groups, {} differ", step.groups, step.differing));
 }
 
 /// A time as RFC 3339, or the start of a date in UTC; nanoseconds since the epoch.
-fn instant(text: &str) -> Result<i64, String> {
+pub(crate) fn instant(text: &str) -> Result<i64, String> {
     let at = match OffsetDateTime::parse(text, &Rfc3339) {
         Ok(at) => at,
         Err(_) => Date::parse(text, &Iso8601::DATE)
@@ -112,7 +114,7 @@ fn instant(text: &str) -> Result<i64, String> {
     i64::try_from(at.unix_timestamp_nanos()).map_err(|_| "is out of range".to_owned())
 }
 
-fn text(report: &Report, check: bool) -> String {
+pub(crate) fn text(report: &Report, check: bool) -> String {
     let mut text = format!("{} groups compared, {} differ", report.groups, report.differing);
     let mut line = |line: String| {
         // Writing to a String cannot fail.
@@ -131,7 +133,7 @@ fn text(report: &Report, check: bool) -> String {
     text
 }
 
-fn json(report: &Report, check: bool) -> String {
+pub(crate) fn json(report: &Report, check: bool) -> String {
     serde_json::json!({
         "check": check,
         "groups": report.groups,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use fleetlog_runtime::{SettingsError, config_section};
 
-use crate::PriceTable;
+use crate::{BUILT_IN, PriceError, PriceTable};
 
 config_section! {
     /// The price table.
@@ -21,13 +21,27 @@ impl PricesConfig {
     /// # Errors
     /// [`SettingsError`] naming the file, the line and the field.
     pub fn table(&self) -> Result<PriceTable, SettingsError> {
-        let path = &self.file;
-        let table =
-            if path.as_os_str().is_empty() { PriceTable::built_in() } else { PriceTable::with_file(path) };
-        table.map_err(|e| SettingsError::Invalid {
+        PriceTable::of_sheets(self.sheets()?.iter().map(String::as_str)).map_err(|e| self.invalid(&e))
+    }
+
+    /// Its texts, the preferred one first.
+    ///
+    /// # Errors
+    /// [`SettingsError`] naming the file.
+    pub fn sheets(&self) -> Result<Vec<String>, SettingsError> {
+        let mut sheets = Vec::new();
+        if !self.file.as_os_str().is_empty() {
+            sheets.push(std::fs::read_to_string(&self.file).map_err(|e| self.invalid(&e.into()))?);
+        }
+        sheets.push(BUILT_IN.to_owned());
+        Ok(sheets)
+    }
+
+    fn invalid(&self, error: &PriceError) -> SettingsError {
+        SettingsError::Invalid {
             key: "prices.file".to_owned(),
-            message: format!("{}: {e}", path.display()),
-        })
+            message: format!("{}: {error}", self.file.display()),
+        }
     }
 }
 

@@ -11,10 +11,10 @@
 mod config;
 mod file;
 mod name;
+mod pattern;
 mod terms;
 
 use std::collections::HashMap;
-use std::path::Path;
 
 use fleetlog_schemas::event::{AgentEvent, Channel, EventType, TokenBasis, UsageRole};
 use fleetlog_schemas::id::NanoUsd;
@@ -22,6 +22,7 @@ use thiserror::Error;
 
 pub use config::PricesConfig;
 use name::ModelName;
+pub use pattern::ModelPattern;
 use terms::Terms;
 
 /// The table that is compiled in.
@@ -245,12 +246,12 @@ impl PriceTable {
         Ok(Self { sheets: vec![file::parse(BUILT_IN)?] })
     }
 
-    /// The table that ships, and before it the one in an operator's file.
+    /// The table of these texts, the preferred one first.
     ///
     /// # Errors
     /// [`PriceError`] naming the line and the field.
-    pub fn with_file(path: &Path) -> Result<Self, PriceError> {
-        Self::built_in()?.preferring(&std::fs::read_to_string(path)?)
+    pub fn of_sheets<'s>(texts: impl IntoIterator<Item = &'s str>) -> Result<Self, PriceError> {
+        Ok(Self { sheets: texts.into_iter().map(file::parse).collect::<Result<_, _>>()? })
     }
 
     /// This table, and before it the one in `text`.

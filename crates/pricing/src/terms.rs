@@ -34,6 +34,9 @@ const TIERS: &[&str] = &[
     "openai.request.service_tier",
 ];
 
+/// Letters of a word that are kept: terms become columns, and no tier's name is this long.
+const LONGEST: usize = 64;
+
 /// The terms of a call.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Terms {
@@ -72,7 +75,8 @@ fn place<'d>(data: &'d Map<String, Value>, path: &[&str]) -> Option<&'d Map<Stri
 }
 
 fn word(place: &Map<String, Value>, name: &str) -> Option<String> {
-    place.get(name)?.as_str().filter(|word| !word.is_empty()).map(str::to_ascii_lowercase)
+    let word = place.get(name)?.as_str().filter(|word| !word.is_empty())?;
+    Some(word.chars().take(LONGEST).collect::<String>().to_ascii_lowercase())
 }
 
 #[cfg(test)]
@@ -97,6 +101,12 @@ mod tests {
     fn tier_that_was_given_wins_over_the_one_that_was_asked_for() {
         let data = r#"{"gen_ai.openai.request.service_tier":"priority","gen_ai.openai.response.service_tier":"default"}"#;
         assert_eq!(Terms::of(data), Terms::default());
+    }
+
+    #[test]
+    fn an_absurd_word_is_cut_and_stays_unknown() {
+        let data = serde_json::json!({"service_tier": "ü".repeat(100_000)}).to_string();
+        assert_eq!(Terms::of(&data).tier.chars().count(), LONGEST);
     }
 
     #[test]

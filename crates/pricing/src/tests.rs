@@ -112,6 +112,31 @@ fn service_tiers_have_their_own_rates_and_an_unknown_one_has_no_price() {
 }
 
 #[test]
+fn terms_become_columns_of_whatever_may_be_part_of_a_call() {
+    let of = |event_type: EventType, revision: i64| {
+        let data = r#"{"body":{"modelParameters":{"service_tier":"Flex"}},"usage":{"inference_geo":"us"}}"#;
+        let mut event = AgentEvent { event_type, revision, data: data.into(), ..AgentEvent::default() };
+        assert_eq!(built_in().enrich(&mut event), None);
+        (event.service_tier, event.inference_geo)
+    };
+    let terms = ("flex".to_owned(), "us".to_owned());
+    assert_eq!(of(EventType::LlmRequest, 0), terms);
+    assert_eq!(of(EventType::Span, 5), terms);
+    assert_eq!(of(EventType::Span, 0), Default::default());
+    assert_eq!(of(EventType::UserPrompt, 0), Default::default());
+}
+
+#[test]
+fn a_sum_of_calls_is_priced_only_below_the_rates_of_long_ones() {
+    let sum = |tokens: u64| {
+        let event = AgentEvent { in_uncached: tokens, ..call("gemini-2.5-pro") };
+        built_in().cost(&Usage { is_sum: true, ..Usage::of(&event) }).map(|(cost, _)| cost.0)
+    };
+    assert_eq!(sum(200_000), Ok(250_000_000));
+    assert_eq!(sum(200_001), Err(Unpriced::UnknownLength));
+}
+
+#[test]
 fn prices_change_with_time_and_with_the_hour() {
     let at = |model: &str, timestamp: i64| priced(built_in(), AgentEvent { timestamp, ..million(model) });
     let june_10_2025 = 1_749_513_600_000_000_000;

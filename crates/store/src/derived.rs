@@ -15,6 +15,7 @@
 mod facts;
 mod found;
 mod progress;
+mod repricings;
 mod stored;
 mod traces;
 mod write;
@@ -22,6 +23,7 @@ mod write;
 pub use facts::{Adopted, GroupFilter, Sighting, Sightings, Summary};
 pub use found::Range;
 pub use progress::{Progress, UnderivedGroup};
+pub use repricings::{Repricing, RepricingMark};
 pub use stored::{Bucket, Compared, Difference, Part, Scale};
 pub use traces::{Naming, SessionTrace, TraceHour, TraceShare};
 pub use write::DerivedGroup;

@@ -11,7 +11,8 @@ use fleetlog_schemas::id::{Key128, NanoUsd, Position};
 use fleetlog_schemas::record::{DeadReason, PieceCount};
 use fleetlog_schemas::{AgentEvent, DeadLetter, EventType, Settlement};
 use fleetlog_store::derived::{
-    Adopted, DerivedGroup, GroupFilter, GroupHour, GroupKey, Progress, hour_of, loose_id_of, minute_of,
+    Adopted, DerivedGroup, Difference, GroupFilter, GroupHour, GroupKey, Part, Progress, Repricing, Scale,
+    hour_of, loose_id_of, minute_of,
 };
 use fleetlog_store::row::Row;
 use fleetlog_store::{
@@ -279,6 +280,90 @@ async fn views_show_a_groups_highest_version_and_nothing_of_the_others() {
     store.recompute_usage(&minutes).await.unwrap();
     assert_eq!(count(&store, "p", "usage_1m").await + count(&store, "p", "usage_1h").await, 0);
     assert_eq!(count(&store, "p", "llm_calls").await + count(&store, "p", "traces").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_stored_is_compared_column_by_column() {
+    let Some(engine) = engine().await else { return };
+    engine.store.migrate().await.unwrap();
+    let store = engine.store.clone().validating_rows();
+    let stored = [group("a", &[("x", 5), ("y", 7)], 2), group("b", &[], 0)];
+    let version = store.next_version().await.unwrap();
+    store.write_groups(&stored, version).await.unwrap();
+    let minute = stored[0].contributions[0].minute;
+    store.recompute_usage(&[("p".to_owned(), minute)].into()).await.unwrap();
+    let compared = store.compare_groups(&stored, 0).await.unwrap();
+    assert_eq!((compared.differences.as_slice(), compared.versions[&key("a")]), (&[][..], version));
+    let usage = async |scale: Scale| store.differing_usage(scale, "", (0, u32::MAX), 10).await.unwrap();
+    assert!(usage(Scale::Minute).await.is_empty() && usage(Scale::Hour).await.is_empty());
+
+    let differing = async |change: fn(&mut DerivedGroup)| {
+        let mut groups = stored.clone();
+        change(&mut groups[0]);
+        let differences = store.compare_groups(&groups, 0).await.unwrap().differences;
+        assert!(differences.iter().all(|Difference { key: of, .. }| *of == key("a")));
+        let parts = differences.into_iter().map(|difference| (difference.part, difference.fields.join(" ")));
+        parts.collect::<Vec<_>>()
+    };
+    let one = |part: Part, fields: &str| vec![(part, fields.to_owned())];
+    let found = differing(|group| group.calls[1].cost_computed = Some(0)).await;
+    assert_eq!(found, one(Part::Group, "calls.cost_computed"));
+    let found = differing(|group| group.tools[0].duration_ms = Some(f64::NAN)).await;
+    assert_eq!(found, one(Part::Group, "tools.duration_ms"));
+    let found = differing(|group| group.calls[0].event_ids.push("e".to_owned())).await;
+    assert_eq!(found, one(Part::Group, "calls.event_ids"));
+    let found = differing(|group| group.session.ended = true).await;
+    assert_eq!(found, one(Part::Group, "status"));
+    let found = differing(|group| group.traces[0].guessed_calls = 1).await;
+    assert_eq!(found, one(Part::Shares, "guessed_calls"));
+    let found = differing(|group| group.contributions[0].usage[0].errors = 1).await;
+    assert_eq!(found, one(Part::Contributions, "usage.errors"));
+    let found = differing(|group| group.contributions[0].minute += 60).await;
+    assert_eq!(found[0].0, Part::Contributions);
+    assert!(found[0].1.contains("is missing") && found[0].1.contains("is left over"), "{found:?}");
+    // What was stored has seen facts that are gone: it is all that is known.
+    let found = differing(|group| group.session.first_received_at += 1).await;
+    assert!(found.is_empty());
+
+    // A minute that was not recomputed after its groups.
+    let mut more = group("c", &[("z", 100)], 0);
+    store.write_groups(std::slice::from_ref(&more), store.next_version().await.unwrap()).await.unwrap();
+    let buckets = usage(Scale::Minute).await;
+    assert_eq!((buckets.len(), buckets[0].start, buckets[0].project_id.as_str()), (1, minute, "p"));
+    assert!(store.differing_usage(Scale::Minute, "q", (0, u32::MAX), 10).await.unwrap().is_empty());
+    store.recompute_usage(&[("p".to_owned(), minute)].into()).await.unwrap();
+    assert!(usage(Scale::Minute).await.is_empty() && usage(Scale::Hour).await.is_empty());
+    // What is said to have happened before 1970 counts in its first minute.
+    store.recompute_usage(&[("p".to_owned(), 0)].into()).await.unwrap();
+    more.key = key("never written");
+    let compared = store.compare_groups(&[more], 0).await.unwrap();
+    assert_eq!(compared.differences[0].fields, ["is missing"]);
+    assert_eq!(compared.differences.len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn repricings_come_back_last_first_and_their_mark_tells_of_every_new_one() {
+    let Some(engine) = engine().await else { return };
+    engine.store.migrate().await.unwrap();
+    let store = engine.store.clone().validating_rows();
+    let none = store.repricing_mark().await.unwrap();
+    let repricing = |at: i64| Repricing {
+        repriced_at: at,
+        model: "gpt-*".to_owned(),
+        from_time: NOON,
+        until_time: i64::MAX,
+        versions: vec!["own".to_owned(), "shipped".to_owned()],
+        sheets: vec!["version = \"own\"".to_owned()],
+        ..Repricing::default()
+    };
+    let mut marks = vec![none];
+    for at in [NOON, NOON + 1] {
+        store.add_repricing(&repricing(at)).await.unwrap();
+        marks.push(store.repricing_mark().await.unwrap());
+    }
+    assert!(marks.windows(2).all(|pair| pair[0] != pair[1]), "{marks:?}");
+    assert_eq!(store.repricings().await.unwrap(), [repricing(NOON + 1), repricing(NOON)]);
+    assert_eq!(count(&store, "p", "repricings").await, 0, "operators only");
 }
 
 #[tokio::test(flavor = "multi_thread")]

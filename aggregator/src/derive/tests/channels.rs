@@ -120,10 +120,18 @@ fn a_file_that_begins_after_the_logs_have_ended_counts_from_its_first_call() {
     times[0] = NOON;
     let transcript = Channel::ALL.iter().position(|channel| *channel == Channel::Transcript).unwrap();
     times[transcript] = NOON + 8 * SECOND;
-    let found = super::super::calls::calls(super::prices(), &merge::distinct(&seen), &Starts::new(&times));
+    let found = super::super::calls::calls(
+        &super::prices().of_project("p"),
+        &merge::distinct(&seen),
+        &Starts::new(&times),
+    );
     assert_eq!(short(&found), [("e1", "agent_log", 1, false), ("e2", "transcript", 2, true)]);
     times[transcript] = NOON;
-    let found = super::super::calls::calls(super::prices(), &merge::distinct(&seen), &Starts::new(&times));
+    let found = super::super::calls::calls(
+        &super::prices().of_project("p"),
+        &merge::distinct(&seen),
+        &Starts::new(&times),
+    );
     assert_eq!(short(&found), [("e1", "agent_log", 1, false)]);
 }
 

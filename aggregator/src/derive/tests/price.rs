@@ -1,8 +1,9 @@
 //! What calls cost whose records say only together what the cost depends on.
 
-use fleetlog_store::derived::Sighting;
+use fleetlog_pricing::PriceTable;
+use fleetlog_store::derived::{Repricing, Sighting};
 
-use super::{call_of, calls, prices, sighting};
+use super::{NOON, SECOND, call_of, calls, merge, prices, sighting};
 
 /// 100,000 uncached tokens of gpt-5, billionths of a dollar.
 const COST: i64 = 125_000_000;
@@ -19,7 +20,7 @@ fn cost_of(sightings: &[Sighting]) -> (Option<i64>, String) {
 }
 
 fn shipped() -> String {
-    prices().versions().next().unwrap().to_owned()
+    PriceTable::built_in().unwrap().versions().next().unwrap().to_owned()
 }
 
 #[test]
@@ -92,4 +93,51 @@ fn the_increase_of_a_running_total_is_priced_unless_its_calls_may_have_been_long
     };
     assert_eq!(costs("gpt-5"), [Some(COST), Some(COST), Some(3 * COST)]);
     assert_eq!(costs("gemini-2.5-pro"), [Some(COST), Some(COST), None]);
+}
+
+#[test]
+fn a_repriced_call_costs_what_the_last_repricing_says_that_has_a_price_for_it() {
+    let sheet = |version: &str, model: &str, input: f64| {
+        format!(
+            "version=\"{version}\"\nsource=\"\"\nlicence=\"\"\n[[price]]\nmodel=\"{model}\"\ninput={input:?}\noutput=0.0\n"
+        )
+    };
+    let repricing = |at: i64, version: &str, model: &str, input: f64| Repricing {
+        repriced_at: at,
+        model: "gpt-*".to_owned(),
+        from_time: NOON,
+        until_time: NOON + 10 * SECOND,
+        sheets: vec![sheet(version, model, input)],
+        ..Repricing::default()
+    };
+    let of = |n: u32, model: &str| Sighting {
+        model: model.to_owned(),
+        cost_computed: Some(7),
+        price_version: "then".to_owned(),
+        ..call_of(n, "agent_log", "req", 100_000)
+    };
+    let cost = |repricings: Vec<Repricing>, project: &str, call: Sighting| {
+        let prices = prices().with(repricings).unwrap();
+        let seen = [call];
+        let mut found = super::super::calls::calls(
+            &prices.of_project(project),
+            &merge::distinct(&seen),
+            &super::Starts::default(),
+        );
+        let call = found.remove(0);
+        (call.cost_computed.unwrap(), call.price_version)
+    };
+    let (first, second) = (repricing(1, "first", "gpt-5", 1.0), repricing(2, "second", "gpt-5", 2.0));
+    let then = (7, "then".to_owned());
+    assert_eq!(cost(vec![first.clone()], "p", of(1, "gpt-5")), (100_000_000, "first".to_owned()));
+    let both = vec![second.clone(), first.clone()];
+    assert_eq!(cost(both, "p", of(1, "gpt-5")), (200_000_000, "second".to_owned()));
+    // Without a price there it says nothing; nor of other models, times and projects.
+    let other = repricing(3, "third", "gpt-6", 3.0);
+    assert_eq!(cost(vec![other, first.clone()], "p", of(1, "gpt-5")).1, "first");
+    assert_eq!(cost(vec![first.clone()], "p", of(1, "o3")), then);
+    assert_eq!(cost(vec![first.clone()], "p", of(10, "gpt-5")), then);
+    let elsewhere = Repricing { project_id: "q".to_owned(), ..first };
+    assert_eq!(cost(vec![elsewhere.clone()], "p", of(1, "gpt-5")), then);
+    assert_eq!(cost(vec![elsewhere], "q", of(1, "gpt-5")).1, "first");
 }

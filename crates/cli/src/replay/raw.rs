@@ -111,7 +111,7 @@ impl Raw {
             .ensure_topics()
             .await
             .with_context(|| format!("Kafka at {}", kafka.brokers))?;
-        let prices = Arc::new(aggregator.prices.table()?);
+        let prices = aggregator.prices.table()?;
         let live = Store::new(&aggregator.clickhouse)?;
         let window = self.window(&kafka, topics.raw, &live).await?;
         let shadows = self.shadows(&live, &aggregator.clickhouse).await?;

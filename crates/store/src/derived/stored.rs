@@ -167,7 +167,7 @@ impl Store {
         let last = minutes().max().unwrap_or(first).saturating_add(DAY);
         let sql = format!(
             "SELECT {} FROM {}.usage_contributions FINAL \
-             WHERE minute >= {{first:DateTime('UTC')}} AND minute <= {{last:DateTime('UTC')}} \
+             WHERE minute >= toDateTime({{first:UInt32}}, 'UTC') AND minute <= toDateTime({{last:UInt32}}, 'UTC') \
                AND (project_id, group_kind, group_id) IN {{keys:Array(Tuple(String, String, String))}}",
             StoredContribution::columns(),
             self.database()
@@ -337,7 +337,7 @@ impl Store {
                SELECT toString(project_id) AS project, start, max(version) AS written, \
                  arraySort(groupArray([{each}])) AS says FROM ( \
                  SELECT project_id, bucket AS start, version, {stored} FROM {db}.{table} FINAL ARRAY JOIN usage \
-                 WHERE bucket >= {{first:DateTime('UTC')}} AND bucket < {{end:DateTime('UTC')}} AND {OF_PROJECT} \
+                 WHERE bucket >= toDateTime({{first:UInt32}}, 'UTC') AND bucket < toDateTime({{end:UInt32}}, 'UTC') AND {OF_PROJECT} \
                ) GROUP BY project, start \
              ) GROUP BY project, start HAVING count() = 1 OR uniqExact(says) > 1 \
              ORDER BY second, project LIMIT {{limit:UInt64}}",
