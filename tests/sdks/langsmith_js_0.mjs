@@ -1,4 +1,4 @@
-// The LangSmith client: runs in forms, and feedback.
+// The LangSmith client: runs and feedback in forms.
 
 import { KEY, SESSION, URL, finish } from "./witness.mjs";
 import { Client } from "langsmith";
@@ -26,8 +26,8 @@ const agent = traceable(async (question) => {
 }, { run_type: "chain", name: "agent", client, metadata: { session_id: SESSION } });
 
 await agent("hi");
-await client.awaitPendingTraceBatches();
 // The session of the API is a project; without one the client warns of a coming version.
 const of = { sessionId: "5d8c2f5e-5e0c-4f7a-9a83-0d6b8a7f0c11", traceId: root.trace_id };
 await client.createFeedback(root.id, "quality", { score: 0.9, comment: "good", ...of });
+await client.awaitPendingTraceBatches();
 await finish();
