@@ -74,7 +74,11 @@ mod tests {
         let mut watermark = Watermark::default();
         assert_eq!(watermark.observe(&pipeline(7, 10, 8)), None);
         assert_eq!(watermark.observe(&pipeline(9, 14, 9)), None);
-        assert_eq!(watermark.observe(&pipeline(11, 20, 10)), Some(vec![7]), "of the first look, not of this one");
+        assert_eq!(
+            watermark.observe(&pipeline(11, 20, 10)),
+            Some(vec![7]),
+            "of the first look, not of this one"
+        );
         assert_eq!(watermark.observe(&pipeline(11, 20, 20)), Some(vec![11]));
     }
 
