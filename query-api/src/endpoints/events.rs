@@ -192,6 +192,9 @@ impl EventRow {
             raw_partition: self.raw_partition,
             raw_offset: self.raw_offset,
             raw_index: self.raw_index,
+            // What they were read from stands in `data`.
+            service_tier: String::new(),
+            inference_geo: String::new(),
         }))
     }
 }
