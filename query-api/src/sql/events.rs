@@ -62,7 +62,7 @@ macro_rules! columns {
   request_id, tool_call_id, agent_id, parent_agent_id, agent_name, user_id, host, provider, model, model_requested,
   finish_reason, attempt, duration_ms, ttft_ms, in_uncached, cache_read, cache_write_5m, cache_write_1h, out_visible,
   out_reasoning, token_basis, usage_role, llm_call_key, call_family, precedence, revision, cost_reported,
-  cost_computed, price_version, service_tier, inference_geo, tool_name, tool_kind, mcp_server, decision, exit_code, file_path, lines_added, lines_removed, file_size, bytes_in, bytes_out,
+  cost_computed, price_version, tool_name, tool_kind, mcp_server, decision, exit_code, file_path, lines_added, lines_removed, file_size, bytes_in, bytes_out,
   unknown_reason, redactions, new_fields, ",
             $context,
             ", ",
