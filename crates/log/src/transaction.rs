@@ -30,6 +30,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
+use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::DeliveryResult;
 use rdkafka::producer::{BaseRecord, NoCustomPartitioner, Producer as _, ProducerContext, ThreadedProducer};
@@ -45,6 +46,8 @@ const ACTION: &str = "run a transaction";
 const WAITING: usize = 1024;
 /// One call to the coordinator; what can be repeated is repeated, up to the transaction's deadline.
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long after its time a call that should have ended is given up.
+const OVERDUE: Duration = Duration::from_secs(1);
 const FULL_QUEUE_PAUSE: Duration = Duration::from_millis(2);
 const FIRST_RETRY: Duration = Duration::from_millis(50);
 const LAST_RETRY: Duration = Duration::from_secs(5);
@@ -208,16 +211,17 @@ impl TransactionLog {
                     }
                 }
                 (Step::Transact, Some(client)) => {
-                    let (client, deadline) = (Arc::clone(client), Instant::now() + self.timeout());
-                    let units: Vec<Arc<Unit>> =
-                        units.iter().map(|waiting| Arc::clone(&waiting.unit)).collect();
-                    return blocking(move || transaction(&client, &units, deadline)).await;
+                    let units = units.iter().map(|waiting| Arc::clone(&waiting.unit)).collect();
+                    return transact(client, units, Instant::now() + self.timeout()).await;
                 }
                 // It fences its predecessors, and ends what they left open.
                 (Step::Start | Step::Transact, _) => {
                     let new = Arc::new(self.client().map_err(Failure::beyond_use)?);
                     let opening = Arc::clone(&new);
-                    blocking(move || opening.init_transactions(CALL_TIMEOUT).map_err(Failure::of)).await?;
+                    let deadline = Instant::now() + CALL_TIMEOUT;
+                    bounded(deadline, move || opening.init_transactions(CALL_TIMEOUT))
+                        .await?
+                        .map_err(Failure::of)?;
                     *client = Some(new);
                     course.started();
                 }
@@ -321,11 +325,23 @@ impl Failure {
     }
 }
 
-/// Runs a call that waits for the cluster on a thread that may be kept waiting.
-async fn blocking(call: impl FnOnce() -> Result<(), Failure> + Send + 'static) -> Result<(), Failure> {
-    // A thread that died may have done anything before.
-    let died = Failure { error: LogError::Closed, client: State::Unknown, in_doubt: true };
-    tokio::task::spawn_blocking(call).await.unwrap_or(Err(died))
+/// Runs a call that waits for the cluster on a thread that may be kept waiting, and lets go of it when it is overdue:
+/// librdkafka waits without end for some answers that never come, whatever time it is given.
+async fn bounded<T: Send + 'static>(
+    deadline: Instant,
+    call: impl FnOnce() -> Result<T, KafkaError> + Send + 'static,
+) -> Result<Result<T, KafkaError>, Failure> {
+    let running = tokio::task::spawn_blocking(call);
+    match tokio::time::timeout_at((deadline + OVERDUE).into(), running).await {
+        Ok(Ok(outcome)) => Ok(outcome),
+        // A thread that died may have done anything before.
+        Ok(Err(_died)) => Err(Failure { error: LogError::Closed, client: State::Unknown, in_doubt: true }),
+        Err(_elapsed) => {
+            let error =
+                LogError::Unavailable { action: ACTION, reason: "the client does not answer".to_owned() };
+            Err(Failure { error, client: State::Unknown, in_doubt: false })
+        }
+    }
 }
 
 /// Ends a client, which may take the time to end its connections.
@@ -334,24 +350,53 @@ fn retire(client: Option<Arc<Client>>) {
 }
 
 /// One transaction, up to its commit.
-fn transaction(client: &Client, units: &[Arc<Unit>], deadline: Instant) -> Result<(), Failure> {
-    client.begin_transaction().map_err(Failure::of)?;
-    if let Err(error) = prepare(client, units, deadline) {
-        let mut failure = Failure::of(error);
-        let left = CALL_TIMEOUT.min(deadline.saturating_duration_since(Instant::now()));
-        // Refused where a call has not been answered: then the client is of no further use.
-        if failure.client == State::Unknown && client.abort_transaction(left).is_ok() {
-            failure.client = State::Usable;
-        }
-        return Err(failure);
+///
+/// What can be kept waiting without end holds no unit, and so no lease: a rebalance waits for these.
+async fn transact(client: &Arc<Client>, units: Vec<Arc<Unit>>, deadline: Instant) -> Result<(), Failure> {
+    let writing = Arc::clone(client);
+    let (offsets, group) = match bounded(deadline, move || write(&writing, &units, deadline)).await? {
+        Ok(settled) => settled,
+        Err(error) => return Err(abort(client, error).await),
+    };
+    let settling = Arc::clone(client);
+    let settle = move || {
+        again(deadline, |left| settling.send_offsets_to_transaction(&offsets, &group, left))?;
+        // Nothing is committed by a thread that was given up meanwhile.
+        if Instant::now() < deadline { Ok(()) } else { Err(KafkaError::Canceled) }
+    };
+    if let Err(error) = bounded(deadline, settle).await? {
+        return Err(abort(client, error).await);
     }
+    let committing = Arc::clone(client);
     // From here on an error says nothing: "the EndTxn(commit) may have succeeded" (librdkafka, rdkafka_txnmgr.c).
-    again(deadline, |left| client.commit_transaction(left))
-        .map_err(|error| Failure { in_doubt: true, ..Failure::of(error) })
+    let in_doubt = |failure: Failure| Failure { in_doubt: true, ..failure };
+    bounded(deadline, move || again(deadline, |left| committing.commit_transaction(left)))
+        .await
+        .map_err(in_doubt)?
+        .map_err(|error| in_doubt(Failure::of(error)))
 }
 
-/// Everything that must be in a transaction before its commit.
-fn prepare(client: &Client, units: &[Arc<Unit>], deadline: Instant) -> Result<(), KafkaError> {
+/// Aborts after a failure before the commit. It is refused where a call was not answered, and then the client is of no
+/// further use.
+async fn abort(client: &Arc<Client>, error: KafkaError) -> Failure {
+    let failure = Failure::of(error);
+    if failure.client == State::Fenced {
+        return failure;
+    }
+    let aborting = Arc::clone(client);
+    let aborted =
+        bounded(Instant::now() + CALL_TIMEOUT, move || aborting.abort_transaction(CALL_TIMEOUT)).await;
+    let client = if matches!(aborted, Ok(Ok(()))) { State::Usable } else { State::Unknown };
+    Failure { client, ..failure }
+}
+
+/// Begins a transaction and writes what the units hold; returns what they settle, and as which member.
+fn write(
+    client: &Client,
+    units: &[Arc<Unit>],
+    deadline: Instant,
+) -> Result<(TopicPartitionList, ConsumerGroupMetadata), KafkaError> {
+    client.begin_transaction()?;
     for write in units.iter().flat_map(|unit| &unit.writes) {
         produce(client, write, deadline)?;
     }
@@ -361,8 +406,7 @@ fn prepare(client: &Client, units: &[Arc<Unit>], deadline: Instant) -> Result<()
     let Some(group) = group.filter(|_| units.iter().all(|unit| !unit.lease.has_ended())) else {
         return Err(KafkaError::Canceled);
     };
-    let offsets = offsets(units)?;
-    again(deadline, |left| client.send_offsets_to_transaction(&offsets, &group, left))
+    Ok((offsets(units)?, group))
 }
 
 /// The offsets that units settle; of several units of one partition the last.

@@ -14,7 +14,7 @@ use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, TopicPartitionList};
 use tokio::sync::{Notify, mpsc, watch};
 
-use super::lease::{Inner, Phase};
+use super::lease::{Inner, LastCommit, Phase};
 use super::start::decide;
 use super::{AssignedPartition, Assignment, Committed, ConsumerOptions, Lease, Start};
 use crate::context::{log_error, log_line};
@@ -180,9 +180,10 @@ impl Group {
             phase: seen_phase,
             client: Arc::downgrade(&client),
             // A log created anew begins below what was committed of the old one.
-            committed: tokio::sync::Mutex::new(
-                assignment.committed.as_ref().map_or(0, |c| c.offset.min(assignment.offset)),
-            ),
+            committed: tokio::sync::Mutex::new(LastCommit {
+                offset: assignment.committed.as_ref().map_or(0, |c| c.offset.min(assignment.offset)),
+                unanswered: false,
+            }),
             _alive: alive,
         });
         self.held().insert(assignment.partition, Held { phase, leases });

@@ -15,11 +15,15 @@ use tokio::sync::{Mutex, watch};
 use super::group::Group;
 use crate::{LogError, metrics};
 
+const COMMIT: &str = "commit";
 /// What Kafka stores with a commit (`offset.metadata.max.bytes`).
 const METADATA_MAX_BYTES: usize = 4096;
 const QUERY_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a commit is tried again while the group or its coordinator is settling.
 const COMMIT_BUDGET: Duration = Duration::from_secs(30);
+/// How long a commit that is not answered holds up a rebalance: well below what that grants. The client waits without end
+/// for a cluster that is silent.
+const REVOKED_WAIT: Duration = Duration::from_secs(10);
 const COMMIT_RETRY: Duration = Duration::from_millis(50);
 
 /// How far an assignment has come.
@@ -46,10 +50,19 @@ pub(super) struct Inner {
     pub(super) epoch: u64,
     pub(super) phase: watch::Receiver<Phase>,
     pub(super) client: Weak<BaseConsumer<Group>>,
-    /// The committed offset, and the lock that keeps commits in order.
-    pub(super) committed: Mutex<i64>,
+    /// What was committed, and the lock that keeps commits in order.
+    pub(super) committed: Mutex<LastCommit>,
     /// Its disconnection tells the rebalance that the last lease is gone.
     pub(super) _alive: SyncSender<()>,
+}
+
+/// The last commit under a lease.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LastCommit {
+    /// Its offset.
+    pub(super) offset: i64,
+    /// It was never answered and may still be carried out, so none may come after it.
+    pub(super) unanswered: bool,
 }
 
 impl Lease {
@@ -111,8 +124,11 @@ impl Lease {
             return Err(LogError::MetadataTooLong(metadata.len()));
         }
         let mut committed = self.0.committed.lock().await;
-        if offset < *committed {
-            return Err(LogError::CommitBackwards { asked: offset, committed: *committed });
+        if committed.unanswered {
+            return Err(self.not_owner());
+        }
+        if offset < committed.offset {
+            return Err(LogError::CommitBackwards { asked: offset, committed: committed.offset });
         }
         let asked = tokio::time::Instant::now();
         let deadline = asked + COMMIT_BUDGET;
@@ -121,14 +137,20 @@ impl Lease {
             if phase == Phase::Ended {
                 return Err(self.not_owner());
             }
-            let lease = self.clone();
-            let metadata = metadata.to_owned();
-            let result = tokio::task::spawn_blocking(move || lease.commit_once(offset, &metadata))
-                .await
-                .map_err(|_| LogError::Closed)?;
-            match result {
+            let list = self.commit_list(offset, metadata).map_err(|e| LogError::from_kafka(COMMIT, &e))?;
+            let client = Weak::clone(&self.0.client);
+            // Without the lease, for which the rebalance waits. Letting go of the call is safe: librdkafka joins the next
+            // generation, or leaves, only when no commit is under way (`wait_commit_cnt`).
+            let answered = tokio::select! {
+                answered = tokio::task::spawn_blocking(move || commit_once(&client, &list)) => answered,
+                () = self.overdue() => {
+                    committed.unanswered = true;
+                    return Err(LogError::Unavailable { action: COMMIT, reason: "not answered".to_owned() });
+                }
+            };
+            match answered.map_err(|_| LogError::Closed)? {
                 Ok(()) => {
-                    *committed = offset;
+                    committed.offset = offset;
                     metrics::COMMIT_SECONDS.record(asked.elapsed().as_secs_f64());
                     return Ok(());
                 }
@@ -143,7 +165,7 @@ impl Lease {
                     tokio::time::sleep(COMMIT_RETRY).await;
                 }
                 Err(e) if disowned(&e) && phase != Phase::Active => return Err(self.not_owner()),
-                Err(e) => return Err(LogError::from_kafka("commit", &e)),
+                Err(e) => return Err(LogError::from_kafka(COMMIT, &e)),
             }
         }
     }
@@ -212,20 +234,30 @@ impl Lease {
             .map_err(|e| LogError::from_kafka("look up offsets", &e))
     }
 
-    fn commit_once(&self, offset: i64, metadata: &str) -> Result<(), KafkaError> {
-        let client = self.0.client.upgrade().ok_or(KafkaError::Canceled)?;
+    /// Waits until the partition is being taken away and the time has come to let go of it.
+    async fn overdue(&self) {
+        self.revoked().await;
+        tokio::time::sleep(REVOKED_WAIT).await;
+    }
+
+    fn commit_list(&self, offset: i64, metadata: &str) -> Result<TopicPartitionList, KafkaError> {
         let mut list = TopicPartitionList::new();
         let mut element = list.add_partition(&self.0.topic, self.0.partition);
         element.set_offset(Offset::Offset(offset))?;
         element.set_metadata(metadata);
-        client.commit(&list, CommitMode::Sync)?;
-        // The call succeeds when the request did; each partition has a result of its own.
-        list.elements().iter().try_for_each(|e| e.error())
+        Ok(list)
     }
 
     pub(crate) fn not_owner(&self) -> LogError {
         LogError::NotOwner { topic: self.0.topic.clone(), partition: self.0.partition, epoch: self.0.epoch }
     }
+}
+
+fn commit_once(client: &Weak<BaseConsumer<Group>>, list: &TopicPartitionList) -> Result<(), KafkaError> {
+    let client = client.upgrade().ok_or(KafkaError::Canceled)?;
+    client.commit(list, CommitMode::Sync)?;
+    // The call succeeds when the request did; each partition has a result of its own.
+    list.elements().iter().try_for_each(|e| e.error())
 }
 
 /// Whether the group is between generations, or its coordinator between brokers.

@@ -195,20 +195,23 @@ fn a_cluster_that_falls_silent_keeps_no_rebalance_waiting() {
         let (consumer, partition) = topics.member(&config, LONG).await;
         let transactor = transactor(node, &config, &topics);
         transactor.commit(topics.unit(&partition, 1, "before")).await.unwrap();
+        let (another, noted) = Topics::of(node).await.member(&config, LONG).await;
 
         node.kafka.pause();
         let waiting = node.spawn({
             let (transactor, unit) = (transactor.clone(), topics.unit(&partition, 2, "during"));
             async move { transactor.commit(unit).await }
         });
+        let noting = node.spawn(async move { noted.lease().commit(1, "a note").await });
         drop(partition);
         let asked = std::time::Instant::now();
-        let closing = node.spawn(consumer.close());
+        let closing = [node.spawn(consumer.close()), node.spawn(another.close())];
         let left = waiting.await.unwrap();
         assert!(matches!(left, Err(LogError::NotOwner { .. })), "{left:?}");
+        assert!(noting.await.unwrap().is_err());
         assert!(asked.elapsed() < LONG, "the work stops within what the rebalance grants");
         node.kafka.resume();
-        closing.await.unwrap();
+        futures::future::join_all(closing).await;
 
         let (consumer, partition) = topics.member(&config, LONG).await;
         transactor.commit(topics.unit(&partition, 3, "after")).await.unwrap();
