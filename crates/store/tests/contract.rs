@@ -335,6 +335,20 @@ async fn what_is_stored_is_compared_column_by_column() {
     assert!(usage(Scale::Minute).await.is_empty() && usage(Scale::Hour).await.is_empty());
     // What is said to have happened before 1970 counts in its first minute.
     store.recompute_usage(&[("p".to_owned(), 0)].into()).await.unwrap();
+    // Of a loose minute nothing but the calls is looked at; without any, it need not be there.
+    let minute = GroupKey { kind: GroupKind::Loose, ..key("1772366400") };
+    let loose = |mut group: DerivedGroup| {
+        group.key = minute.clone();
+        (group.contributions, group.traces) = (Vec::new(), Vec::new());
+        group
+    };
+    let silent = loose(group("l", &[], 0));
+    assert!(store.compare_groups(&[silent], 0).await.unwrap().differences.is_empty());
+    let mut told = loose(group("l", &[("z", 1)], 0));
+    assert_eq!(store.compare_groups(std::slice::from_ref(&told), 0).await.unwrap().differences.len(), 1);
+    store.write_groups(std::slice::from_ref(&told), store.next_version().await.unwrap()).await.unwrap();
+    told.session.event_count += 1;
+    assert!(store.compare_groups(&[told], 0).await.unwrap().differences.is_empty());
     more.key = key("never written");
     let compared = store.compare_groups(&[more], 0).await.unwrap();
     assert_eq!(compared.differences[0].fields, ["is missing"]);

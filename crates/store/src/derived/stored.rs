@@ -8,7 +8,7 @@ use super::write::{USAGE_KEYS, USAGE_SUMS};
 use super::{DerivedGroup, GroupHour, GroupKey, SessionTrace};
 use crate::rows::{StoredContribution, StoredGroup, StoredTrace};
 use crate::store::limited;
-use crate::{Store, StoreError};
+use crate::{GroupKind, Store, StoreError};
 
 /// What of a group can differ from what its facts say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -134,14 +134,22 @@ impl Store {
             .collect();
         for (group, name) in groups.iter().zip(named) {
             let row = stored.get(name);
-            // An empty group need not be there, and its times say nothing.
-            let empty = group.session.event_count == 0;
-            let fields = match row {
+            // An empty group need not be there, and its times say nothing. Nor do those of a loose minute: only its calls
+            // are read, and only events that report one have it derived.
+            let loose = group.key.kind == GroupKind::Loose;
+            let empty =
+                group.session.event_count == 0 || loose && group.calls.is_empty() && group.tools.is_empty();
+            let mut fields = match row {
                 None if empty => Vec::new(),
                 None => vec!["is missing"],
                 Some(row) if empty && row.is_empty() => Vec::new(),
                 Some(row) => row.differing(&group.session, &group.calls, &group.tools),
             };
+            if loose {
+                fields.retain(|field| {
+                    ["calls.", "tools.", "is missing"].iter().any(|of| field.starts_with(of))
+                });
+            }
             compared.versions.insert(group.key.clone(), row.map_or(0, |row| row.version));
             if !empty && row.is_some_and(|row| row.first_received_at < group.session.first_received_at) {
                 compared.expired.push(group.key.clone());
