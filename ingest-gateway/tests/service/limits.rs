@@ -18,6 +18,9 @@ use crate::harness::{Exchange, Gateway, Node, answer, on_kafka};
 
 const EVENT: &str = "{\"type\":\"log\"}";
 
+/// Whether a refusal is in its API's own words.
+type Says = fn(&Value) -> bool;
+
 fn events(count: usize) -> String {
     vec![EVENT; count].join("\n")
 }
@@ -56,7 +59,7 @@ fn who_sends_too_fast_is_told_the_limit_and_when_to_come_back_in_the_words_of_ev
         assert_eq!(status.code(), Code::ResourceExhausted);
         assert!((40..=90).contains(&retry_after_seconds(&status).unwrap()), "{status:?}");
 
-        let apis: [(&str, fn(&Value) -> bool); 4] = [
+        let apis: [(&str, Says); 4] = [
             ("/v1/traces", |said| said["code"] == 8),
             ("/api/public/ingestion", |said| said["error"] == "TooManyRequestsError"),
             ("/api/v1/runs/batch", |said| said["detail"].is_string()),
