@@ -6,7 +6,7 @@
 //!
 //! Two thirds of the requests are something real made wrong, the rest is nonsense in the body, in the head, in the
 //! framing, or in a question's parameters. Each must be answered, or its connection closed; an answer that does not
-//! come within [`PATIENCE`], a 500, and a listener that takes no connections any more are failures. Refusals are not:
+//! come within a minute, a 500, and a listener that takes no connections any more are failures. Refusals are not:
 //! they are what is asked for. Some of the mutated events are valid still, so that the stages behind the gateway are fed
 //! too. The order of requests on one connection follows from the seed; which connection comes first does not.
 
@@ -141,7 +141,7 @@ pub struct Report {
 /// Makes the requests. `progress` hears of every tenth.
 ///
 /// # Errors
-/// When a listener takes no connections for [`PATIENCE`], or the seeds cannot be read.
+/// When a listener takes no connections for a minute, or the seeds cannot be read.
 pub async fn attack(plan: Plan, progress: impl Fn(&str)) -> anyhow::Result<Report> {
     let seeds =
         Arc::new(Seeds::load(&plan.seeds).with_context(|| format!("reading {}", plan.seeds.display()))?);

@@ -204,7 +204,7 @@ impl Redactor {
     ///
     /// # Invariants
     /// A secret that begins within what is shown is seen whole by the rules, unless it is longer than
-    /// [`PREVIEW_MARGIN`]: that much is read beyond what is shown, and cut off again.
+    /// `PREVIEW_MARGIN`: that much is read beyond what is shown, and cut off again.
     pub fn preview(&self, bytes: &[u8], most: usize) -> String {
         let read = bytes.get(..most.saturating_add(PREVIEW_MARGIN)).unwrap_or(bytes);
         let mut text = match std::str::from_utf8(read) {

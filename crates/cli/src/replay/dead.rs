@@ -43,7 +43,7 @@ pub(crate) struct Dead {
     /// Only this project
     #[arg(long)]
     project: Option<String>,
-    /// Only letters given up since: RFC 3339, or now-<n>[s|m|h|d]
+    /// Only letters given up since: RFC 3339, or now-N followed by s, m, h or d
     #[arg(long, value_parser = Moment::parse, value_name = "TIME")]
     from: Option<Moment>,
     /// Only letters given up before [default: now]

@@ -50,7 +50,7 @@ const NS_PER_MS: i64 = 1_000_000;
 /// Exit codes: 0 no difference, 1 differences, 2 it could not be told, 64 the configuration cannot work.
 #[derive(Debug, Args)]
 pub(crate) struct Raw {
-    /// Begin of the window: RFC 3339, or now-<n>[s|m|h|d]
+    /// Begin of the window: RFC 3339, or now-N followed by s, m, h or d
     #[arg(long, value_parser = Moment::parse, value_name = "TIME")]
     from: Moment,
     /// End of the window
