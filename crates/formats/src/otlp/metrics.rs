@@ -6,6 +6,7 @@ use super::frames::Group;
 use super::model::{Metric, Object, Point};
 use super::origin::Origin;
 use super::{Decoder, Encoding, json, proto};
+use crate::confine::brief;
 use crate::genai::Gathered;
 use crate::json::ObjectWriter;
 use crate::moment::Moment;
@@ -29,6 +30,13 @@ pub(super) fn decode<'a>(decoder: &mut Decoder<'_>, group: &Group<'a>, origin: &
         Ok((metric, points)) => (Ok(metric), points),
         Err(fault) => (Err(fault), None),
     };
+    // Its points share a metric's name and unit: long ones are kept whole with the first, and short with the others.
+    let short = metric.as_ref().ok().map(|metric| Metric {
+        name: brief(&metric.name).unwrap_or_else(|| metric.name.clone()),
+        unit: brief(&metric.unit).unwrap_or_else(|| metric.unit.clone()),
+        ..*metric
+    });
+    let mut told = false;
     let mut points = points.into_iter().flatten();
     for record in &group.records {
         let read = points.next();
@@ -46,7 +54,8 @@ pub(super) fn decode<'a>(decoder: &mut Decoder<'_>, group: &Group<'a>, origin: &
         };
         match point {
             Ok(point) => {
-                let event = event(decoder, origin, index, metric, point, group);
+                let shown = short.as_ref().filter(|_| std::mem::replace(&mut told, true)).unwrap_or(metric);
+                let event = event(decoder, origin, index, [metric, shown], point, group);
                 decoder.out.events.push(event);
             }
             Err(fault) => decoder.misshapen(index, record, &fault),
@@ -58,14 +67,14 @@ fn event<'a>(
     decoder: &Decoder<'_>,
     origin: &Origin<'a>,
     index: u32,
-    metric: &Metric,
+    [metric, shown]: [&Metric; 2],
     point: Point<'a>,
     group: &Group<'_>,
 ) -> AgentEvent {
     let mut event = origin.event(decoder, index, FORMAT);
     event.channel = Channel::Other;
     event.event_type = EventType::MetricPoint;
-    event.name.clone_from(&metric.name);
+    event.name.clone_from(&shown.name);
     // The series is the metric, its labels, and who emitted it (MAPPING §9, "metric points").
     let labels = serde_json::to_vec(&Object(&point.attributes)).unwrap_or_default();
     let (start, time) = (point.start.to_le_bytes(), point.time.to_le_bytes());
@@ -88,7 +97,7 @@ fn event<'a>(
     }
     data.field("kind", metric.kind);
     if !metric.unit.is_empty() {
-        data.field("unit", &metric.unit);
+        data.field("unit", &shown.unit);
     }
     match metric.temporality {
         1 => data.field("temporality", "delta"),

@@ -204,11 +204,19 @@ pub(crate) fn amplifying() -> Vec<Case> {
             attribute(name)
         )
     };
+    let points = |name: &str, unit: &str| {
+        let points = vec![r#"{"asInt":1}"#; 1_000].join(",");
+        format!(
+            r#"{{"resourceMetrics":[{{"scopeMetrics":[{{"metrics":[{{"name":"{name}","unit":"{unit}","gauge":{{"dataPoints":[{points}]}}}}]}}]}}]}}"#
+        )
+    };
     let lines = |first: String, other: &str| format!("{first}\n{}", format!("{other}\n").repeat(1_000));
     vec![
         case(Route::OtlpLogs, logs("anything")),
         case(Route::OtlpLogs, logs("service.name")),
         case(Route::OtlpLogs, logs("session.id")),
+        case(Route::OtlpMetrics, points(&large, "1")),
+        case(Route::OtlpMetrics, points("m", &large)),
         case(
             Route::Raw,
             lines(
