@@ -500,7 +500,7 @@ fn run(seed: u64, shortcut: Shortcut, steps: usize) -> Result<(u64, usize), Stri
 
 /// Runs of each simulation; more with `FLEETLOG_SIMULATION_RUNS`.
 fn runs() -> u64 {
-    std::env::var("FLEETLOG_SIMULATION_RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(300)
+    std::env::var("FLEETLOG_SIMULATION_RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(100)
 }
 
 #[test]
