@@ -11,6 +11,7 @@ use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderName, HeaderValue, Response, StatusCode};
 use fleetlog_formats::Rejected;
 use fleetlog_runtime::Classified;
+use fleetlog_schemas::api::SPOOLED_RECEIPT;
 use fleetlog_schemas::record::Route;
 use prost::Message;
 use serde::Serialize;
@@ -145,7 +146,7 @@ pub(crate) fn accepted(dialect: Dialect, accepted: &Accepted, request_id: &str) 
             let receipt = Receipt {
                 accepted: accepted.records.saturating_sub(u32::try_from(rejected).unwrap_or(u32::MAX)),
                 rejected: complaints(&accepted.rejected),
-                receipt: positions.join(","),
+                receipt: if accepted.is_spooled { SPOOLED_RECEIPT.to_owned() } else { positions.join(",") },
                 positions: &accepted.positions,
                 durability: accepted.is_spooled.then_some("spooled"),
                 request_id,
@@ -321,7 +322,7 @@ mod tests {
         let said: Value =
             serde_json::from_slice(&body(accepted(Dialect::Native, &spooled, "r")).await).unwrap();
         let expected = json!({
-            "accepted": 3, "rejected": [], "receipt": "", "positions": [], "durability": "spooled", "requestId": "r",
+            "accepted": 3, "rejected": [], "receipt": "spooled", "positions": [], "durability": "spooled", "requestId": "r",
         });
         assert_eq!(said, expected);
     }

@@ -16,7 +16,7 @@ async fn nothing_is_silently_ignored() {
         ("/v1/sessions/x/calls?from=now", "unknown_parameter"),
         ("/v1/events?wait_for=r", "bad_receipt"),
         ("/v1/sessions/x?wait_for=0:1,", "bad_receipt"),
-        ("/v1/usage?wait_for=spool:g:7", "receipt_spooled"),
+        ("/v1/usage?wait_for=spooled", "receipt_spooled"),
         ("/v1/events?wait_for=0:1&wait_timeout_ms=60001", "bad_parameter"),
         ("/v1/events?wait_timeout_ms=5", "bad_parameter"),
         ("/v1/completeness?session=s", "unknown_parameter"),

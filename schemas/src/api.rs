@@ -15,6 +15,9 @@ use time::macros::format_description;
 use crate::event::{AgentEvent, Channel, EventType, Status, TimestampSource, TokenBasis, UsageRole};
 use crate::id::{Key128, NanoUsd};
 
+/// The receipt of a request that waits on a gateway's disk and has no place in the log yet.
+pub const SPOOLED_RECEIPT: &str = "spooled";
+
 /// Nine digits always: a fixed width sorts as text, and no reader has to guess the precision.
 const RFC3339_NS: &[BorrowedFormatItem<'_>] =
     format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:9]Z");

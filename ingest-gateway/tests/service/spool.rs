@@ -76,7 +76,7 @@ async fn send_to_spool(gateway: &Gateway, count: usize) -> Vec<String> {
     for _ in 0..count {
         let (status, said, id) = send(gateway, 10).await;
         assert_eq!((status, &said["durability"]), (202, &json!("spooled")), "{said}");
-        assert_eq!((&said["receipt"], &said["positions"]), (&json!(""), &json!([])));
+        assert_eq!((&said["receipt"], &said["positions"]), (&json!("spooled"), &json!([])));
         ids.push(id);
     }
     ids

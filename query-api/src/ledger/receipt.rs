@@ -2,6 +2,7 @@
 
 use std::str::FromStr;
 
+use fleetlog_schemas::api::SPOOLED_RECEIPT;
 use fleetlog_schemas::id::Position;
 use thiserror::Error;
 
@@ -34,7 +35,7 @@ impl FromStr for Receipt {
     type Err = ReceiptError;
 
     fn from_str(text: &str) -> Result<Self, ReceiptError> {
-        if text.starts_with("spool") {
+        if text == SPOOLED_RECEIPT {
             return Err(ReceiptError::Spooled);
         }
         if text.is_empty() {
@@ -78,7 +79,7 @@ mod tests {
         {
             assert_eq!(text.parse::<Receipt>(), Err(ReceiptError::Malformed), "{text}");
         }
-        assert_eq!("spool:gw-1:17".parse::<Receipt>(), Err(ReceiptError::Spooled));
+        assert_eq!(SPOOLED_RECEIPT.parse::<Receipt>(), Err(ReceiptError::Spooled));
     }
 
     proptest::proptest! {
