@@ -3,7 +3,7 @@
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use fleetlog_engines::{EngineCache, EngineError, KafkaNode, KafkaOptions, Progress, Stopped};
 use fleetlog_log::{Admin, From, Isolation, KafkaConfig, Outgoing, Producer, Tail, TailRead, Target};
@@ -62,7 +62,7 @@ async fn stored(node: &KafkaNode) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_killed_node_comes_back_on_its_port_with_its_data_within_seconds() {
+async fn a_killed_node_comes_back_on_its_port_with_its_data() {
     let Some(lib) = kafka_lib() else { return };
     let dir = tempfile::tempdir().unwrap();
     let mut node = KafkaNode::start(options(&lib, dir.path())).await.unwrap();
@@ -74,10 +74,7 @@ async fn a_killed_node_comes_back_on_its_port_with_its_data_within_seconds() {
     assert!(!node.wait().await.status.success());
     assert!(TcpStream::connect(&bootstrap).await.is_err());
 
-    let began = Instant::now();
     node.restart().await.unwrap();
-    // 4–6 s on an idle machine, of which 2 are its old session; the rest allows for a busy one.
-    assert!(began.elapsed() < Duration::from_secs(40), "back only after {:?}", began.elapsed());
     assert_ne!(node.pid(), pid);
     assert_eq!(node.bootstrap(), bootstrap);
     assert_eq!(stored(&node).await, published);
