@@ -193,7 +193,7 @@ fn prices(folder: &Path) -> Result<String> {
         &file,
         "version = \"dearer\"\nsource = \"a contract\"\nlicence = \"none\"\n[[price]]\nmodel = \"claude-3-haiku\"\ninput = 0.75\noutput = 1.25\n",
     )?;
-    Ok(format!("processor.prices_file={}", file.display()))
+    Ok(format!("prices.file={}", file.display()))
 }
 
 #[tokio::test(flavor = "multi_thread")]
