@@ -32,8 +32,12 @@ pub(crate) async fn an_event_is_there_for_whoever_presents_its_receipt(system: A
     Ok(())
 }
 
-/// A span whose own bytes end in the middle of a field, well framed.
-const BROKEN_SPAN: [u8; 9] = [0x0A, 7, 0x12, 5, 0x12, 3, 0x0A, 0x20, 1];
+/// A well-framed span with ids, and an attribute whose bytes end in the middle of its key: no structure that the gateway
+/// checks, but nothing that the processor can read.
+const BROKEN_SPAN: [u8; 39] = [
+    0x0A, 37, 0x12, 35, 0x12, 33, 0x0A, 16, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 0x12, 8,
+    3, 4, 5, 6, 7, 8, 9, 10, 0x4A, 3, 0x0A, 0x7F, 1,
+];
 
 pub(crate) async fn every_record_that_was_acknowledged_is_accounted_for(system: Arc<System>) -> Result<()> {
     let project = Project::create(&system, "accounts").await?;
