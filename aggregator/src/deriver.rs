@@ -2,7 +2,7 @@
 //!
 //! One task, one recomputation at a time. It takes at most its share of the time, so that ClickHouse keeps the rest for
 //! inserts and queries; what is touched meanwhile is recomputed together. A recomputation that fails is repeated under
-//! a new version; one that is killed leaves versions that the next one replaces.
+//! a new version, without the group that it fails for; one that is killed leaves versions that the next one replaces.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use fleetlog_runtime::{Classified, ErrorClass, Shutdown};
 use fleetlog_schemas::topic;
-use fleetlog_store::derived::{GroupHour, Progress};
+use fleetlog_store::derived::{GroupHour, GroupKey, Progress};
 use fleetlog_store::{Store, StoreError};
 use tokio::sync::Notify;
 
@@ -21,7 +21,7 @@ use crate::derive::Prices;
 use crate::facts::Facts;
 use crate::metrics;
 use crate::recompute::Recomputer;
-use crate::touched::{Gap, Touched};
+use crate::touched::{Failure, Gap, Touched};
 
 const BACKOFF_START: Duration = Duration::from_millis(200);
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
@@ -115,9 +115,13 @@ pub(crate) async fn run_deriver(
                 task.rest(started.elapsed(), stored)
             }
             Err(error) => {
-                lock(&task.deriver.touched).failed();
                 metrics::DERIVE_RETRIES.add_for("code", error.code(), 1);
-                if error.class() == ErrorClass::Unavailable {
+                let passing = error.class() == ErrorClass::Unavailable;
+                let failure = if passing { Failure::Passing } else { Failure::Refused };
+                let set_aside = lock(&task.deriver.touched).failed(Instant::now(), failure);
+                if let Some(GroupKey { project_id, kind, id }) = set_aside {
+                    tracing::error!(project_id, ?kind, id, %error, "a group cannot be recomputed and is set aside");
+                } else if passing {
                     tracing::warn!(%error, "a recomputation is repeated");
                 } else {
                     tracing::error!(%error, "a recomputation is repeated");
@@ -204,6 +208,7 @@ impl Task {
         let taken = {
             let mut touched = lock(&self.deriver.touched);
             metrics::DERIVE_PENDING.set(touched.waiting() as f64);
+            metrics::DERIVE_ASIDE.set(touched.set_aside() as f64);
             metrics::DERIVE_LAG.set(touched.oldest().map_or(0.0, |since| since.elapsed().as_secs_f64()));
             touched.take(Instant::now(), self.config.derive_max_groups)
         };

@@ -110,6 +110,11 @@ pub const DERIVE_RETRIES: Metric = Metric::counter(
 /// Groups waiting.
 pub const DERIVE_PENDING: Metric =
     Metric::gauge("fleetlog_aggregator_derive_pending_groups", "Touched groups that wait for recomputation.");
+/// Groups set aside.
+pub const DERIVE_ASIDE: Metric = Metric::gauge(
+    "fleetlog_aggregator_derive_set_aside_groups",
+    "Touched groups that cannot be recomputed: tried again now and then, while the others go on. Alert above 0.",
+);
 /// Age of the oldest one.
 pub const DERIVE_LAG: Metric = Metric::gauge(
     "fleetlog_aggregator_derive_lag_seconds",
@@ -145,6 +150,7 @@ pub const ALL: &[Metric] = &[
     DERIVE_SECONDS,
     DERIVE_RETRIES,
     DERIVE_PENDING,
+    DERIVE_ASIDE,
     DERIVE_LAG,
     DERIVE_OVERFLOWS,
 ];

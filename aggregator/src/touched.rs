@@ -3,6 +3,10 @@
 //! Everything is bounded. Touches that do not fit are forgotten, and the offsets they came from stay uncovered: they
 //! are found again in the store, as after a crash.
 //!
+//! A group that cannot be recomputed must not keep the others from it. After a failure half as many groups are taken,
+//! until one fails alone; that one is set aside, for longer each time, and holds back nothing but the progress, which
+//! has to say that something is not reflected.
+//!
 //! # Invariants
 //! For every partition, each event with `derived < offset ≤ covered` has its group in `pending` or `running`, and those
 //! with `covered < offset ≤ stored` are still to be found in the store. So everything up to [`Touched::derived`] is
@@ -16,6 +20,10 @@ use fleetlog_store::derived::{GroupHour, GroupKey};
 /// A group of this many events may be recomputed once a second; one of ten times as many, every ten seconds.
 const EVENTS_PER_SECOND: u64 = 2000;
 const INTERVAL_MAX: Duration = Duration::from_secs(60);
+/// Failures of a group alone from which on it is set aside, and for how long at first and at most.
+const FAILURES: u32 = 5;
+const ASIDE_MIN: Duration = Duration::from_secs(10);
+const ASIDE_MAX: Duration = Duration::from_secs(300);
 
 /// What waits to be recomputed.
 #[derive(Debug)]
@@ -26,6 +34,19 @@ pub(crate) struct Touched {
     partitions: BTreeMap<i32, Coverage>,
     /// When groups that are costly to recompute may be recomputed again.
     resting: HashMap<GroupKey, Instant>,
+    /// Most groups to take at once.
+    at_once: usize,
+    /// Groups that failed alone since they last succeeded, and how often.
+    failures: HashMap<GroupKey, u32>,
+}
+
+/// What a failed recomputation says about its groups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// The store refuses what it was asked or given: the same again cannot help.
+    Refused,
+    /// It may have been the moment: an outage, a lack of memory or of time.
+    Passing,
 }
 
 /// A touched group.
@@ -69,6 +90,8 @@ impl Touched {
             running: HashMap::new(),
             partitions: BTreeMap::new(),
             resting: HashMap::new(),
+            at_once: usize::MAX,
+            failures: HashMap::new(),
         }
     }
 
@@ -167,7 +190,8 @@ impl Touched {
             .map(|(key, pending)| (pending.since, key))
             .collect();
         due.sort_unstable();
-        let keys: Vec<GroupKey> = due.into_iter().take(most).map(|(_, key)| key.clone()).collect();
+        let keys: Vec<GroupKey> =
+            due.into_iter().take(most.min(self.at_once)).map(|(_, key)| key.clone()).collect();
         keys.into_iter()
             .filter_map(|key| {
                 let pending = self.pending.remove(&key)?;
@@ -179,7 +203,10 @@ impl Touched {
 
     /// The groups taken are written. `sizes` says how many events each of them has.
     pub(crate) fn done(&mut self, now: Instant, sizes: impl IntoIterator<Item = (GroupKey, u64)>) {
-        self.running.clear();
+        for (key, _) in self.running.drain() {
+            self.failures.remove(&key);
+        }
+        self.at_once = self.at_once.saturating_mul(2);
         for (key, events) in sizes {
             let interval = Duration::from_secs(events / EVENTS_PER_SECOND).min(INTERVAL_MAX);
             if !interval.is_zero() {
@@ -188,8 +215,30 @@ impl Touched {
         }
     }
 
-    /// The groups taken are not written: they wait again, as long as before.
-    pub(crate) fn failed(&mut self) {
+    /// The groups taken are not written: they wait again, as long as before. Returns the one that is set aside.
+    pub(crate) fn failed(&mut self, now: Instant, failure: Failure) -> Option<GroupKey> {
+        let alone = match self.running.len() {
+            0 => return None,
+            1 => self.running.keys().next().cloned(),
+            _ => None,
+        };
+        self.at_once = (self.running.len() / 2).max(1);
+        self.wait_again();
+        let alone = alone?;
+        let failures = self.failures.entry(alone.clone()).or_default();
+        *failures = match failure {
+            Failure::Refused => (*failures + 1).max(FAILURES),
+            Failure::Passing => *failures + 1,
+        };
+        let times = failures.checked_sub(FAILURES)?;
+        let rest = ASIDE_MIN.saturating_mul(1 << times.min(10)).min(ASIDE_MAX);
+        self.resting.insert(alone.clone(), now + rest);
+        // The next one may be sound, and so may all the others.
+        self.at_once = self.at_once.max(2);
+        Some(alone)
+    }
+
+    fn wait_again(&mut self) {
         for (key, taken) in std::mem::take(&mut self.running) {
             match self.pending.get_mut(&key) {
                 None => {
@@ -226,6 +275,11 @@ impl Touched {
         self.pending.len()
     }
 
+    /// Groups that wait although they were tried, because they failed alone too often.
+    pub(crate) fn set_aside(&self) -> usize {
+        self.failures.values().filter(|failures| **failures >= FAILURES).count()
+    }
+
     /// Since when the one that waits longest does.
     pub(crate) fn oldest(&self) -> Option<Instant> {
         self.pending.values().map(|pending| pending.since).min()
@@ -258,7 +312,7 @@ mod tests {
         let taken = touched.take(now, 10);
         assert!(touched.stored(now, 0, (5, 9), vec![touch(1), touch(2)]));
         assert_eq!((taken.len(), touched.derived()[&0]), (1, -1));
-        touched.failed();
+        touched.failed(now, Failure::Passing);
         assert_eq!(touched.derived()[&0], -1);
         assert_eq!(touched.take(now, 1)[0].0, touch(1).key);
         touched.done(now, []);
@@ -326,6 +380,56 @@ mod tests {
         assert_eq!(touched.take(now + Duration::from_secs(10), 10).len(), 1);
     }
 
+    /// Recomputes until nothing is due, failing whenever `bad` is among what is taken; returns what was written.
+    fn recompute(touched: &mut Touched, now: Instant, failure: Failure, bad: u32) -> BTreeSet<String> {
+        let mut written = BTreeSet::new();
+        for _ in 0..100 {
+            let taken = touched.take(now, 10);
+            if taken.iter().any(|(key, _)| *key == touch(bad).key) {
+                touched.failed(now, failure);
+            } else {
+                written.extend(taken.into_iter().map(|(key, _)| key.id));
+                touched.done(now, []);
+            }
+        }
+        written
+    }
+
+    #[test]
+    fn a_group_that_always_fails_is_set_aside_and_the_others_go_on() {
+        for failure in [Failure::Refused, Failure::Passing] {
+            let now = Instant::now();
+            let mut touched = Touched::new(20);
+            touched.assigned(0, -1, -1);
+            touched.stored(now, 0, (0, 9), (0..10).map(touch).collect());
+            let written = recompute(&mut touched, now, failure, 6);
+            assert_eq!((written.len(), written.contains("6")), (9, false), "{failure:?}");
+            assert_eq!((touched.set_aside(), touched.waiting(), touched.derived()[&0]), (1, 1, -1));
+            // It is tried again, and for longer each time it is not.
+            assert_eq!(recompute(&mut touched, now + ASIDE_MIN, failure, 6).len(), 0);
+            assert_eq!(touched.take(now + ASIDE_MIN * 2, 10).len(), 0);
+            assert_eq!(recompute(&mut touched, now + ASIDE_MIN * 3, failure, 7).len(), 1);
+            assert_eq!((touched.set_aside(), touched.waiting(), touched.derived()[&0]), (0, 0, 9));
+        }
+    }
+
+    #[test]
+    fn after_an_outage_nothing_is_set_aside_and_as_much_is_taken_as_before() {
+        let now = Instant::now();
+        let mut touched = Touched::new(20);
+        touched.assigned(0, -1, -1);
+        touched.stored(now, 0, (0, 9), (0..10).map(touch).collect());
+        for taken in [10, 5, 2, 1] {
+            assert_eq!(touched.take(now, 10).len(), taken);
+            assert_eq!(touched.failed(now, Failure::Passing), None);
+        }
+        for taken in [1, 2, 4, 3] {
+            assert_eq!(touched.take(now, 10).len(), taken);
+            touched.done(now, []);
+        }
+        assert_eq!((touched.set_aside(), touched.derived()[&0]), (0, 9));
+    }
+
     proptest! {
         /// Whatever happens in whatever order, nothing at or below the progress is waiting anywhere.
         #[test]
@@ -372,7 +476,7 @@ mod tests {
                     _ => {
                         taken.clear();
                         seen_by_run = 0;
-                        touched.failed();
+                        touched.failed(now, Failure::Passing);
                     }
                 }
                 let derived = touched.derived()[&0];

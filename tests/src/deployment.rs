@@ -142,12 +142,32 @@ impl Deployment {
         self.launch_at(service, port)
     }
 
+    /// Starts a second gateway at a port, with a spool in a folder of its own.
+    ///
+    /// # Errors
+    /// When it has not been built.
+    pub fn launch_spooling(&self, port: u16, spool: &Path) -> Result<Process> {
+        let keys = [
+            format!("gateway.listen=127.0.0.1:{port}"),
+            format!("gateway.spool_path={}", spool.display()),
+            "gateway.spool_after_ms=300".to_owned(),
+            "gateway.spool_min_free_bytes=0".to_owned(),
+        ];
+        self.launch_with(0, &keys)
+    }
+
     fn launch_at(&self, service: usize, port: u16) -> Result<Process> {
+        // The two without a listener of their own get one for operation; one file serves all, hence the flag.
+        let has_none = matches!(SERVICES[service], "fleetlog-processor" | "fleetlog-aggregator");
+        let key = has_none.then(|| format!("admin.listen=127.0.0.1:{port}"));
+        self.launch_with(service, key.as_slice())
+    }
+
+    fn launch_with(&self, service: usize, keys: &[String]) -> Result<Process> {
         Process::start(SERVICES[service], |command| {
             command.arg("--config").arg(&self.config);
-            // The two without a listener of their own get one for operation; one file serves all, hence the flag.
-            if matches!(SERVICES[service], "fleetlog-processor" | "fleetlog-aggregator") {
-                command.arg("--set").arg(format!("admin.listen=127.0.0.1:{port}"));
+            for key in keys {
+                command.arg("--set").arg(key);
             }
         })
     }

@@ -5,34 +5,49 @@
 //! which order, and is printed; their exact moments depend on the machine. Every fault comes before any comes again.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use fleetlog_engines::free_ports;
 use fleetlog_tests::{ClickHouse, Client, Deployment, Engines, Process, SERVICES, say};
-use rustix::process::Signal;
+use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
 use tokio::task::JoinSet;
 
+const GATEWAY: usize = 0;
 const PROCESSOR: usize = 1;
 const AGGREGATOR: usize = 2;
+const QUERY: usize = 3;
+/// A second gateway, which has a spool.
+const SPOOLING: usize = 4;
+const RUNNING: [&str; 5] =
+    [SERVICES[GATEWAY], SERVICES[PROCESSOR], SERVICES[AGGREGATOR], SERVICES[QUERY], "the spooling gateway"];
 /// Events in one request, requests under way at once, and the pause of a sender between two.
 const PER_REQUEST: u64 = 20;
 const SENDERS: u64 = 3;
 const PAUSE: Duration = Duration::from_millis(60);
 /// Time of the first event; each is a millisecond after the one before.
 const START_MS: u64 = 1_790_000_000_000;
+/// Sessions at a time, and events of each: they come to an end, as an agent's do.
+const SESSIONS: u64 = 40;
+const PER_SESSION: u64 = 1000;
 /// One request in so many is sent again although it was acknowledged.
 const REPEATED: u64 = 17;
 const STOP: Duration = Duration::from_secs(60);
 /// How long everything may take to settle after the last fault: attempts of unknown outcome wait half a minute. A long run
 /// leaves more to recompute.
 const SETTLED: Duration = Duration::from_secs(240);
+/// How often it is told what is still not true.
+const TELL: Duration = Duration::from_secs(20);
 /// How long ClickHouse is away in a long outage; in a short run, there is time for less.
 const OUTAGE: Duration = Duration::from_secs(60);
 const SHORT_OUTAGE: Duration = Duration::from_secs(12);
 /// Below this, a run is a short one, minutes.
 const SHORT_RUN: f64 = 10.0;
+/// Least bytes that a full disk still takes: less than a request, so that a write stops in the middle.
+const DISK_LEFT: u64 = 700;
 /// A slow engine works and stands still in turns.
 const WORKING: Duration = Duration::from_millis(80);
 const STANDING: Duration = Duration::from_millis(240);
@@ -70,20 +85,26 @@ enum Fault {
     KillBesideKilledClickHouse(usize),
     /// The broker and ClickHouse killed at once.
     KillBothEngines,
+    /// The broker frozen while the spool's disk is full, and then no longer is.
+    FullDisk,
+    /// The same, and the gateway killed while the disk is full.
+    KillBesideFullDisk,
 }
 
 /// Every fault, as often as it comes in one round.
-const ROUND: [Fault; 32] = [
-    Fault::Kill(0),
+const ROUND: [Fault; 37] = [
+    Fault::Kill(GATEWAY),
     Fault::Kill(PROCESSOR),
     Fault::Kill(PROCESSOR),
     Fault::Kill(AGGREGATOR),
     Fault::Kill(AGGREGATOR),
-    Fault::Kill(3),
-    Fault::Terminate(0),
+    Fault::Kill(QUERY),
+    Fault::Kill(SPOOLING),
+    Fault::Terminate(GATEWAY),
     Fault::Terminate(PROCESSOR),
     Fault::Terminate(AGGREGATOR),
-    Fault::Terminate(3),
+    Fault::Terminate(QUERY),
+    Fault::Terminate(SPOOLING),
     Fault::Freeze(PROCESSOR),
     Fault::Freeze(AGGREGATOR),
     Fault::Double(PROCESSOR),
@@ -100,12 +121,15 @@ const ROUND: [Fault; 32] = [
     Fault::StopClickHouse,
     Fault::FreezeClickHouse,
     Fault::SlowClickHouse,
-    Fault::KillBesideFrozenKafka(0),
+    Fault::KillBesideFrozenKafka(GATEWAY),
     Fault::KillBesideFrozenKafka(PROCESSOR),
     Fault::KillBesideFrozenKafka(AGGREGATOR),
+    Fault::KillBesideFrozenKafka(SPOOLING),
     Fault::KillBesideKilledClickHouse(AGGREGATOR),
-    Fault::KillBesideKilledClickHouse(3),
+    Fault::KillBesideKilledClickHouse(QUERY),
     Fault::KillBothEngines,
+    Fault::FullDisk,
+    Fault::KillBesideFullDisk,
 ];
 
 /// splitmix64: the same faults for the same seed.
@@ -139,6 +163,8 @@ impl Chance {
 struct Load {
     next: AtomicU64,
     acknowledged: AtomicU64,
+    /// Those of them that a gateway had on its disk only when it acknowledged them.
+    spooled: AtomicU64,
     retries: AtomicU64,
     stop: AtomicBool,
 }
@@ -147,9 +173,10 @@ impl Load {
     fn body(first: u64) -> String {
         let event = |n: u64| {
             format!(
-                "{{\"id\":\"e{n}\",\"type\":\"llm.request\",\"sessionId\":\"s{}\",\"timestamp\":{},\"model\":\"m\",\
+                "{{\"id\":\"e{n}\",\"type\":\"llm.request\",\"sessionId\":\"s{}-{}\",\"timestamp\":{},\"model\":\"m\",\
                  \"inputTokens\":{},\"outputTokens\":1}}\n",
-                n % 40,
+                n / (SESSIONS * PER_SESSION),
+                n % SESSIONS,
                 START_MS + n,
                 n % 1000,
             )
@@ -167,7 +194,12 @@ impl Load {
                 let mut wait = Duration::from_millis(50);
                 loop {
                     match client.post("/v1/events", &HEADERS, Self::body(first)).await {
-                        Ok(answer) if answer.status == 202 => break,
+                        Ok(answer) if answer.status == 202 => {
+                            if !again && answer.json()?["durability"] == "spooled" {
+                                self.spooled.fetch_add(PER_REQUEST, Ordering::Relaxed);
+                            }
+                            break;
+                        }
                         Ok(answer) => {
                             ensure!(matches!(answer.status, 429 | 503), "{}: {}", answer.status, answer.text)
                         }
@@ -191,6 +223,8 @@ struct Stage {
     engines: Engines,
     deployment: Deployment,
     services: Vec<Process>,
+    /// Where the spooling gateway listens, and its folder.
+    spooling: (u16, PathBuf),
 }
 
 impl Stage {
@@ -198,7 +232,7 @@ impl Stage {
         match fault {
             Fault::Kill(service) => self.kill(service)?,
             Fault::Terminate(service) => {
-                orderly(service, &self.services[service])?;
+                orderly(RUNNING[service], &self.services[service])?;
                 self.revive(service)?;
             }
             Fault::Freeze(service) => {
@@ -219,7 +253,7 @@ impl Stage {
             Fault::Join(service) => {
                 let beside = self.deployment.launch_beside(service)?;
                 tokio::time::sleep(chance.seconds(4, 8)).await;
-                orderly(service, &beside)?;
+                orderly(SERVICES[service], &beside)?;
             }
             Fault::KillKafka => self.engines.kafka.restart().await?,
             Fault::StopKafka => {
@@ -273,7 +307,30 @@ impl Stage {
                 tokio::join!(self.engines.kafka.kill(), self.engines.clickhouse.kill());
                 tokio::try_join!(self.engines.kafka.restart(), self.engines.clickhouse.restart())?;
             }
+            Fault::FullDisk | Fault::KillBesideFullDisk => {
+                self.engines.kafka.pause();
+                tokio::time::sleep(chance.seconds(1, 2)).await;
+                let filled = self.fill_disk(Some(DISK_LEFT + chance.below(1 << 14)));
+                tokio::time::sleep(chance.seconds(1, 4)).await;
+                let killed = if fault == Fault::KillBesideFullDisk {
+                    self.kill(SPOOLING)
+                } else {
+                    self.fill_disk(None)
+                };
+                tokio::time::sleep(chance.seconds(1, 3)).await;
+                self.engines.kafka.resume();
+                filled.and(killed)?;
+            }
         }
+        Ok(())
+    }
+
+    /// Has the spooling gateway's files take no more than so many bytes each; a write meets that as it meets a full disk:
+    /// a part is written, then there is an error.
+    fn fill_disk(&self, bytes: Option<u64>) -> Result<()> {
+        let limit = Rlimit { current: bytes, maximum: None };
+        let gateway = Pid::from_raw(self.services[SPOOLING].pid().cast_signed());
+        prlimit(gateway, Resource::Fsize, limit).context("limiting the size of files")?;
         Ok(())
     }
 
@@ -286,14 +343,17 @@ impl Stage {
 
     /// A service that a fault has ended is started again, as its supervisor would.
     fn revive(&mut self, service: usize) -> Result<()> {
-        self.services[service] = self.deployment.launch(service)?;
+        self.services[service] = match service {
+            SPOOLING => self.deployment.launch_spooling(self.spooling.0, &self.spooling.1)?,
+            service => self.deployment.launch(service)?,
+        };
         Ok(())
     }
 
     /// Starts again what ended by itself, which a service may do when the log gives it up; it is counted.
     fn revive_the_dead(&mut self) -> Result<u64> {
         let mut dead = 0;
-        for (service, name) in SERVICES.iter().enumerate() {
+        for (service, name) in RUNNING.iter().enumerate() {
             if let Some(status) = self.services[service].ended()? {
                 say(&format!("{name} ended by itself ({status}):\n{}", self.services[service].stderr_tail()));
                 self.revive(service)?;
@@ -305,9 +365,9 @@ impl Stage {
 }
 
 /// SIGTERM: a service must say that it ended in order.
-fn orderly(service: usize, process: &Process) -> Result<()> {
+fn orderly(name: &str, process: &Process) -> Result<()> {
     let status = process.terminate(STOP)?;
-    ensure!(status.success(), "{} ended with {status}:\n{}", SERVICES[service], process.stderr_tail());
+    ensure!(status.success(), "{name} ended with {status}:\n{}", process.stderr_tail());
     Ok(())
 }
 
@@ -326,14 +386,18 @@ async fn nothing_is_lost_nothing_is_stored_twice_and_the_ledger_balances_whateve
     let engines = Engines::start(folder.path()).await?;
     let deployment = Deployment::write(folder.path(), &engines)?;
     let client = deployment.prepare(&engines).await?;
-    let services = deployment.start().await?;
+    let mut services = deployment.start().await?;
+    let ([port], spool) = (free_ports()?, folder.path().join("spool"));
+    services.push(deployment.launch_spooling(port, &spool)?);
+    let spooling = Client::new(&format!("http://127.0.0.1:{port}"), client.query_url(), client.key());
     let outage = if minutes < SHORT_RUN { SHORT_OUTAGE } else { OUTAGE };
-    let mut stage = Stage { outage, engines, deployment, services };
+    let mut stage = Stage { outage, engines, deployment, services, spooling: (port, spool) };
 
     let load = Arc::new(Load::default());
     let mut senders = JoinSet::new();
-    for _ in 0..SENDERS {
-        senders.spawn(Arc::clone(&load).send(client.clone()));
+    for sender in 0..SENDERS {
+        let gateway = if sender == 0 { &spooling } else { &client };
+        senders.spawn(Arc::clone(&load).send(gateway.clone()));
     }
     let (mut chance, mut suffered, mut dead) = (Chance(seed), BTreeMap::<Fault, u32>::new(), 0);
     let mut order = Chance(!seed);
@@ -357,23 +421,32 @@ async fn nothing_is_lost_nothing_is_stored_twice_and_the_ledger_balances_whateve
     dead += stage.revive_the_dead()?;
     let sent = load.acknowledged.load(Ordering::Relaxed);
     say(&format!(
-        "{} faults {suffered:?}; {sent} events acknowledged, {} requests retried, {dead} services ended by themselves",
+        "{} faults {suffered:?}; {sent} events acknowledged, {} of them spooled, {} requests retried, \
+         {dead} services ended by themselves",
         suffered.values().sum::<u32>(),
+        load.spooled.load(Ordering::Relaxed),
         load.retries.load(Ordering::Relaxed),
     ));
     // A service may still give up on what the last fault left it with: it is started again, as its supervisor would.
     let deadline = Instant::now() + SETTLED + length / 10;
+    let mut told = Instant::now();
     let truth = loop {
         stage.revive_the_dead()?;
         match all_is_true(&stage, &client, sent).await {
-            Err(_) if Instant::now() < deadline => tokio::time::sleep(PAUSE).await,
+            Err(untruth) if Instant::now() < deadline => {
+                if told.elapsed() > TELL {
+                    say(&format!("{:>5} s not yet: {untruth:#}", started.elapsed().as_secs()));
+                    told = Instant::now();
+                }
+                tokio::time::sleep(PAUSE).await;
+            }
             truth => break truth,
         }
     };
     if truth.is_ok() {
         say(&format!("all of it is true {} s after the start", started.elapsed().as_secs()));
     } else {
-        for (name, service) in SERVICES.iter().zip(&stage.services) {
+        for (name, service) in RUNNING.iter().zip(&stage.services) {
             say(&format!("{name} said last:\n{}", service.stderr_tail()));
         }
     }
