@@ -47,7 +47,7 @@ config_section! {
         pub queue_max_requests: usize = 512,
         /// Longest that a request waits for its turn, milliseconds; then it is answered with 503, or 429 if others wait.
         pub queue_wait_ms: u64 = 100,
-        /// The same while the queue does not empty, milliseconds: what is accepted under overload stays quick.
+        /// The same while its project always has one waiting, milliseconds: what is accepted of a flood stays quick.
         pub queue_standing_wait_ms: u64 = 5,
         /// Memory above which new requests are answered with 503, bytes; 0 for the share alone.
         pub memory_max_bytes: u64 = 0,

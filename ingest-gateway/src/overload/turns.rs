@@ -5,14 +5,15 @@
 //! differs by at most one request of each. One that sends little finds its turn due at once, however long another's
 //! line is. When the queue is full, the last one of the longest line makes room, so the flood refuses itself.
 //!
-//! A queue that does not empty is overload, not a burst: then nobody waits longer than a moment, because a request
+//! A line that does not empty is overload, not a burst: then nobody waits in it longer than a moment, because a request
 //! that waits and is answered late helps no one, and one that is refused can be sent elsewhere (CoDel's insight; Nichols,
-//! Jacobson 2012). Nothing here knows a clock; times are nanoseconds of one steady clock.
+//! Jacobson 2012). That is each line's own matter: one that sends little may wait for its turn beside a flood. Nothing
+//! here knows a clock; times are nanoseconds of one steady clock.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-/// So long a queue must not have been empty to be overload.
+/// So long a line must not have been empty to be overload.
 const STANDING_AFTER_NS: i64 = 100_000_000;
 /// So long nobody must have been refused for it to be over.
 const CALM_AFTER_NS: i64 = 1_000_000_000;
@@ -69,17 +70,18 @@ pub(super) struct Turns {
     due: u64,
     lines: HashMap<Arc<str>, Line>,
     next_ticket: Ticket,
-    is_standing: bool,
-    empty_at: i64,
-    refused_at: i64,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Line {
     serving: usize,
     waiting: VecDeque<Waiter>,
     /// When this line's next turn is due, in cost served.
     due: u64,
+    is_standing: bool,
+    /// When nobody was waiting last.
+    empty_at: i64,
+    refused_at: i64,
 }
 
 #[derive(Debug)]
@@ -89,19 +91,24 @@ struct Waiter {
     since: i64,
 }
 
+impl Line {
+    /// How long who stands in this line may wait.
+    fn longest_wait(&mut self, bounds: QueueBounds, now: i64) -> i64 {
+        if self.is_standing {
+            self.is_standing = now.saturating_sub(self.refused_at) < CALM_AFTER_NS;
+        } else {
+            self.is_standing = now.saturating_sub(self.empty_at) > STANDING_AFTER_NS;
+            if self.is_standing {
+                self.refused_at = now;
+            }
+        }
+        if self.is_standing { bounds.standing_wait_ns } else { bounds.wait_ns }
+    }
+}
+
 impl Turns {
     pub(super) fn new(bounds: QueueBounds) -> Self {
-        Self {
-            bounds,
-            serving: 0,
-            waiting: 0,
-            due: 0,
-            lines: HashMap::new(),
-            next_ticket: 0,
-            is_standing: false,
-            empty_at: 0,
-            refused_at: 0,
-        }
+        Self { bounds, serving: 0, waiting: 0, due: 0, lines: HashMap::new(), next_ticket: 0 }
     }
 
     pub(super) fn serving(&self) -> usize {
@@ -126,31 +133,33 @@ impl Turns {
 
     /// Takes a request in. `cost` is what its project's share is measured in.
     pub(super) fn arrive(&mut self, project: &Arc<str>, cost: u64, limit: usize, now: i64) -> Arrival {
-        if self.waiting == 0 {
-            self.empty_at = now;
-            if self.serving < limit {
-                let line = self.line(project);
-                line.serving += 1;
-                let due = line.due;
-                line.due = due.saturating_add(cost.max(1));
-                self.due = due;
-                self.serving += 1;
-                return Arrival::Go;
-            }
+        if self.waiting == 0 && self.serving < limit {
+            let line = self.line(project, now);
+            line.serving += 1;
+            let due = line.due;
+            line.due = due.saturating_add(cost.max(1));
+            self.due = due;
+            self.serving += 1;
+            return Arrival::Go;
         }
         let mut evicted = None;
         if self.waiting >= self.bounds.waiting {
             if let Err(why) = self.expect(project, limit) {
-                self.refused_at = now;
+                if let Some(line) = self.lines.get_mut(project) {
+                    line.refused_at = now;
+                }
                 return Arrival::Refused(why);
             }
             evicted = self.evict(now);
         }
         let ticket = self.next_ticket;
         self.next_ticket += 1;
-        self.line(project).waiting.push_back(Waiter { ticket, cost: cost.max(1), since: now });
+        let bounds = self.bounds;
+        let line = self.line(project, now);
+        line.waiting.push_back(Waiter { ticket, cost: cost.max(1), since: now });
+        let until = now.saturating_add(line.longest_wait(bounds, now));
         self.waiting += 1;
-        Arrival::Wait { ticket, until: now.saturating_add(self.longest_wait(now)), evicted }
+        Arrival::Wait { ticket, until, evicted }
     }
 
     /// A request that had its turn has ended.
@@ -168,12 +177,15 @@ impl Turns {
         while self.serving < limit
             && let Some(project) = self.next()
         {
-            let longest = self.longest_wait(now);
             let Some(line) = self.lines.get_mut(&project) else { break };
             let Some(waiter) = line.waiting.pop_front() else { break };
             self.waiting -= 1;
+            let longest = line.longest_wait(self.bounds, now);
+            if line.waiting.is_empty() {
+                line.empty_at = now;
+            }
             if now.saturating_sub(waiter.since) > longest {
-                self.refused_at = now;
+                line.refused_at = now;
                 called.late.push((waiter.ticket, self.why(&project)));
                 self.tidy(&project);
                 continue;
@@ -184,9 +196,6 @@ impl Turns {
             self.serving += 1;
             called.go.push((waiter.ticket, project));
         }
-        if self.waiting == 0 {
-            self.empty_at = now;
-        }
         called
     }
 
@@ -196,21 +205,29 @@ impl Turns {
         let line = self.lines.get_mut(project)?;
         let at = line.waiting.iter().position(|waiter| waiter.ticket == ticket)?;
         line.waiting.remove(at);
-        self.waiting -= 1;
-        self.refused_at = now;
-        if self.waiting == 0 {
-            self.empty_at = now;
+        line.refused_at = now;
+        if line.waiting.is_empty() {
+            line.empty_at = now;
         }
+        self.waiting -= 1;
         self.tidy(project);
         Some(why)
     }
 
     /// The line of a project; one that begins to wait now is due now, not earlier.
-    fn line(&mut self, project: &Arc<str>) -> &mut Line {
+    fn line(&mut self, project: &Arc<str>, now: i64) -> &mut Line {
         let due = self.due;
-        let line = self.lines.entry(Arc::clone(project)).or_default();
+        let line = self.lines.entry(Arc::clone(project)).or_insert_with(|| Line {
+            serving: 0,
+            waiting: VecDeque::new(),
+            due,
+            is_standing: false,
+            empty_at: now,
+            refused_at: now,
+        });
         if line.waiting.is_empty() {
             line.due = line.due.max(due);
+            line.empty_at = now;
         }
         line
     }
@@ -231,8 +248,8 @@ impl Turns {
         let (project, line) = self.lines.iter_mut().max_by_key(|(_, line)| line.waiting.len())?;
         let project = Arc::clone(project);
         let ticket = line.waiting.pop_back()?.ticket;
+        line.refused_at = now;
         self.waiting -= 1;
-        self.refused_at = now;
         self.tidy(&project);
         Some(ticket)
     }
@@ -243,18 +260,6 @@ impl Turns {
             .iter()
             .any(|(other, line)| &**other != project && (line.serving > 0 || !line.waiting.is_empty()));
         if others { NoTurn::Share } else { NoTurn::Busy }
-    }
-
-    fn longest_wait(&mut self, now: i64) -> i64 {
-        if self.is_standing {
-            self.is_standing = now.saturating_sub(self.refused_at) < CALM_AFTER_NS;
-        } else {
-            self.is_standing = self.waiting > 0 && now.saturating_sub(self.empty_at) > STANDING_AFTER_NS;
-            if self.is_standing {
-                self.refused_at = now;
-            }
-        }
-        if self.is_standing { self.bounds.standing_wait_ns } else { self.bounds.wait_ns }
     }
 
     /// Forgets a line that has nothing and owes nothing, so that memory is bounded by who is here.
@@ -343,6 +348,23 @@ mod tests {
         turns.arrive(&a, 1, 1, 2_000 * MS);
         let Arrival::Wait { until, .. } = turns.arrive(&a, 1, 1, 2_000 * MS) else { panic!("it waits") };
         assert_eq!(until, 2_100 * MS);
+    }
+
+    #[test]
+    fn who_sends_little_may_wait_while_a_flood_may_not() {
+        let mut turns = Turns::new(BOUNDS);
+        let (flood, polite) = (project("flood"), project("polite"));
+        turns.arrive(&flood, 1, 1, 0);
+        turns.arrive(&flood, 1, 1, 0);
+        let Arrival::Wait { until, .. } = turns.arrive(&flood, 1, 1, 200 * MS) else { panic!("it waits") };
+        assert_eq!(until, 205 * MS);
+        let Arrival::Wait { until, ticket, .. } = turns.arrive(&polite, 1, 1, 200 * MS) else {
+            panic!("it waits")
+        };
+        assert_eq!(until, 300 * MS);
+        turns.end("flood");
+        let called = turns.call(1, 290 * MS);
+        assert_eq!((called.go, called.late), (vec![(ticket, polite)], vec![]));
     }
 
     #[test]
