@@ -133,8 +133,9 @@ impl Spool {
         let path = PathBuf::from(&config.spool_path);
         let at = |source| SpoolFault::Disk { path: path.clone(), source };
         fs::create_dir_all(&path).map_err(at)?;
-        // A limit on the size of files is to be an error of the write, as a full disk is, and not this process's end.
-        signal(SignalKind::from_raw(Signal::XFSZ.as_raw())).map_err(at)?;
+        // A limit on the size of files is to be an error of the write, as a full disk is, and not this process's end: the
+        // signal is caught from now on, and nobody needs to hear of it.
+        drop(signal(SignalKind::from_raw(Signal::XFSZ.as_raw())).map_err(at)?);
         let lock = claim(&path)?;
         let id = if config.id.is_empty() { kept_id(&path).map_err(at)? } else { config.id.clone() };
         let bounds = Bounds {

@@ -219,6 +219,8 @@ impl Up {
             port,
             users_config: Some(users),
             max_memory: self.clickhouse_memory_mb * 1024 * 1024,
+            // On one machine a merge must not make senders wait.
+            niceness: 5,
             database: store.database,
             ..ClickHouseOptions::new(program, data.join("clickhouse"))
         };

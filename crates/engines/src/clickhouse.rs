@@ -74,6 +74,9 @@ pub struct ClickHouseOptions {
     pub users_config: Option<PathBuf>,
     /// The most memory that the engine may use, in bytes.
     pub max_memory: u64,
+    /// How much less than others the engine gets of the processors while there is not enough for all: 0 for nothing,
+    /// to 19.
+    pub niceness: i32,
     /// The database that exists once the engine is ready.
     pub database: String,
     /// How long the engine may take to be ready.
@@ -90,6 +93,7 @@ impl ClickHouseOptions {
             port_setting: "`--clickhouse-port`".to_owned(),
             users_config: None,
             max_memory: 2_000_000_000,
+            niceness: 0,
             database: "fleetlog".to_owned(),
             ready_within: Duration::from_secs(120),
         }
@@ -220,6 +224,7 @@ async fn launch_bridge(
     }
     let log = EngineLog::open(folder.path().join("clickhouse.log"), |line| bridge_ready(line).is_some())?;
     let process = EngineProcess::launch(Engine::ClickHouse, command, folder, log)?;
+    process.step_back(options.niceness);
     let line = process.ready(options.ready_within).await?;
     let told = bridge_ready(&line).ok_or_else(|| process.not_ready(options.ready_within))?;
     let port = told.http.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
@@ -240,6 +245,7 @@ async fn launch_server(options: &ClickHouseOptions, folder: &DataFolder, binary:
     command.env("CLICKHOUSE_WATCHDOG_ENABLE", "0");
     let log = EngineLog::open(folder.path().join("clickhouse.log"), |_| false)?;
     let process = EngineProcess::launch(Engine::ClickHouse, command, folder, log)?;
+    process.step_back(options.niceness);
     let version = tokio::select! {
         version = server::answering(port, &options.database) => version,
         exit = process.wait() => return Err(process.ended_early(&exit)),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal, setpriority_process};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
@@ -87,6 +87,16 @@ impl EngineProcess {
         let process = Self { engine, pid, pidfd, log, exit, waiter: Some(waiter) };
         folder.note_started(pid)?;
         Ok(process)
+    }
+
+    /// Gives the engine less right to the processors. A priority belongs to a thread, which those that it starts inherit:
+    /// to be called before there are any.
+    pub(crate) fn step_back(&self, niceness: i32) {
+        if niceness != 0
+            && let Err(error) = setpriority_process(Pid::from_raw(self.pid.cast_signed()), niceness)
+        {
+            tracing::warn!(engine = %self.engine, %error, "the engine runs at the usual priority");
+        }
     }
 
     /// Waits until the engine has printed its ready line, and returns that line.

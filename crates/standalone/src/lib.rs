@@ -1,13 +1,16 @@
 //! Wires the four services into one process; contains no logic.
 //!
 //! The services do not know that they share a process: they talk through Kafka and ClickHouse as in production. They end
-//! in the order in which events flow, so that what one has accepted the next can still settle.
+//! in the order in which events flow, so that what one has accepted the next can still settle. Those behind the log run
+//! on threads of their own.
 
+mod background;
 mod reference;
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use background::Background;
 use fleetlog_runtime::{AdminConfig, Deps, Settings, SettingsError, Shutdown, Supervisor, TaskFailure};
 use thiserror::Error;
 use tokio::sync::oneshot;
@@ -69,6 +72,9 @@ pub enum StandaloneError {
     /// The query API cannot start.
     #[error("query-api: {0}")]
     Query(#[from] fleetlog_query_api::ServiceError),
+    /// There are no threads for the services behind the log.
+    #[error("no threads for processor and aggregator: {0}")]
+    Threads(#[from] std::io::Error),
     /// A service failed.
     #[error(transparent)]
     Service(#[from] TaskFailure),
@@ -89,11 +95,14 @@ pub async fn run(
     let addresses =
         Addresses { ingest: gateway.local_addr(), grpc: gateway.grpc_addr(), query: query.local_addr() };
     let behind = Shutdown::new();
+    let background = Background::start()?;
+    let processor = fleetlog_processor::run(config.processor, deps.clone(), behind.clone());
+    let aggregator = fleetlog_aggregator::run(config.aggregator, deps.clone(), behind.clone());
     let mut services = Supervisor::new(shutdown.clone());
     services.spawn("ingest-gateway", gateway.serve(shutdown.clone()));
     services.spawn("query-api", query.serve(shutdown.clone()));
-    services.spawn("processor", fleetlog_processor::run(config.processor, deps.clone(), behind.clone()));
-    services.spawn("aggregator", fleetlog_aggregator::run(config.aggregator, deps.clone(), behind.clone()));
+    services.spawn("processor", background.run(processor));
+    services.spawn("aggregator", background.run(aggregator));
     services.spawn("readiness", announce(deps, addresses, ready, shutdown.clone()));
     services.spawn("order of stopping", async move {
         shutdown.triggered().await;

@@ -76,6 +76,9 @@ struct Faults {
     /// Seed of an earlier run, to repeat its faults; the time of day by default
     #[arg(long)]
     seed: Option<u64>,
+    /// Build with optimisations: more events pass in the same time
+    #[arg(long)]
+    release: bool,
 }
 
 #[derive(Args)]
@@ -99,13 +102,16 @@ fn main() -> Result<()> {
             let selection = if args.is_empty() { vec!["--workspace".into()] } else { args };
             programs.cargo("test", ["--no-fail-fast".into()].into_iter().chain(selection))
         }
-        Command::Faults(Faults { minutes, seed }) => {
-            programs.build_all(Profile::Dev)?;
-            programs.run(Profile::Dev, "fleetlog-engines", &["fetch"])?;
+        Command::Faults(Faults { minutes, seed, release }) => {
+            let profile = if release { Profile::Release } else { Profile::Dev };
+            programs.build_all(profile)?;
+            programs.run(profile, "fleetlog-engines", &["fetch"])?;
             let mut environment = vec![("FLEETLOG_FAULT_MINUTES", minutes.to_string())];
             environment.extend(seed.map(|seed| ("FLEETLOG_FAULT_SEED", seed.to_string())));
+            let optimised = release.then_some("--release");
             let selection = ["-p", "fleetlog-tests", "--test", "faults", "--", "--nocapture"];
-            programs.cargo_with("test", selection.map(OsString::from), &environment)
+            let arguments = optimised.into_iter().chain(selection).map(OsString::from);
+            programs.cargo_with("test", arguments, &environment)
         }
         Command::Engines(Engines { verify }) => {
             programs.build(Profile::Dev, &["fleetlog-engines"])?;
