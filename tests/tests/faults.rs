@@ -378,7 +378,7 @@ fn from_environment(name: &str) -> Option<f64> {
 /// INV-1 to INV-6, all at once.
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_lost_nothing_is_stored_twice_and_the_ledger_balances_whatever_fails() -> Result<()> {
-    let minutes = from_environment("FLEETLOG_FAULT_MINUTES").unwrap_or(3.0);
+    let minutes = from_environment("FLEETLOG_FAULT_MINUTES").unwrap_or(4.5);
     let seed = from_environment("FLEETLOG_FAULT_SEED")
         .map_or_else(|| std::time::UNIX_EPOCH.elapsed().map_or(1, |now| now.as_secs()), |seed| seed as u64);
     say(&format!("seed {seed}, {minutes} minutes"));
