@@ -138,7 +138,9 @@ impl Recent {
         let key = low(event.dedup_key);
         if event.timestamp_source == TimestampSource::Ingest {
             let from = event.received_at.saturating_sub(window_ns);
-            let known_range = from >= self.untimed_horizon || !has_id_of_its_own(event);
+            // One that is named after its request is new as long as its request is; a replayed one is not.
+            let of_this_request = !has_id_of_its_own(event) && event.received_at >= self.untimed_horizon;
+            let known_range = from >= self.untimed_horizon || of_this_request;
             // Later ones too: a replay judges what was received before them.
             let mut near = self.untimed.range(from.div_euclid(UNTIMED_SLICE_NS)..);
             let is_new = !near.any(|(_, keys)| keys.contains(&key));

@@ -25,8 +25,10 @@ use crate::touched::{Failure, Gap, Touched};
 
 const BACKOFF_START: Duration = Duration::from_millis(200);
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
-/// Rows asked for when a gap is filled.
+/// Rows asked for when a gap is filled, and offsets looked at for them: a group that is set aside for long leaves a gap
+/// that no statement could go through at once.
 const GAP_ROWS: usize = 20_000;
+const GAP_OFFSETS: i64 = 100_000;
 /// From this many rows a second on, storing has the first right to ClickHouse.
 const BUSY_ROWS_PER_SECOND: f64 = 2000.0;
 
@@ -116,12 +118,11 @@ pub(crate) async fn run_deriver(
             }
             Err(error) => {
                 metrics::DERIVE_RETRIES.add_for("code", error.code(), 1);
-                let passing = error.class() == ErrorClass::Unavailable;
-                let failure = if passing { Failure::Passing } else { Failure::Refused };
+                let failure = failure(&error);
                 let set_aside = lock(&task.deriver.touched).failed(Instant::now(), failure);
                 if let Some(GroupKey { project_id, kind, id }) = set_aside {
                     tracing::error!(project_id, ?kind, id, %error, "a group cannot be recomputed and is set aside");
-                } else if passing {
+                } else if failure != Failure::Refused {
                     tracing::warn!(%error, "a recomputation is repeated");
                 } else {
                     tracing::error!(%error, "a recomputation is repeated");
@@ -136,6 +137,18 @@ pub(crate) async fn run_deriver(
             () = shutdown.triggered() => return Ok(()),
         }
         task.wait_for_work(&shutdown).await;
+    }
+}
+
+/// What an error says about the groups that were being recomputed.
+fn failure(error: &StoreError) -> Failure {
+    match error {
+        StoreError::Refused { .. } | StoreError::Statement { .. } | StoreError::Limit { .. } => {
+            Failure::Refused
+        }
+        StoreError::Overloaded { .. } => Failure::Passing,
+        error if error.is_exception() => Failure::Passing,
+        _ => Failure::Outage,
     }
 }
 
@@ -182,7 +195,16 @@ impl Task {
     }
 
     fn has_work(&self) -> bool {
-        lock(&self.deriver.touched).has_work() || !lock(&self.deriver.arrivals).is_empty()
+        lock(&self.deriver.touched).has_work()
+            || !lock(&self.deriver.arrivals).is_empty()
+            || !self.news().is_empty()
+    }
+
+    /// How far partitions are derived, where that is not recorded yet: a range need not touch any group.
+    fn news(&self) -> Vec<(i32, i64)> {
+        let derived = lock(&self.deriver.touched).derived();
+        let is_new = |at: &(i32, i64)| at.1 >= 0 && self.recorded.get(&at.0) != Some(&at.1);
+        derived.into_iter().filter(is_new).collect()
     }
 
     async fn wait_for_work(&self, shutdown: &Shutdown) {
@@ -201,6 +223,8 @@ impl Task {
     /// One recomputation: new partitions, gaps, the groups that are due, progress.
     async fn step(&mut self) -> Result<(), StoreError> {
         self.welcome_partitions().await?;
+        // Before anything is taken: that there is no store says nothing about a group.
+        let version = self.store.next_version().await?;
         let gap = lock(&self.deriver.touched).gap();
         if let Some(gap) = gap {
             self.fill(gap).await?;
@@ -212,7 +236,6 @@ impl Task {
             metrics::DERIVE_LAG.set(touched.oldest().map_or(0.0, |since| since.elapsed().as_secs_f64()));
             touched.take(Instant::now(), self.config.derive_max_groups)
         };
-        let version = self.store.next_version().await?;
         if !taken.is_empty() {
             let started = Instant::now();
             let done = self.recomputer.run(&taken).await?;
@@ -247,13 +270,14 @@ impl Task {
     /// Finds the groups of events that are stored and not known to be derived.
     async fn fill(&self, gap: Gap) -> Result<(), StoreError> {
         let mut limit = GAP_ROWS;
+        let through = gap.stored.min(gap.beyond.saturating_add(GAP_OFFSETS));
         let (covered, rows) = loop {
-            let rows = self.store.underived(gap.partition, gap.beyond, limit).await?;
+            let rows = self.store.underived(gap.partition, (gap.beyond, through), limit).await?;
             // Rows come by their lowest offset: of a full page, everything below its last row's is there.
             match rows.last() {
                 Some(last) if rows.len() == limit && last.first_offset <= gap.beyond + 1 => limit *= 2,
                 Some(last) if rows.len() == limit => break (last.first_offset - 1, rows),
-                _ => break (gap.stored, rows),
+                _ => break (through, rows),
             }
         };
         let touches = rows.into_iter().map(|row| {
@@ -265,10 +289,9 @@ impl Task {
     }
 
     async fn record_progress(&mut self, version: u64) -> Result<(), StoreError> {
-        let derived = lock(&self.deriver.touched).derived();
-        let news: Vec<Progress> = derived
+        let news: Vec<Progress> = self
+            .news()
             .into_iter()
-            .filter(|(partition, offset)| *offset >= 0 && self.recorded.get(partition) != Some(offset))
             .map(|(partition, derived_offset)| Progress { partition, derived_offset, version })
             .collect();
         self.store.record_progress(&news).await?;

@@ -274,26 +274,21 @@ async fn remember<F: Facts>(shared: &Shared, lease: &Lease) -> Option<Dedup> {
     if F::TOPIC != topic::EVENTS {
         return Some(dedup);
     }
+    let since = now.saturating_sub(shared.dedup_window_ns);
     let mut backoff = BACKOFF_START;
     loop {
-        match shared.store.later_keys(lease.partition(), now).await {
-            Ok((keys, complete_below)) => {
+        let later = shared.store.later_keys(lease.partition(), now);
+        let untimed = shared.store.untimed_keys(lease.partition(), since);
+        match futures::try_join!(later, untimed) {
+            Ok(((keys, complete_below), (untimed, complete_from))) => {
                 dedup.recent.load(keys, complete_below, now);
-                break;
+                dedup.recent.load_untimed(untimed, complete_from);
+                return Some(dedup);
             }
             Err(error) if wait_out(shared, lease, &error, &mut backoff).await => {}
             Err(_) => return None,
         }
     }
-    let since = now.saturating_sub(shared.dedup_window_ns);
-    match shared.store.untimed_keys(lease.partition(), since).await {
-        Ok((keys, complete_from)) => dedup.recent.load_untimed(keys, complete_from),
-        // Without them, such events are looked up until the window has passed.
-        Err(error) => {
-            tracing::warn!(%error, partition = lease.partition(), "keys without times are not loaded")
-        }
-    }
-    Some(dedup)
 }
 
 /// Loads what was too far ahead to be remembered, once the present comes near it. Without it, it is looked up.

@@ -45,8 +45,10 @@ pub(crate) struct Touched {
 pub(crate) enum Failure {
     /// The store refuses what it was asked or given: the same again cannot help.
     Refused,
-    /// It may have been the moment: an outage, a lack of memory or of time.
+    /// It may have been the moment: a lack of memory or of time, which may be the groups' doing.
     Passing,
+    /// The store was not there, which is nobody's doing.
+    Outage,
 }
 
 /// A touched group.
@@ -217,19 +219,19 @@ impl Touched {
 
     /// The groups taken are not written: they wait again, as long as before. Returns the one that is set aside.
     pub(crate) fn failed(&mut self, now: Instant, failure: Failure) -> Option<GroupKey> {
-        let alone = match self.running.len() {
-            0 => return None,
-            1 => self.running.keys().next().cloned(),
-            _ => None,
-        };
-        self.at_once = (self.running.len() / 2).max(1);
+        let taken = self.running.len();
+        let alone = self.running.keys().next().filter(|_| taken == 1).cloned();
         self.wait_again();
+        if taken == 0 || failure == Failure::Outage {
+            return None;
+        }
+        self.at_once = (taken / 2).max(1);
         let alone = alone?;
         let failures = self.failures.entry(alone.clone()).or_default();
-        *failures = match failure {
-            Failure::Refused => (*failures + 1).max(FAILURES),
-            Failure::Passing => *failures + 1,
-        };
+        *failures += 1;
+        if failure == Failure::Refused {
+            *failures = FAILURES.max(*failures);
+        }
         let times = failures.checked_sub(FAILURES)?;
         let rest = ASIDE_MIN.saturating_mul(1 << times.min(10)).min(ASIDE_MAX);
         self.resting.insert(alone.clone(), now + rest);
@@ -414,7 +416,23 @@ mod tests {
     }
 
     #[test]
-    fn after_an_outage_nothing_is_set_aside_and_as_much_is_taken_as_before() {
+    fn an_outage_says_nothing_about_the_groups() {
+        let now = Instant::now();
+        let mut touched = Touched::new(20);
+        touched.assigned(0, -1, -1);
+        touched.stored(now, 0, (0, 0), vec![touch(1)]);
+        for _ in 0..100 {
+            assert_eq!(touched.take(now, 10).len(), 1);
+            assert_eq!(touched.failed(now, Failure::Outage), None);
+        }
+        touched.stored(now, 0, (1, 1), vec![touch(2)]);
+        assert_eq!(touched.take(now, 10).len(), 2);
+        touched.done(now, []);
+        assert_eq!((touched.set_aside(), touched.derived()[&0]), (0, 1));
+    }
+
+    #[test]
+    fn after_a_lack_that_passes_nothing_is_set_aside_and_as_much_is_taken_as_before() {
         let now = Instant::now();
         let mut touched = Touched::new(20);
         touched.assigned(0, -1, -1);

@@ -291,6 +291,23 @@ static SPANS_BEGIN: LazyLock<i64> =
     LazyLock::new(|| call("", 0, Channel::Span, 0).timestamp / 60_000_000_000 * 60_000_000_000);
 
 /// A span's event: of a trace, and perhaps of a session.
+/// INV-7: whoever waits for the derivations does not wait for an event that they do not need.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_touches_no_group_is_reflected_as_soon_as_it_is_stored() {
+    let Some(mut system) = system().await else { return };
+    let alone = AgentEvent {
+        event_type: EventType::Log,
+        session_id: String::new(),
+        usage_role: UsageRole::None,
+        llm_call_key: String::new(),
+        ..call("", 0, Channel::Direct, 0)
+    };
+    system.publish(topic::EVENTS, 0, &batch(vec![alone])).await;
+    system.becomes("events", 1).await;
+    system.derived().await;
+    system.stop().await;
+}
+
 fn span(trace: &str, session: &str, number: u32, second: i64) -> AgentEvent {
     AgentEvent {
         dedup_key: Key128::of([trace.as_bytes(), session.as_bytes(), &number.to_be_bytes()]),

@@ -70,6 +70,19 @@ fn what_is_not_in_the_filter_is_new_and_what_is_outside_of_it_is_asked_for() {
 }
 
 #[test]
+fn what_is_named_after_its_request_is_new_unless_its_request_is_old() {
+    let mut recent = Recent::since(NOW, 1_000_000);
+    let mut named = |key: u8, received_at| {
+        let event = AgentEvent { timestamp_source: TimestampSource::Ingest, ..event(key, NOW, received_at) };
+        let event = AgentEvent { event_id: format!("{:032x}", event.dedup_key.as_u128()), ..event };
+        recent.take(&event, NOW, WINDOW)
+    };
+    assert!(named(1, NOW + 1));
+    assert!(!named(1, NOW + 1));
+    assert!(!named(2, NOW - 3 * WINDOW), "a replay, and nothing is known of that day: looked up");
+}
+
+#[test]
 fn a_full_filter_forgets_the_oldest_and_says_so() {
     let mut recent = Recent::since(NOW, 20_000);
     for n in 0..200_i64 {

@@ -79,8 +79,7 @@ impl<F: Facts> Settling<'_, F> {
             Answer::Refuses => return Ok(Err("even a row that says nothing is refused")),
             Answer::Silent(error) => return Ok(Err(error.code())),
         }
-        let mut suspects = rows.to_vec();
-        let mut found = None;
+        let (mut suspects, mut found, mut bare) = (rows.to_vec(), None, Vec::new());
         for form in [Some(Form::Whole), Some(Form::Bare), None] {
             suspects = match self.refused(table, suspects).await? {
                 Ok(refused) => refused,
@@ -88,14 +87,20 @@ impl<F: Facts> Settling<'_, F> {
             };
             let count = *found.get_or_insert(suspects.len());
             match form {
-                _ if suspects.is_empty() => return Ok(Ok(count)),
+                _ if suspects.is_empty() => {
+                    // Only now: an attempt that comes to nothing is made again, and would write its letters again.
+                    for place in bare {
+                        self.bury(place).await?;
+                    }
+                    return Ok(Ok(count));
+                }
                 None => return Ok(Err("even what stands in for a row is refused")),
                 Some(form) => {
                     for place in &suspects {
-                        if form == Form::Bare {
-                            self.bury(*place).await?;
-                        }
                         self.facts.stand_in(table, *place, form);
+                    }
+                    if form == Form::Bare {
+                        bare.clone_from(&suspects);
                     }
                 }
             }

@@ -108,6 +108,24 @@ impl StoreError {
         }
     }
 
+    /// Whether ClickHouse itself said so, and not what lies in between.
+    pub fn is_exception(&self) -> bool {
+        match self {
+            Self::Unavailable(text) => exception_code(text).is_some(),
+            Self::Overloaded { .. }
+            | Self::Refused { .. }
+            | Self::TooLate
+            | Self::Limit { .. }
+            | Self::Denied { .. }
+            | Self::Statement { .. } => true,
+            Self::Config(_)
+            | Self::Answer(_)
+            | Self::Changed { .. }
+            | Self::NotConfined { .. }
+            | Self::NoProject => false,
+        }
+    }
+
     fn from_response(text: String) -> Self {
         let Some(code) = exception_code(&text) else {
             // A proxy's answer, or a server that is starting: the text may name no exception.

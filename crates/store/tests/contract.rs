@@ -458,7 +458,7 @@ async fn a_traces_events_without_a_session_are_found_with_the_session_that_owns_
     let events = [of("late", 9, "c"), of("s", 3, "a"), of("", 1, "root"), of("", 4, "a"), of("", 5, "b")];
     store.insert_events(&range(7, 7), &attempt(&store, 1).await, at(7, &events)).await.unwrap();
     let hours: Vec<GroupHour> = store
-        .underived(0, -1, 100)
+        .underived(0, (-1, i64::MAX), 100)
         .await
         .unwrap()
         .iter()
@@ -525,7 +525,7 @@ async fn a_summary_counts_prompts_once_and_lasts_as_long_as_its_own_times_say() 
     events[5].timestamp_source = TimestampSource::Ingest;
     events[5].timestamp += 5 * 3600 * 1_000_000_000;
     store.insert_events(&range(7, 7), &attempt, at(7, &events)).await.unwrap();
-    let underived = store.underived(0, -1, 100).await.unwrap();
+    let underived = store.underived(0, (-1, i64::MAX), 100).await.unwrap();
     let hours: Vec<GroupHour> = underived
         .iter()
         .map(|group| GroupHour { key: group.key(), hour: group.hour, received_day: group.received_day })
@@ -554,9 +554,9 @@ async fn facts_are_found_by_group_and_progress_says_what_is_missing() {
     store.insert_events(&range(7, 7), &attempt, at(7, &events)).await.unwrap();
     assert!(before > NOON && store.derived_through().await.unwrap() == NOON + 1);
 
-    let underived = store.underived(0, -1, 100).await.unwrap();
+    let underived = store.underived(0, (-1, i64::MAX), 100).await.unwrap();
     assert_eq!(underived.len(), 3);
-    assert!(store.underived(0, 7, 100).await.unwrap().is_empty());
+    assert!(store.underived(0, (7, i64::MAX), 100).await.unwrap().is_empty());
     let hours: Vec<GroupHour> = underived
         .iter()
         .map(|group| GroupHour { key: group.key(), hour: group.hour, received_day: group.received_day })

@@ -90,7 +90,20 @@ impl fmt::Display for Refusal {
 pub(crate) fn raw_needed(letter: &DeadLetter) -> Option<Position> {
     let sufficient = letter.raw_index < 0 && letter.envelope.is_some();
     let at = Position { partition: letter.raw_partition, offset: letter.raw_offset };
-    (!sufficient && letter.reason != DeadReason::BadEnvelope).then_some(at)
+    (!sufficient && !has_no_envelope(letter)).then_some(at)
+}
+
+/// Whether nobody knows which raw record it was: the aggregator's letters of records that it cannot decode have none.
+fn has_no_envelope(letter: &DeadLetter) -> bool {
+    letter.reason == DeadReason::BadEnvelope || letter.raw_partition < 0
+}
+
+/// Whether a raw record is the one that a letter is about. A letter of a stored event does not know its request.
+fn is_its_record(letter: &DeadLetter, original: &RawBatch) -> bool {
+    if letter.stage == "aggregator" {
+        return original.project_id == letter.project_id && original.received_at == letter.received_at;
+    }
+    original.request_id == letter.request_id
 }
 
 /// A raw record to publish, which may repeat several letters.
@@ -113,12 +126,12 @@ impl Repeat {
     /// # Errors
     /// Why it cannot be replayed.
     pub(crate) fn of(letter: DeadLetter, at: Position, original: Option<RawBatch>) -> Result<Self, Refusal> {
-        if letter.reason == DeadReason::BadEnvelope {
+        if has_no_envelope(&letter) {
             return Err(Refusal::Unreadable);
         }
         let raw = Position { partition: letter.raw_partition, offset: letter.raw_offset };
         let (batch, only) = match (original, u32::try_from(letter.raw_index)) {
-            (Some(original), _) if original.request_id != letter.request_id => return Err(Refusal::OtherRaw),
+            (Some(original), _) if !is_its_record(&letter, &original) => return Err(Refusal::OtherRaw),
             (Some(original), Err(_)) => (original, Vec::new()),
             (Some(original), Ok(index)) => {
                 let within = index.checked_sub(original.first_record);
@@ -317,6 +330,36 @@ mod tests {
         assert_eq!(Repeat::of(span, AT, None), Err(Refusal::RawGone));
         let made = DeadLetter { reason: DeadReason::EventTooLarge, ..letter(42) };
         assert_eq!(Repeat::of(made, AT, None), Err(Refusal::RawGone));
+    }
+
+    #[test]
+    fn a_stored_events_letter_is_replayed_from_its_raw_record() {
+        let refused = DeadLetter {
+            stage: "aggregator".into(),
+            reason: DeadReason::Poison,
+            request_id: String::new(),
+            envelope: None,
+            ..letter(42)
+        };
+        assert!(raw_needed(&refused).is_some());
+        let its_own = RawBatch { project_id: "p".into(), received_at: 5, ..original() };
+        assert_eq!(Repeat::of(refused.clone(), AT, Some(its_own)).unwrap().batch.rejected, [0, 1, 3]);
+        let of_another_log = RawBatch { project_id: "p".into(), received_at: 6, ..original() };
+        assert_eq!(Repeat::of(refused, AT, Some(of_another_log)), Err(Refusal::OtherRaw));
+    }
+
+    #[test]
+    fn what_is_of_no_raw_record_is_refused() {
+        let undecodable = DeadLetter {
+            stage: "aggregator".into(),
+            reason: DeadReason::Undecodable,
+            raw_partition: -1,
+            raw_offset: -1,
+            envelope: None,
+            ..letter(-1)
+        };
+        assert_eq!(raw_needed(&undecodable), None);
+        assert_eq!(Repeat::of(undecodable, AT, None), Err(Refusal::Unreadable));
     }
 
     #[test]

@@ -82,8 +82,8 @@ impl Store {
         Ok(self.read_all::<(i32, i64)>(&sql).await?.into_iter().collect())
     }
 
-    /// Groups that have stored events of a partition beyond an offset, with the hours of these events: what a new
-    /// owner of the partition has to touch again.
+    /// Groups that have stored events of a partition beyond an offset and up to another, with the hours of these events:
+    /// what a new owner of the partition has to touch again.
     ///
     /// At most `limit` rows, by their `first_offset`: when as many come back, groups that begin at the last one's
     /// `first_offset` or later may be missing, and the next call goes on from the offset before it.
@@ -93,7 +93,7 @@ impl Store {
     pub async fn underived(
         &self,
         partition: i32,
-        beyond: i64,
+        (beyond, through): (i64, i64),
         limit: usize,
     ) -> Result<Vec<UnderivedGroup>, StoreError> {
         let sql = format!(
@@ -103,11 +103,13 @@ impl Store {
                toInt32(intDiv(toUnixTimestamp64Nano(timestamp), 3600000000000)) AS hour, \
                toUnixTimestamp(toStartOfDay(max(received_at))) AS received_day, min(log_offset) AS first_offset \
              FROM {}.events WHERE log_partition = {{partition:Int32}} AND log_offset > {{beyond:Int64}} \
+               AND log_offset <= {{through:Int64}} \
              GROUP BY project_id, kind, id, hour ORDER BY first_offset LIMIT {{limit:UInt64}}",
             self.database()
         );
         self.read_with(&sql, |query| {
-            query.param("partition", partition).param("beyond", beyond).param("limit", limit as u64)
+            let query = query.param("partition", partition).param("beyond", beyond);
+            query.param("through", through).param("limit", limit as u64)
         })
         .await
     }
