@@ -17,6 +17,7 @@ mod dedup;
 pub mod derive;
 mod deriver;
 mod error;
+mod expiry;
 mod facts;
 pub mod metrics;
 mod once;

@@ -12,7 +12,8 @@ use fleetlog_store::derived::{
 };
 use fleetlog_store::{Contribution, GroupKind, Store, StoreError};
 
-use crate::derive::{Prices, derive, vacated};
+use crate::derive::{Prices, Stored, derive, vacated};
+use crate::expiry::Expiry;
 use crate::metrics;
 use crate::ownership::{self, Plan, Remembered};
 use crate::touched::Pending;
@@ -41,7 +42,7 @@ pub(crate) enum Outcome {
 pub(crate) struct Found {
     /// Parts of groups that differ.
     pub(crate) differences: Vec<Difference>,
-    /// Groups some of whose facts have expired: what is stored is all that is known, and stays.
+    /// Groups some of whose facts have expired: what is stored of these stays.
     pub(crate) expired: Vec<GroupKey>,
     /// Stored versions of the groups.
     pub(crate) versions: HashMap<GroupKey, u64>,
@@ -58,6 +59,7 @@ pub(crate) struct Recomputer {
     outcome: Outcome,
     known_hours: HashSet<GroupHour>,
     remembered: Remembered,
+    expiry: Expiry,
 }
 
 /// What a recomputation came to.
@@ -92,6 +94,7 @@ impl Recomputer {
             outcome: Outcome::Write,
             known_hours: HashSet::new(),
             remembered: Remembered::default(),
+            expiry: Expiry::default(),
         }
     }
 
@@ -258,7 +261,11 @@ impl Recomputer {
     }
 
     /// Recomputes the sessions that name no trace, which therefore own none, and returns the others.
-    async fn untraced(&self, run: &mut Run, sessions: Vec<GroupKey>) -> Result<Vec<GroupKey>, StoreError> {
+    async fn untraced(
+        &mut self,
+        run: &mut Run,
+        sessions: Vec<GroupKey>,
+    ) -> Result<Vec<GroupKey>, StoreError> {
         if sessions.is_empty() {
             return Ok(Vec::new());
         }
@@ -272,7 +279,7 @@ impl Recomputer {
 
     /// Recomputes groups of one kind.
     async fn groups(
-        &self,
+        &mut self,
         run: &mut Run,
         kind: GroupKind,
         keys: Vec<GroupKey>,
@@ -293,7 +300,7 @@ impl Recomputer {
 
     /// Derives and writes groups, a portion at a time.
     async fn portions(
-        &self,
+        &mut self,
         run: &mut Run,
         filter: &GroupFilter,
         summaries: Vec<Summary>,
@@ -301,13 +308,15 @@ impl Recomputer {
     ) -> Result<(), StoreError> {
         for portion in portions(summaries, self.max_sightings) {
             let (filter, mut sightings) = self.sightings(filter, &portion).await?;
+            let stored = self.stored(run, &filter, &shares).await?;
             let filter_kind = filter.kind;
             let mut groups = Vec::with_capacity(portion.len());
             for (key, summary) in filter.keys.into_iter().zip(&portion) {
                 let name = (key.project_id.clone(), key.id.clone());
                 let seen = sightings.remove(&name).unwrap_or_default();
                 let shares = shares.remove(&name).unwrap_or_default();
-                let mut group = derive(&self.prices, key, summary, &seen, &shares);
+                let outlived = stored.get(&key);
+                let mut group = derive(&self.prices, key, summary, &seen, &shares, outlived);
                 if filter_kind == GroupKind::Session
                     && let Some(minutes) = run.lost.get(&name)
                 {
@@ -324,13 +333,14 @@ impl Recomputer {
     }
 
     /// Writes the groups of traces empty whose events are a session's.
-    async fn vacate(&self, run: &mut Run, keys: Vec<GroupKey>) -> Result<(), StoreError> {
+    async fn vacate(&mut self, run: &mut Run, keys: Vec<GroupKey>) -> Result<(), StoreError> {
         if keys.is_empty() {
             return Ok(());
         }
         let filter = self.store.group_filter(GroupKind::Trace, keys).await?;
         for portion in portions(self.summaries(&filter).await?, self.max_sightings) {
             let (filter, mut sightings) = self.sightings(&filter, &portion).await?;
+            let stored = self.stored(run, &filter, &HashMap::new()).await?;
             let groups = filter
                 .keys
                 .into_iter()
@@ -338,12 +348,26 @@ impl Recomputer {
                 .map(|(key, summary)| {
                     let seen =
                         sightings.remove(&(key.project_id.clone(), key.id.clone())).unwrap_or_default();
-                    vacated(key, summary, &seen)
+                    let outlived = stored.get(&key);
+                    vacated(key, summary, &seen, outlived)
                 })
                 .collect();
             self.write(run, groups).await?;
         }
         Ok(())
+    }
+
+    /// What stands for expired facts of groups whose facts are read.
+    async fn stored(
+        &mut self,
+        run: &mut Run,
+        filter: &GroupFilter,
+        shares: &HashMap<(String, String), Vec<TraceShare>>,
+    ) -> Result<HashMap<GroupKey, Stored>, StoreError> {
+        let stored = self.expiry.stored(&self.store, filter, shares).await?;
+        run.found.expired.extend(stored.keys().cloned());
+        run.spent.on(|spent| &mut spent.expiry_ms);
+        Ok(stored)
     }
 
     async fn write(&self, run: &mut Run, mut groups: Vec<DerivedGroup>) -> Result<(), StoreError> {
@@ -400,7 +424,8 @@ impl Recomputer {
             .filter(|adopted| named.contains(&(adopted.project_id.as_str(), adopted.session_id.as_str())))
             .cloned()
             .collect();
-        let filter = GroupFilter { adopted, keys, kind: filter.kind, hours: filter.hours.clone() };
+        let filter =
+            GroupFilter { adopted, keys, kind: filter.kind, hours: filter.hours.clone(), since: Vec::new() };
         let mut sightings: HashMap<(String, String), Vec<Sighting>> = HashMap::new();
         let mut rows = self.store.sightings(&filter)?;
         let mut count = 0;
@@ -480,6 +505,7 @@ struct Spent {
     ownership_ms: u128,
     summaries_ms: u128,
     sightings_ms: u128,
+    expiry_ms: u128,
     write_ms: u128,
     usage_ms: u128,
 }
@@ -492,6 +518,7 @@ impl Spent {
             ownership_ms: 0,
             summaries_ms: 0,
             sightings_ms: 0,
+            expiry_ms: 0,
             write_ms: 0,
             usage_ms: 0,
         }

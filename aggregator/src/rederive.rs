@@ -71,7 +71,7 @@ pub struct Report {
     pub differing: u64,
     /// What differs, by table. Usage is compared with what it is the sum of.
     pub by_table: BTreeMap<&'static str, u64>,
-    /// Groups some of whose facts have expired: what is stored of them is all that is known, and stays.
+    /// Groups some of whose facts have expired: what is stored of these stays, and stands beside the others.
     pub expired: u64,
     /// Groups that differ and have facts that wait for an aggregator to derive them.
     pub waiting: u64,

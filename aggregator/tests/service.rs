@@ -456,6 +456,99 @@ async fn rederiving_finds_what_is_wrong_and_makes_it_right_beside_a_running_aggr
     system.stop().await;
 }
 
+/// Design, retention: calls, tool calls, sessions and rollups outlive events.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_derived_outlives_its_events_and_counts_once() {
+    const DAY: i64 = 86_400_000_000_000;
+    let Some(mut system) = system().await else { return };
+    let yesterday = |event: AgentEvent| AgentEvent {
+        timestamp: *SPANS_BEGIN - DAY,
+        received_at: event.received_at - DAY,
+        timestamp_source: TimestampSource::Event,
+        trace_id: "t".to_owned(),
+        ..event
+    };
+    let mut old: Vec<_> = (0..4).map(|n| yesterday(call("s", n, Channel::AgentLog, 21))).collect();
+    old.push(AgentEvent {
+        event_type: EventType::CommandRun,
+        usage_role: UsageRole::None,
+        tool_call_id: "tool".to_owned(),
+        tool_name: "Bash".to_owned(),
+        llm_call_key: String::new(),
+        cost_reported: None,
+        ..yesterday(call("s", 4, Channel::AgentLog, 0))
+    });
+    let day = old[0].received_at / 1_000_000_000;
+    // Of one of its calls something was received today as well.
+    let both = AgentEvent { trace_id: "t".to_owned(), ..call("s", 3, Channel::Span, 22) };
+    let timed =
+        AgentEvent { timestamp_source: TimestampSource::Event, ..call("s", 10, Channel::AgentLog, 21) };
+    let sent = [old, vec![both, timed]].concat();
+    system.publish(topic::EVENTS, 0, &batch(sent)).await;
+    // What is the session's through its trace, what stands for itself, and what belongs to nothing.
+    let homeless =
+        |number: u32| AgentEvent { trace_id: "u".to_owned(), ..call("", number, Channel::Span, 9) };
+    let adopted = yesterday(call("", 20, Channel::Span, 5));
+    let alone = AgentEvent { trace_id: "u".to_owned(), ..yesterday(homeless(40)) };
+    let loose = call("", 21, Channel::AgentLog, 21);
+    system.publish(topic::EVENTS, 1, &batch(vec![adopted, alone, loose])).await;
+    system.becomes("llm_calls", 8).await;
+    system.derived().await;
+    let session = |calls: u64, tokens: u64, events: u64| {
+        format!(
+            "sessions WHERE session_id = 's' AND llm_call_count = {calls} AND in_uncached = {tokens} \
+             AND tool_call_count = 1 AND event_count = {events} AND duration_ms > 86000000"
+        )
+    };
+    system.becomes(&session(6, 110, 8), 1).await;
+
+    let events = "ALTER TABLE fleetlog.events DROP PARTITION";
+    system.operator(&format!("{events} tuple(toDate(toDateTime({day}, 'UTC'), 'UTC'))")).await;
+    system.becomes("events", 3).await;
+    // Nothing has been derived since, and what is stored is all that is known.
+    let report = system.rederived(true).await;
+    assert!(report.agrees() && report.expired > 0, "{report:?}");
+
+    for round in 0..2 {
+        // A later sighting of an old call, and a new call; then the same for a process that remembers nothing.
+        let late = AgentEvent {
+            timestamp: *SPANS_BEGIN - DAY,
+            trace_id: "t".to_owned(),
+            ..call("s", round, Channel::Transcript, 900)
+        };
+        let new = call("s", 30 + round, Channel::AgentLog, 21);
+        system.publish(topic::EVENTS, 0, &batch(vec![late, new, homeless(50 + round)])).await;
+        let more = u64::from(round) + 1;
+        system.becomes(&session(6 + more, 110 + 21 * more, 8 + 2 * more), 1).await;
+        let calls = 8 + 2 * more;
+        system.becomes("llm_calls", calls).await;
+        system.becomes("llm_calls WHERE channels = 'agent_log,span' AND in_uncached = 21", 1).await;
+        system.becomes("tool_calls", 1).await;
+        system.derived().await;
+        let tokens = 110 + 21 * more + 9 * (1 + more) + 21;
+        for usage in ["usage_1m", "usage_1h"] {
+            let sums = format!("(SELECT sum(calls) AS c, sum(in_uncached) AS i FROM {usage})");
+            system.becomes(&format!("{sums} WHERE c = {calls} AND i = {tokens}"), 1).await;
+        }
+        let trace = format!(
+            "traces WHERE trace_id = 't' AND llm_call_count = 5 AND tool_call_count = 1 AND event_count = {}",
+            7 + more
+        );
+        system.becomes(&trace, 1).await;
+        let trace =
+            format!("traces WHERE trace_id = 'u' AND llm_call_count = {0} AND event_count = {0}", 1 + more);
+        system.becomes(&trace, 1).await;
+        let report = system.rederived(true).await;
+        assert!(report.agrees() && report.waiting == 0 && report.expired > 0, "{report:?}");
+        system.running.abort_all();
+        while system.running.join_next().await.is_some() {}
+        system.start();
+    }
+    let report = system.rederived(false).await;
+    assert!(report.agrees(), "nothing to mend: {report:?}");
+    system.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_repricing_changes_what_calls_cost_and_nothing_undoes_it() {
     let Some(mut system) = system().await else { return };

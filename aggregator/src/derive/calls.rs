@@ -21,6 +21,7 @@ use fleetlog_schemas::event::{EventType, Status, TokenBasis, UsageRole};
 use fleetlog_store::Call;
 use fleetlog_store::derived::Sighting;
 
+use super::carry::Past;
 use super::cover::Starts;
 use super::merge::{self, Gathered, Identity};
 use super::prices::ProjectPrices;
@@ -29,8 +30,13 @@ use super::{family, price, same, tokens};
 /// What is guessed about a call whose counts could mean two things.
 const BASIS: &str = "the convention of its token counts is guessed";
 
-/// All calls of a group, by time.
-pub(super) fn calls(prices: &ProjectPrices<'_>, sightings: &[&Sighting], starts: &Starts) -> Vec<Call> {
+/// All calls that a group's facts tell of, by time. `past` is what calls tell of families that stand as they are stored.
+pub(super) fn calls(
+    prices: &ProjectPrices<'_>,
+    sightings: &[&Sighting],
+    starts: &Starts,
+    past: &Past,
+) -> Vec<Call> {
     let mut named: Vec<_> = sightings
         .iter()
         .filter(|sighting| sighting.call_family.is_empty())
@@ -42,7 +48,7 @@ pub(super) fn calls(prices: &ProjectPrices<'_>, sightings: &[&Sighting], starts:
         .iter()
         .filter_map(|gathered| call(prices, gathered, false))
         .collect();
-    calls.extend(family::calls(prices, sightings, starts));
+    calls.extend(family::calls(prices, sightings, starts, past));
     distinguish(&mut calls);
     calls.sort_by(|a, b| (a.timestamp, &a.call_key).cmp(&(b.timestamp, &b.call_key)));
     calls

@@ -55,6 +55,11 @@ impl Interval {
             }
         }
     }
+
+    /// From the first start to the last end of both.
+    pub(super) fn with(self, other: Self) -> Self {
+        Self { start: self.start.min(other.start), end: self.end.max(other.end) }
+    }
 }
 
 /// The times that channels cover, most authoritative first.
@@ -64,7 +69,7 @@ pub(super) struct Covers(Vec<(Channel, Interval)>);
 impl Covers {
     /// Adds the time from the first start to the last end of what a channel counts.
     pub(super) fn add(&mut self, channel: Channel, intervals: impl Iterator<Item = Interval>) {
-        let whole = intervals.reduce(|a, b| Interval { start: a.start.min(b.start), end: a.end.max(b.end) });
+        let whole = intervals.reduce(Interval::with);
         self.0.extend(whole.map(|whole| (channel, whole)));
     }
 

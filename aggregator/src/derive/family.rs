@@ -17,13 +17,19 @@ use fleetlog_schemas::event::{Channel, EventType, UsageRole};
 use fleetlog_store::Call;
 use fleetlog_store::derived::Sighting;
 
+use super::carry::Past;
 use super::cover::{Covers, Interval, Starts};
 use super::merge::{self, Gathered};
 use super::prices::ProjectPrices;
 use super::{calls, series, tokens};
 
 /// All calls of all families, by family and authority of their channels.
-pub(super) fn calls(prices: &ProjectPrices<'_>, sightings: &[&Sighting], starts: &Starts) -> Vec<Call> {
+pub(super) fn calls(
+    prices: &ProjectPrices<'_>,
+    sightings: &[&Sighting],
+    starts: &Starts,
+    past: &Past,
+) -> Vec<Call> {
     let mut families: BTreeMap<&str, Vec<&Sighting>> = BTreeMap::new();
     let mut totals: BTreeMap<&str, Vec<&Sighting>> = BTreeMap::new();
     for sighting in sightings {
@@ -34,12 +40,13 @@ pub(super) fn calls(prices: &ProjectPrices<'_>, sightings: &[&Sighting], starts:
         }
     }
     totals.retain(|source, _| {
-        !sightings.iter().any(|other| other.source == *source && tokens::stated(other) > 0)
+        !past.is_told_by(source)
+            && !sightings.iter().any(|other| other.source == *source && tokens::stated(other) > 0)
     });
     families
         .into_values()
         .chain(totals.into_values())
-        .flat_map(|family| counted(prices, &family, starts))
+        .flat_map(|family| counted(prices, &family, starts, past))
         .collect()
 }
 
@@ -50,22 +57,31 @@ pub(super) fn names_series(sighting: &Sighting) -> bool {
         && EventType::parse(&sighting.event_type).is_some_and(EventType::is_llm)
 }
 
-/// The calls of one family that count.
-fn counted(prices: &ProjectPrices<'_>, family: &[&Sighting], starts: &Starts) -> Vec<Call> {
-    let mut channels: Vec<Told> = by_channel(family)
+/// The calls of one family that count, beyond those that stand.
+fn counted(prices: &ProjectPrices<'_>, family: &[&Sighting], starts: &Starts, past: &Past) -> Vec<Call> {
+    let mut records = by_channel(family);
+    for channel in past.channels() {
+        records.entry(channel).or_default();
+    }
+    let mut channels: Vec<Told> = records
         .into_iter()
-        .map(|(channel, records)| Told::new(prices, channel, &records))
-        .filter(|told| !told.calls.is_empty())
+        .map(|(channel, records)| Told::new(prices, channel, &records, past))
+        .filter(|told| !told.calls.is_empty() || past.cover(told.channel).is_some())
         .collect();
     channels.sort_by_key(|told| (Reverse(told.states_usage), told.channel));
+    let order: Vec<Channel> = channels.iter().map(|told| told.channel).collect();
     let mut covers = Covers::default();
     let mut counted = Vec::new();
-    for told in channels {
+    for (at, told) in channels.into_iter().enumerate() {
         let intervals: Vec<Interval> = told.calls.iter().map(|(interval, _)| *interval).collect();
-        let outside = covers.outside(told.channel, starts, &intervals);
+        let outside = past.outside(&covers, &order[at..], starts, &intervals);
         let guess = covers.guess();
-        let mut counting = Vec::with_capacity(intervals.len());
-        for ((interval, mut call), _) in told.calls.into_iter().zip(outside).filter(|(_, outside)| *outside) {
+        let mut counting: Vec<Interval> = past.cover(told.channel).into_iter().collect();
+        let counts = |told: &((Interval, Call), bool)| {
+            let ((_, call), outside) = told;
+            *outside && !past.has(call.timestamp, call.end_timestamp)
+        };
+        for ((interval, mut call), _) in told.calls.into_iter().zip(outside).filter(counts) {
             if let Some(guess) = &guess {
                 let separator = if call.guess.is_empty() { "" } else { "; " };
                 call.guess = format!("{}{separator}{guess}", call.guess);
@@ -110,11 +126,11 @@ struct Told {
 }
 
 impl Told {
-    fn new(prices: &ProjectPrices<'_>, channel: Channel, records: &[&Sighting]) -> Self {
+    fn new(prices: &ProjectPrices<'_>, channel: Channel, records: &[&Sighting], past: &Past) -> Self {
         // Before precedence is applied: a total that does not count is still what the next one adds to.
         let (totals, records): (Vec<&Sighting>, Vec<&Sighting>) =
             records.iter().copied().partition(|record| names_series(record));
-        let increases = series::increases(&totals);
+        let increases = series::increases(&totals, past);
         // Between two totals there may have been any number of calls.
         let sums: HashSet<&str> = increases.iter().map(|increase| increase.llm_call_key.as_str()).collect();
         let named = preceding(records.into_iter().chain(&increases).collect())
@@ -131,7 +147,8 @@ impl Told {
             })
             .collect();
         calls.sort_by(|(a, one), (b, other)| (a, &one.call_key).cmp(&(b, &other.call_key)));
-        let states_usage = gathered.iter().any(|call| call.says().any(|says| tokens::stated(says) > 0));
+        let states_usage = past.states_usage(channel)
+            || gathered.iter().any(|call| call.says().any(|says| tokens::stated(says) > 0));
         Self { channel, states_usage, calls }
     }
 }

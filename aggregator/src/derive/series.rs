@@ -2,17 +2,19 @@
 //!
 //! A series is named by `llm_call_key` and ordered by (time, revision, identity). Each increase is a call of its own,
 //! named `series#n`. A bucket that falls (a reset after a fork or a compaction) adds nothing, and the next record counts
-//! from the lower total; a record that repeats the total before it adds nothing either.
+//! from the lower total; a record that repeats the total before it adds nothing either. Where increases of a series stand
+//! as they are stored, the first record after them counts from the last one that is held before it, else from their sum.
 
 use std::collections::BTreeMap;
 
 use fleetlog_schemas::event::UsageRole;
 use fleetlog_store::derived::Sighting;
 
+use super::carry::Past;
 use super::tokens;
 
 /// One increase: the record as it would read if it had reported it alone.
-pub(super) fn increases(records: &[&Sighting]) -> Vec<Sighting> {
+pub(super) fn increases(records: &[&Sighting], past: &Past) -> Vec<Sighting> {
     let mut series: BTreeMap<&str, Vec<&Sighting>> = BTreeMap::new();
     for record in records {
         series.entry(&record.llm_call_key).or_default().push(record);
@@ -20,9 +22,12 @@ pub(super) fn increases(records: &[&Sighting]) -> Vec<Sighting> {
     let mut increases = Vec::new();
     for (name, mut records) in series {
         records.sort_unstable_by_key(|record| (record.timestamp, record.revision, record.dedup_key));
-        let mut number = 0;
-        let mut before: Option<&Sighting> = None;
+        let (mut number, mut before) = past.total(name).map_or((0, None), |(last, sum)| (last, Some(sum)));
         for record in records {
+            if past.has(record.timestamp, record.end_timestamp) {
+                before = Some(record);
+                continue;
+            }
             let mut increase = increase(before.replace(record), record);
             if tokens::stated(&increase) > 0 || increase.cost_reported.is_some_and(|cost| cost > 0) {
                 number += 1;

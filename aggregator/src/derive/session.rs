@@ -6,7 +6,7 @@ use fleetlog_store::derived::Summary;
 use fleetlog_store::{Call, Session};
 
 /// Most names a session lists, as in its summary.
-const NAMES: usize = 100;
+pub(super) const NAMES: usize = 100;
 
 /// The session of a group's summary and calls. It ended when an end was reported and nothing began after it.
 pub(super) fn session(summary: &Summary, calls: &[Call]) -> Session {

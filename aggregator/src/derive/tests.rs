@@ -5,9 +5,11 @@ use fleetlog_store::derived::{GroupKey, Sighting, Summary};
 use fleetlog_store::{Call, GroupKind, Tool};
 use proptest::prelude::*;
 
+use super::carry::Past;
 use super::cover::Starts;
 use super::{Prices, derive, merge};
 
+mod carry;
 mod channels;
 mod pieces;
 mod price;
@@ -18,11 +20,16 @@ fn prices() -> &'static Prices {
 }
 
 fn calls(sightings: &[Sighting]) -> Vec<Call> {
-    super::calls::calls(&prices().of_project("p"), &merge::distinct(sightings), &Starts::default())
+    super::calls::calls(
+        &prices().of_project("p"),
+        &merge::distinct(sightings),
+        &Starts::default(),
+        &Past::default(),
+    )
 }
 
 fn tools(sightings: &[Sighting]) -> Vec<Tool> {
-    super::tools::tools(&merge::distinct(sightings), &Starts::default())
+    super::tools::tools(&merge::distinct(sightings), &Starts::default(), &Past::default())
 }
 
 fn contributions(sightings: &[Sighting]) -> Vec<fleetlog_store::Contribution> {
@@ -227,7 +234,7 @@ fn summary() -> Summary {
 /// All that is derived.
 fn derived(sightings: &[Sighting]) -> (Vec<Call>, Vec<Tool>, Vec<fleetlog_store::Contribution>) {
     let key = GroupKey { project_id: "p".to_owned(), kind: GroupKind::Session, id: "s".to_owned() };
-    let group = derive(prices(), key, &summary(), sightings, &[]);
+    let group = derive(prices(), key, &summary(), sightings, &[], None);
     (group.calls, group.tools, group.contributions)
 }
 

@@ -15,14 +15,16 @@ use fleetlog_schemas::event::{Channel, EventType, Status};
 use fleetlog_store::Tool;
 use fleetlog_store::derived::Sighting;
 
+use super::carry::Past;
 use super::cover::{Covers, Interval, Starts};
 use super::merge::{self, Gathered, Identity};
 
 const REJECT: &str = "reject";
 
-/// All tool calls of a group, by time.
-pub(super) fn tools(sightings: &[&Sighting], starts: &Starts) -> Vec<Tool> {
-    let guesses = beside(sightings, starts);
+/// All tool calls that a group's facts tell of, by time. `past` is what tool calls tell of families that stand as they
+/// are stored.
+pub(super) fn tools(sightings: &[&Sighting], starts: &Starts, past: &Past) -> Vec<Tool> {
+    let guesses = beside(sightings, starts, past);
     let named = sightings
         .iter()
         .filter_map(|sighting| identity(sighting).map(|identity| (identity, *sighting)))
@@ -50,40 +52,44 @@ enum Beside {
 }
 
 /// The families' calls without an id that are not their best channel's.
-fn beside(sightings: &[&Sighting], starts: &Starts) -> HashMap<u128, Beside> {
+fn beside(sightings: &[&Sighting], starts: &Starts, past: &Past) -> HashMap<u128, Beside> {
     let mut families: BTreeMap<&str, BTreeMap<Channel, Vec<&Sighting>>> = BTreeMap::new();
     for sighting in sightings.iter().filter(|s| !s.call_family.is_empty() && kind(s).is_tool()) {
         let channels = families.entry(&sighting.call_family).or_default();
         channels.entry(merge::channel(sighting)).or_default().push(sighting);
     }
     let mut beside = HashMap::new();
-    for channels in families.into_values() {
+    for mut channels in families.into_values() {
+        for channel in past.channels() {
+            channels.entry(channel).or_default();
+        }
         let with_ids: BTreeSet<Channel> = channels
             .iter()
-            .filter(|(_, calls)| calls.iter().any(|call| !call.tool_call_id.is_empty()))
+            .filter(|(channel, calls)| {
+                past.states_usage(**channel) || calls.iter().any(|call| !call.tool_call_id.is_empty())
+            })
             .map(|(channel, _)| *channel)
             .collect();
         let mut covers = Covers::default();
         let mut order: Vec<Channel> = channels.keys().copied().collect();
         order.sort_by_key(|channel| (!with_ids.contains(channel), *channel));
-        for channel in order {
+        for (at, channel) in order.iter().copied().enumerate() {
             let mut calls: Vec<(Interval, &Sighting)> =
                 channels[&channel].iter().map(|call| (interval(call), *call)).collect();
             calls.sort_by_key(|(interval, call)| (*interval, call.dedup_key));
             let intervals: Vec<Interval> = calls.iter().map(|(interval, _)| *interval).collect();
-            let outside = covers.outside(channel, starts, &intervals);
+            let outside = past.outside(&covers, &order[at..], starts, &intervals);
             let guess = covers.guess();
-            let mut counting = Vec::with_capacity(intervals.len());
+            let mut counting: Vec<Interval> = past.cover(channel).into_iter().collect();
             for ((interval, call), outside) in calls.into_iter().zip(outside) {
-                match &guess {
-                    Some(_) if call.tool_call_id.is_empty() && !outside => {
+                if call.tool_call_id.is_empty() {
+                    if !outside || past.has(call.timestamp, call.end_timestamp) {
                         beside.insert(call.dedup_key, Beside::Covered);
                         continue;
                     }
-                    Some(guess) if call.tool_call_id.is_empty() => {
+                    if let Some(guess) = &guess {
                         beside.insert(call.dedup_key, Beside::Guessed(guess.clone()));
                     }
-                    Some(_) | None => {}
                 }
                 counting.push(interval);
             }

@@ -118,7 +118,7 @@ pub(crate) fn derived(events: &[AgentEvent]) -> Vec<DerivedGroup> {
             let key = GroupKey { project_id: "p".to_owned(), kind, id: id.to_owned() };
             let sightings: Vec<Sighting> =
                 events.iter().filter(|event| is_sighting(event)).map(|event| sighting(event)).collect();
-            derive(&Prices::new(PRICES.clone()), key, &summary(&events), &sightings, &[])
+            derive(&Prices::new(PRICES.clone()), key, &summary(&events), &sightings, &[], None)
         })
         .filter(|group| {
             group.key.kind == GroupKind::Session || !group.calls.is_empty() || !group.tools.is_empty()

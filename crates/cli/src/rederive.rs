@@ -124,7 +124,7 @@ pub(crate) fn text(report: &Report, check: bool) -> String {
         line(format!("{table}: {count}{}", if check { "" } else { " written anew" }));
     }
     if report.expired > 0 {
-        line(format!("{} left as they are: some of their events have expired", report.expired));
+        line(format!("{} keep what is stored of events that have expired", report.expired));
     }
     if report.waiting > 0 {
         line(format!("{} not told: their events still wait to be derived", report.waiting));
@@ -166,7 +166,7 @@ mod tests {
         report.examples.push("session_groups: project p, session s: calls.model".to_owned());
         report.expired = 2;
         let said = text(&report, true);
-        assert!(said.contains("\nsession_groups: 1\n2 left as they are") && said.ends_with("calls.model"));
+        assert!(said.contains("\nsession_groups: 1\n2 keep what is stored") && said.ends_with("calls.model"));
         assert!(text(&report, false).contains("session_groups: 1 written anew"));
         let json: serde_json::Value = serde_json::from_str(&json(&report, true)).unwrap();
         assert_eq!((&json["differing"], &json["by_table"]["session_groups"]), (&1.into(), &1.into()));

@@ -7,11 +7,12 @@
 //! 3. [`Store::next_version`]: the clock, before anything that decides is read;
 //! 4. [`Store::trace_namings`] and [`Store::trace_hours`]: whose the events are that name a trace and no session;
 //! 5. [`Store::group_hours`], [`Store::summaries`], [`Store::trace_shares`] and [`Store::sightings`]: all facts of the
-//!    groups;
+//!    groups, then [`Store::expiry_edge`] and what [`Store::outlived_groups`] have of facts that are gone;
 //! 6. [`Store::write_groups`]: contributions to usage first, then shares in traces, then the groups;
 //! 7. [`Store::recompute_usage`]: the minutes and hours touched, each from a clock read of its own;
 //! 8. [`Store::record_progress`].
 
+mod expiry;
 mod facts;
 mod found;
 mod progress;

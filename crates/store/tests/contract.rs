@@ -356,6 +356,45 @@ async fn what_is_stored_is_compared_column_by_column() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_group_that_has_outlived_facts_comes_back_as_it_was_written() {
+    let Some(engine) = engine().await else { return };
+    engine.store.migrate().await.unwrap();
+    let store = engine.store.clone().validating_rows();
+    let written = [group("a", &[("x", 5), ("y", 7)], 2), group("b", &[("z", 1)], 0)];
+    store.write_groups(&written, store.next_version().await.unwrap()).await.unwrap();
+    let keys = [key("a"), key("b"), key("never written")];
+    assert!(store.groups_before(NOON, &keys).await.unwrap().is_empty());
+    assert_eq!(store.groups_before(NOON + 1, &keys).await.unwrap(), keys[..2]);
+    assert!(store.outlived_groups(NOON, &keys, &[("p", "trace")]).await.unwrap().is_empty());
+    let mut found = store.outlived_groups(NOON + 1, &keys, &[("p", "trace")]).await.unwrap();
+    found.sort_by(|a, b| a.key.cmp(&b.key));
+    assert_eq!(found.len(), 2);
+    for (found, written) in found.iter().zip(&written) {
+        assert_eq!((&found.key, &found.session), (&written.key, &written.session));
+        assert_eq!((&found.calls, &found.tools), (&written.calls, &written.tools));
+        assert_eq!(found.traces, written.traces);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_received_since_the_edge_is_held() {
+    const DAY: i64 = 86_400_000_000_000;
+    let Some(engine) = engine().await else { return };
+    engine.store.migrate().await.unwrap();
+    let store = &engine.store;
+    let of_retention = store.expiry_edge().await.unwrap();
+    let kept = i64::from(store.retention_days()) * DAY;
+    let now = store.now_ms().await.unwrap() * 1_000_000;
+    assert!((now - kept..=now - kept + DAY).contains(&of_retention) && of_retention % DAY == 0);
+    let mut events = vec![full_event("p", "s", 0), full_event("p", "s", 1)];
+    events[1].received_at += DAY;
+    store.insert_events(&range(0, 0), &attempt(store, 0).await, at(0, &events)).await.unwrap();
+    assert_eq!(store.expiry_edge().await.unwrap(), NOON - NOON % DAY);
+    operator(&engine.url, "ALTER TABLE fleetlog.events DROP PARTITION '2026-03-01'").await;
+    assert_eq!(store.expiry_edge().await.unwrap(), NOON - NOON % DAY + DAY);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn repricings_come_back_last_first_and_their_mark_tells_of_every_new_one() {
     let Some(engine) = engine().await else { return };
     engine.store.migrate().await.unwrap();

@@ -6,6 +6,7 @@ use fleetlog_store::{Call, Tool};
 use proptest::prelude::*;
 
 use super::{NOON, SECOND, calls, merge, sighting, tool_of, tools};
+use crate::derive::carry::Past;
 use crate::derive::cover::Starts;
 
 /// A call of a family as a channel tells of it, `at_ms` after noon.
@@ -124,6 +125,7 @@ fn a_file_that_begins_after_the_logs_have_ended_counts_from_its_first_call() {
         &super::prices().of_project("p"),
         &merge::distinct(&seen),
         &Starts::new(&times),
+        &Past::default(),
     );
     assert_eq!(short(&found), [("e1", "agent_log", 1, false), ("e2", "transcript", 2, true)]);
     times[transcript] = NOON;
@@ -131,6 +133,7 @@ fn a_file_that_begins_after_the_logs_have_ended_counts_from_its_first_call() {
         &super::prices().of_project("p"),
         &merge::distinct(&seen),
         &Starts::new(&times),
+        &Past::default(),
     );
     assert_eq!(short(&found), [("e1", "agent_log", 1, false)]);
 }

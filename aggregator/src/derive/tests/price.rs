@@ -123,6 +123,7 @@ fn a_repriced_call_costs_what_the_last_repricing_says_that_has_a_price_for_it() 
             &prices.of_project(project),
             &merge::distinct(&seen),
             &super::Starts::default(),
+            &super::Past::default(),
         );
         let call = found.remove(0);
         (call.cost_computed.unwrap(), call.price_version)

@@ -20,6 +20,8 @@ pub struct GroupFilter {
     pub hours: Vec<i32>,
     /// Of sessions: the traces whose events without a session are theirs too.
     pub adopted: Vec<Adopted>,
+    /// For each of the groups, in their order: only facts received after this time count, nanoseconds. Empty: all do.
+    pub since: Vec<i64>,
 }
 
 /// A trace whose events without a session belong to a session.
@@ -52,6 +54,19 @@ impl GroupFilter {
 
     /// The facts of the groups.
     pub(super) fn facts(&self) -> String {
+        let all = self.all_facts();
+        if self.since.is_empty() {
+            return all;
+        }
+        format!(
+            "({all}) AND toUnixTimestamp64Nano(received_at) > transform(concat(toString(project_id), '\\n', {}), \
+               {{since_groups:Array(String)}}, {{since:Array(Int64)}}, toInt64({}))",
+            self.group(),
+            i64::MAX
+        )
+    }
+
+    fn all_facts(&self) -> String {
         let own = facts_of(self.kind);
         if self.adopted.is_empty() {
             return own.to_owned();
@@ -66,7 +81,12 @@ impl GroupFilter {
     pub(super) fn bind(&self, query: clickhouse::query::Query) -> clickhouse::query::Query {
         let groups: Vec<(&str, &str)> =
             self.keys.iter().map(|key| (key.project_id.as_str(), key.id.as_str())).collect();
-        let query = query.param("groups", &groups).param("hours", &self.hours);
+        let mut query = query.param("groups", &groups).param("hours", &self.hours);
+        if !self.since.is_empty() {
+            let named: Vec<String> =
+                self.keys.iter().map(|key| format!("{}\n{}", key.project_id, key.id)).collect();
+            query = query.param("since_groups", &named).param("since", &self.since);
+        }
         if self.adopted.is_empty() {
             return query;
         }

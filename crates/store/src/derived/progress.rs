@@ -166,6 +166,6 @@ impl Store {
                 hours
             }
         };
-        Ok(GroupFilter { kind, keys, hours, adopted: Vec::new() })
+        Ok(GroupFilter { kind, keys, hours, adopted: Vec::new(), since: Vec::new() })
     }
 }

@@ -121,13 +121,7 @@ impl Store {
         named: &[(&str, &str, &str)],
         compared: &mut Compared,
     ) -> Result<(), StoreError> {
-        let sql = format!(
-            "SELECT {} FROM {}.session_groups FINAL \
-             WHERE (project_id, group_kind, group_id) IN {{keys:Array(Tuple(String, String, String))}}",
-            StoredGroup::columns(),
-            self.database()
-        );
-        let rows: Vec<StoredGroup> = self.read_raw(&sql, |query| query.param("keys", named)).await?;
+        let rows = self.stored_rows(named).await?;
         let stored: HashMap<(&str, &str, &str), &StoredGroup> = rows
             .iter()
             .map(|row| ((row.project_id.as_str(), row.group_kind.as_str(), row.group_id.as_str()), row))
@@ -226,15 +220,7 @@ impl Store {
             return Ok(());
         }
         let traces: Vec<(&str, &str)> = traces.into_iter().collect();
-        let sql = format!(
-            "SELECT {} FROM {}.trace_groups FINAL \
-             WHERE (project_id, trace_id) IN {{traces:Array(Tuple(String, String))}} \
-               AND (project_id, group_kind, group_id) IN {{keys:Array(Tuple(String, String, String))}}",
-            StoredTrace::COLUMNS,
-            self.database()
-        );
-        let rows: Vec<StoredTrace> =
-            self.read_raw(&sql, |query| query.param("traces", &traces).param("keys", named)).await?;
+        let rows = self.stored_shares(&traces, named).await?;
         let stored: HashMap<((&str, &str, &str), &str), &StoredTrace> = rows
             .iter()
             .map(|row| {
@@ -257,6 +243,36 @@ impl Store {
             push(compared, &group.key, Part::Shares, fields.into_iter().collect());
         }
         Ok(())
+    }
+
+    /// The highest versions of groups.
+    pub(super) async fn stored_rows(
+        &self,
+        named: &[(&str, &str, &str)],
+    ) -> Result<Vec<StoredGroup>, StoreError> {
+        let sql = format!(
+            "SELECT {} FROM {}.session_groups FINAL \
+             WHERE (project_id, group_kind, group_id) IN {{keys:Array(Tuple(String, String, String))}}",
+            StoredGroup::columns(),
+            self.database()
+        );
+        self.read_raw(&sql, |query| query.param("keys", named)).await
+    }
+
+    /// The highest versions of what groups share in traces (project, trace).
+    pub(super) async fn stored_shares(
+        &self,
+        traces: &[(&str, &str)],
+        named: &[(&str, &str, &str)],
+    ) -> Result<Vec<StoredTrace>, StoreError> {
+        let sql = format!(
+            "SELECT {} FROM {}.trace_groups FINAL \
+             WHERE (project_id, trace_id) IN {{traces:Array(Tuple(String, String))}} \
+               AND (project_id, group_kind, group_id) IN {{keys:Array(Tuple(String, String, String))}}",
+            StoredTrace::COLUMNS,
+            self.database()
+        );
+        self.read_raw(&sql, |query| query.param("traces", traces).param("keys", named)).await
     }
 
     /// Those of these hours of groups that are not recorded.
@@ -376,7 +392,7 @@ impl Store {
     }
 }
 
-fn name(key: &GroupKey) -> (&str, &str, &str) {
+pub(super) fn name(key: &GroupKey) -> (&str, &str, &str) {
     (&key.project_id, key.kind.as_str(), &key.id)
 }
 

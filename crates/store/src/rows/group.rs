@@ -280,6 +280,26 @@ impl StoredGroup {
         self.event_count == 0 && self.calls.call_key.is_empty() && self.tools.call_key.is_empty()
     }
 
+    /// What the group says.
+    pub(crate) fn into_parts(self) -> (Session, Vec<Call>, Vec<Tool>) {
+        let session = Session {
+            started_at: self.started_at,
+            ended_at: self.ended_at,
+            first_received_at: self.first_received_at,
+            last_received_at: self.last_received_at,
+            ended: self.status == ENDED,
+            event_count: self.event_count,
+            error_count: self.error_count,
+            prompt_count: self.prompt_count,
+            agents: self.agents,
+            models: self.models,
+            users: self.users,
+            hosts: self.hosts,
+            sources: self.sources,
+        };
+        (session, self.calls.into(), self.tools.into())
+    }
+
     /// The columns that do not hold what a group says.
     pub(crate) fn differing(&self, session: &Session, calls: &[Call], tools: &[Tool]) -> Vec<&'static str> {
         let mut names = differing!(self, session; started_at, ended_at, first_received_at, last_received_at,
@@ -293,8 +313,10 @@ impl StoredGroup {
     }
 }
 
+const ENDED: &str = "ended";
+
 const fn status(session: &Session) -> &'static str {
-    if session.ended { "ended" } else { "open" }
+    if session.ended { ENDED } else { "open" }
 }
 
 const OWN: &[&str] = &[

@@ -1,6 +1,8 @@
 //! A slice of structs as the arrays of a `Nested` column, without building the arrays; and the arrays as they are read
-//! back, to be compared with a slice.
+//! back, to be compared with a slice or turned into structs again.
 
+use fleetlog_schemas::EventType;
+use fleetlog_schemas::event::{Channel, Status};
 use serde::de::DeserializeOwned;
 use serde::{Serialize, Serializer};
 
@@ -20,6 +22,9 @@ pub(crate) trait Kept {
 
     /// Whether this is what was read back.
     fn is(&self, stored: &Self::Stored) -> bool;
+
+    /// What was read back.
+    fn of(stored: Self::Stored) -> Self;
 }
 
 macro_rules! kept {
@@ -29,6 +34,10 @@ macro_rules! kept {
 
             fn is(&self, stored: &$type) -> bool {
                 self == stored
+            }
+
+            fn of(stored: $type) -> Self {
+                stored
             }
         }
     )+};
@@ -41,6 +50,14 @@ impl Kept for &'static str {
     fn is(&self, stored: &String) -> bool {
         self == stored
     }
+
+    /// The word of a vocabulary; one that only a newer version knows is not said.
+    fn of(stored: String) -> Self {
+        None.or_else(|| Status::parse(&stored).map(Status::as_str))
+            .or_else(|| Channel::parse(&stored).map(Channel::as_str))
+            .or_else(|| EventType::parse(&stored).map(EventType::as_str))
+            .unwrap_or_default()
+    }
 }
 
 impl Kept for Option<f64> {
@@ -49,6 +66,10 @@ impl Kept for Option<f64> {
     fn is(&self, stored: &Self) -> bool {
         // What is no number is stored too, and equals itself.
         self.map(f64::to_bits) == stored.map(f64::to_bits)
+    }
+
+    fn of(stored: Self) -> Self {
+        stored
     }
 }
 
@@ -105,6 +126,23 @@ macro_rules! nested {
                     names.push(concat!($prefix, ".", $column));
                 })+
                 names
+            }
+        }
+
+        impl From<$stored> for Vec<$name> {
+            fn from(stored: $stored) -> Self {
+                use $crate::rows::nested::Kept as _;
+                let mut items = Self::new();
+                $(let mut $field = stored.$field.into_iter();)+
+                loop {
+                    // The arrays of a `Nested` column are equally long.
+                    items.push($name {
+                        $($field: match $field.next() {
+                            Some(stored) => <$field_type>::of(stored),
+                            None => return items,
+                        }),+
+                    });
+                }
             }
         }
     };
