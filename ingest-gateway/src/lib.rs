@@ -141,6 +141,7 @@ impl Bound {
         }
         if gateway.spool.is_some() {
             tasks.spawn("ingest spool", drain_spool(Arc::clone(&gateway), budget, shutdown.clone()));
+            tasks.spawn("ingest spool standing", tell_of_spool(Arc::clone(&gateway), shutdown.clone()));
         }
         let following = follow_log(config, Arc::clone(&gateway), readiness, shutdown.clone());
         tasks.spawn("ingest keys", following);
@@ -152,7 +153,8 @@ impl Bound {
         // The listener keeps the budget itself and reports what overran; the margin is for its own end.
         tasks.join(budget + Duration::from_secs(2)).await?;
         // What was accepted to the very end counts; what cannot be told within the budget is forgotten, as in a crash.
-        let telling = usage::tell_once(&gateway.producer, &gateway.allowances, gateway.now());
+        let counts = usage::tell_once(&gateway.producer, &gateway.allowances, gateway.now());
+        let telling = async { tokio::join!(counts, last_word_of_spool(&gateway)) };
         let _told = tokio::time::timeout(budget, telling).await.is_ok();
         let flushed = gateway.producer.flush(budget).await;
         match &gateway.spool {
@@ -231,6 +233,32 @@ async fn drain_spool(gateway: Arc<Gateway>, budget: Duration, shutdown: Shutdown
     spool.drain(gateway.producer.clone(), partitions, budget, shutdown).await
 }
 
+/// Tells what the spool holds, from the first word on, which [`follow_log`] tells.
+async fn tell_of_spool(gateway: Arc<Gateway>, shutdown: Shutdown) -> Result<(), LogError> {
+    let Some(spool) = &gateway.spool else { return Ok(()) };
+    tokio::select! {
+        _log = gateway.log.wait() => spool.keep_telling(&gateway.producer, &shutdown).await,
+        () = shutdown.triggered() => {}
+    }
+    Ok(())
+}
+
+/// Whether the others know of the spool, if there is one; `false` when shutdown came first.
+async fn is_spool_known(gateway: &Gateway, shutdown: &Shutdown) -> bool {
+    let Some(spool) = &gateway.spool else { return true };
+    tokio::select! {
+        () = spool.tell_first(&gateway.producer) => true,
+        () = shutdown.triggered() => false,
+    }
+}
+
+/// Tells what is left in the spool; a gateway that never came to accept anything has no word of its own.
+async fn last_word_of_spool(gateway: &Gateway) {
+    if let (Some(spool), Some(_)) = (&gateway.spool, gateway.log.get()) {
+        spool.tell_last(&gateway.producer).await;
+    }
+}
+
 /// Waits for the topics, loads the keys, and keeps following them.
 async fn follow_log(
     config: Config,
@@ -246,7 +274,8 @@ async fn follow_log(
         keys.caught_up().await;
         // Quotas hold from the first request on.
         let counts = loaded_counts.wait_for(|loaded| *loaded).await.is_ok();
-        if keys.is_caught_up() && counts {
+        // And whatever is spooled is looked for.
+        if keys.is_caught_up() && counts && is_spool_known(&gateway, &shutdown).await {
             // Set once: this function runs once.
             let _first = gateway.log.set(Log { topics, keys }).is_ok();
             readiness.ready();

@@ -11,6 +11,9 @@
 //!   are duplicates to the aggregator, those with neither id nor time included (INV-5, MAPPING §9).
 //! - **Bounded** by bytes and by what the file system must keep free; full is 503, as without a spool.
 //!
+//! - **Known**: what it holds is acknowledged and in no log yet, so it is told to whoever proves what is complete
+//!   ([`standing`]), from before the first request on.
+//!
 //! [`format`], [`recovery`] and [`course`] are pure; [`store`] is the order of writes over a [`disk`] that a test can
 //! crash; [`drain`] is the way back to Kafka. One process uses a folder at a time.
 
@@ -19,7 +22,9 @@ mod disk;
 mod drain;
 mod format;
 mod recovery;
+mod standing;
 mod store;
+mod times;
 
 use std::collections::{HashMap, VecDeque};
 use std::fs::{self, File, TryLockError};
@@ -43,7 +48,9 @@ use tokio::time::Instant;
 use self::course::{Course, Way};
 use self::disk::Folder;
 use self::format::Spot;
+use self::standing::UnderWay;
 use self::store::{Bounds, Entry, SpoolError, Store};
+use self::times::Times;
 use crate::config::GatewayConfig;
 use crate::error::Refusal;
 use crate::metrics;
@@ -87,6 +94,8 @@ pub(crate) struct Spool {
     queue: Mutex<Queue>,
     /// The first attempts of spooled messages, by sequence, whose outcome is not known yet.
     handed_over: Mutex<HashMap<u64, Delivery>>,
+    /// When the requests were accepted that are on their way through here.
+    under_way: Mutex<Times>,
     /// Told when there is more to drain.
     arrived: Notify,
     clock: Clock,
@@ -155,9 +164,10 @@ impl Spool {
         }
         let spool = Self {
             store,
-            course: watch::Sender::new(Course::resumed(found.records, found.bytes, found.oldest)),
+            course: watch::Sender::new(Course::resumed(found.records, found.bytes, found.held)),
             queue: Mutex::default(),
             handed_over: Mutex::default(),
+            under_way: Mutex::default(),
             arrived: Notify::new(),
             clock,
             patience: Duration::from_millis(config.spool_after_ms),
@@ -190,9 +200,8 @@ impl Spool {
         batches: Vec<RawBatch>,
         target: Target,
     ) -> Result<Stored, Refusal> {
-        if batches.is_empty() {
-            return Ok(Stored::Replicated(Vec::new()));
-        }
+        let Some(first) = batches.first() else { return Ok(Stored::Replicated(Vec::new())) };
+        let _under_way = UnderWay::begin(&self.under_way, first.received_at);
         let mut attempts = Vec::new();
         if self.may_go_direct().await {
             attempts = self.attempt(producer, &batches, target)?;
@@ -325,10 +334,13 @@ impl Spool {
     }
 
     fn show(&self) {
-        let course = *self.course.borrow();
+        let (records, oldest) = {
+            let course = self.course.borrow();
+            (course.records(), course.oldest())
+        };
         metrics::SPOOL_BYTES.set(self.store.bytes() as f64);
-        metrics::SPOOL_RECORDS.set(course.records() as f64);
-        let age = course.oldest().map_or(0, |oldest| self.clock.now_ns().saturating_sub(oldest));
+        metrics::SPOOL_RECORDS.set(records as f64);
+        let age = oldest.map_or(0, |oldest| self.clock.now_ns().saturating_sub(oldest));
         metrics::SPOOL_OLDEST.set(age as f64 / 1e9);
     }
 }

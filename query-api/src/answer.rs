@@ -75,7 +75,8 @@ impl From<TimeRange> for Range {
 #[derive(Clone, Copy, Debug, Default, Serialize, ToSchema)]
 pub(crate) struct Currency {
     /// Everything that was acknowledged before this time is stored, and so in the answer as far as the answer rests on
-    /// facts. Null: not proven; nothing is promised. It stands still where an acknowledged record was lost.
+    /// facts. Null: not proven; nothing is promised. It stands still where an acknowledged record was lost, or waits in a
+    /// gateway's spool.
     complete_through: Option<Instant>,
     /// On answers that rest on derivations: every stored event received before this time is reflected in them.
     /// Null: not proven.

@@ -3,13 +3,16 @@
 //! The gateway's producer is not transactional, so the raw log has no gaps: every offset below its end is a record that
 //! was acknowledged or is about to be. The [`sampler`] looks every second which of them are settled in the store and
 //! keeps, per partition, how far everything is ([`partition`]); together with samples of the logs' ends that gives a time
-//! up to which everything is stored ([`book`]), the `complete_through` of every answer. What stays open although the
-//! pipeline itself says that it is stored is lost ([`watermark`]).
+//! up to which everything is stored ([`book`]), the `complete_through` of every answer. What a gateway's spool holds is
+//! acknowledged and not in the log, and holds that time back ([`spools`]). What stays open although the pipeline itself
+//! says that it is stored is lost ([`watermark`]).
 //!
 //! ```text
-//! raw log's ends, the clock ─▶ sampler ─▶ book ─▶ standing ─▶ complete_through, wait_for, /v1/completeness
-//! settled runs of offsets ───────┘         ▲
-//! offsets of processor, aggregator ────────┴ only while something stands still
+//! the clock, then the gateways' spools, then the raw log's ends
+//!                                ▼
+//! settled runs of offsets ─▶ sampler ─▶ book ─▶ standing ─▶ complete_through, wait_for, /v1/completeness
+//!                                         ▲
+//! offsets of processor, aggregator ───────┴ only while something stands still
 //! ```
 //!
 //! Decisions are pure; only the sampler touches Kafka and ClickHouse, and whatever fails there delays what is proved and
@@ -20,6 +23,7 @@ mod kafka;
 mod partition;
 mod receipt;
 mod sampler;
+mod spools;
 #[cfg(test)]
 mod tests;
 mod watermark;
@@ -31,6 +35,7 @@ use std::time::Instant as Stopwatch;
 
 use fleetlog_log::LogError;
 use fleetlog_schemas::id::Position;
+use fleetlog_schemas::record::SpoolStanding;
 use futures::future::BoxFuture;
 use tokio::sync::{Notify, watch};
 
@@ -46,6 +51,9 @@ pub use watermark::{Outlet, Pipeline};
 pub trait Logs: Send + Sync + 'static {
     /// First offset and next offset of each partition of the raw log.
     fn raw(&self) -> BoxFuture<'_, Result<Vec<Range<i64>>, LogError>>;
+
+    /// The last word of each gateway with a spool; all that Kafka had acknowledged when this was called are in it.
+    fn spools(&self) -> BoxFuture<'_, Result<Vec<SpoolStanding>, LogError>>;
 
     /// Offset of the first raw record at or after a time (milliseconds UTC) of each partition that has one.
     fn raw_since(&self, time_ms: i64) -> BoxFuture<'_, Result<Vec<Option<i64>>, LogError>>;

@@ -40,6 +40,17 @@ pub const LEDGER_LAG: Metric = Metric::gauge(
     "fleetlog_query_ledger_lag_seconds",
     "Age of `complete_through`, seconds: everything acknowledged earlier is stored.",
 );
+/// What a gateway's spool holds.
+pub const SPOOL_RECORDS: Metric = Metric::gauge(
+    "fleetlog_query_spool_records",
+    "Acknowledged messages that wait in a gateway's spool, by its own last word, by `gateway`.",
+);
+/// How far back a gateway holds what is complete.
+pub const SPOOL_LAG: Metric = Metric::gauge(
+    "fleetlog_query_spool_lag_seconds",
+    "Age of the time that `complete_through` cannot pass for a gateway's spool, seconds, by `gateway`: of the oldest message \
+     in it, or of the gateway's last word. One that grows is of a gateway that does not drain or does not run.",
+);
 /// Time of a look.
 pub const LEDGER_LOOK_SECONDS: Metric = Metric::histogram(
     "fleetlog_query_ledger_look_seconds",
@@ -67,6 +78,8 @@ pub const ALL: &[Metric] = &[
     LEDGER_IN_FLIGHT,
     LEDGER_LOST,
     LEDGER_LAG,
+    SPOOL_RECORDS,
+    SPOOL_LAG,
     LEDGER_LOOK_SECONDS,
     LEDGER_FAILURES,
     WAITS,

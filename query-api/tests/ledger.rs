@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use fleetlog_query_api::{Outlet, Pipeline, QueryConfig};
 use fleetlog_schemas::Settlement;
-use fleetlog_schemas::record::PieceCount;
+use fleetlog_schemas::record::{PieceCount, SpoolStanding};
 use serde_json::{Value, json};
 use support::{
     NOON, S, Service, StillLogs, event, piece, service, service_with_logs, session, settlement,
@@ -51,6 +51,53 @@ async fn an_answer_says_up_to_when_everything_acknowledged_is_stored() {
     service.store_pieces(8, &[piece("q", 0, received, 3, 0)]).await;
     let later = "2026-03-01T12:00:05.000000000Z";
     within_a_while(async || complete_through(&service, "/v1/events").await == later).await;
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_in_a_spool_holds_back_what_is_complete_and_is_named() {
+    let logs = Arc::new(StillLogs::default());
+    logs.reach(0..1);
+    let told = |as_of, records, oldest| SpoolStanding {
+        gateway_id: "g".to_owned(),
+        as_of,
+        records,
+        bytes: 10 * records,
+        oldest,
+    };
+    *logs.spools.lock().unwrap() = vec![told(NOON - 2 * S, 0, None)];
+    let Some(service) = service_with_logs(&logs).await else { return };
+    service.store_settlements(0, &[settlement("p", 0, NOON - 60 * S, 1)]).await;
+    service.store_pieces(0, &[piece("p", 0, NOON - 60 * S, 1, 0)]).await;
+    let state = async || service.ask("viewer-p", "/v1/completeness").await.good();
+    // It does not run, so what it has accepted since is not known.
+    let before = "2026-03-01T11:59:58.000000000Z";
+    within_a_while(async || state().await["complete_through"] == before).await;
+    let answer = state().await;
+    assert_eq!(answer["settled_through"], before);
+    let spool = json!({"gateway": "g", "records": 0, "oldest": null, "as_of": before});
+    assert_eq!(answer["spools"], json!([spool]));
+
+    // It runs again and has something older: what was proved stays so, and nothing more is.
+    service.deps.clock.set(NOON + 60 * S);
+    *logs.spools.lock().unwrap() = vec![told(NOON + 59 * S, 3, Some(NOON - S))];
+    within_a_while(async || state().await["spools"][0]["records"] == 3).await;
+    let held = "2026-03-01T11:59:59.000000000Z";
+    within_a_while(async || state().await["complete_through"] == held).await;
+    assert_eq!(complete_through(&service, "/v1/events").await, held);
+    assert_eq!(state().await["spools"][0]["oldest"], held);
+    let metrics = service.ask_openly("/metrics").await.text;
+    assert!(metrics.contains(r#"fleetlog_query_spool_records{gateway="g"} 3"#), "{metrics}");
+    assert!(metrics.contains(r#"fleetlog_query_spool_lag_seconds{gateway="g"} 61"#), "{metrics}");
+
+    // It is taken back.
+    logs.spools.lock().unwrap().clear();
+    let now = "2026-03-01T12:01:00.000000000Z";
+    within_a_while(async || state().await["complete_through"] == now).await;
+    assert_eq!(state().await["spools"], json!([]));
+    let gone = async || service.ask_openly("/metrics").await.text;
+    within_a_while(async || gone().await.contains(r#"fleetlog_query_spool_lag_seconds{gateway="g"} 0"#))
+        .await;
     service.stop().await;
 }
 

@@ -1,7 +1,7 @@
 //! The contracts of Fleetlog: names and shapes, and nothing else.
 //!
 //! - [`event`]: the one event model every source is mapped to, with its closed vocabularies.
-//! - [`record`]: what travels through Kafka (raw batches, event batches, settlements, dead letters).
+//! - [`record`]: what travels through Kafka (raw batches, event batches, settlements, dead letters, spools).
 //! - [`control`]: API keys and project settings, as the compacted control topic carries them.
 //! - [`avro`]: the wire encoding of all records: single-object Avro, generated field by field.
 //! - [`topic`]: the topics' names and how they are partitioned.

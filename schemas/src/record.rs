@@ -242,6 +242,27 @@ avro_record! {
     }
 }
 
+avro_record! {
+    /// What a gateway holds in its spool, as it last told; the latest of each gateway stands.
+    ///
+    /// # Invariants
+    /// It stays true for ever: what a gateway has put into the raw topic stays there. So the last word of a gateway that
+    /// was killed still bounds what it may hold.
+    pub struct SpoolStanding, "SpoolStanding" {
+        /// Gateway instance; the record's Kafka key.
+        pub gateway_id: String,
+        /// Every request accepted to the spool before this time, by the gateway's clock, nanoseconds UTC, is counted here
+        /// or is in the raw topic.
+        pub as_of: i64,
+        /// Messages in the spool that Kafka has not acknowledged.
+        pub records: u64,
+        /// Bytes that they take.
+        pub bytes: u64,
+        /// None of them was accepted before this time, nanoseconds UTC; `None` when there are none.
+        pub oldest: Option<i64>,
+    }
+}
+
 impl DeadLetter {
     /// The letter that its raw record repeated already, `partition/offset`; empty when that came from a gateway.
     pub fn replay_of(&self) -> &str {

@@ -15,6 +15,10 @@ pub const CONTROL: &str = "fleetlog.control.v1";
 /// What was used of daily quotas, JSON [`UsageCount`](crate::usage::UsageCount), compacted and forgotten after two days.
 pub const USAGE: &str = "fleetlog.usage.v1";
 
+/// What each gateway holds in its spool, Avro [`SpoolStanding`](crate::record::SpoolStanding), compacted: the last word of a
+/// gateway stays until it takes it back, or an operator does.
+pub const SPOOLS: &str = "fleetlog.spools.v1";
+
 /// Largest message of the raw topic, bytes.
 pub const RAW_MAX_MESSAGE_BYTES: usize = 8 * 1024 * 1024;
 /// Largest message of the events and dead-letter topics, bytes.

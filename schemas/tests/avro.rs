@@ -7,7 +7,8 @@ use fleetlog_schemas::avro::{Blob, DecodeError, Published, from_single_object, t
 use fleetlog_schemas::event::{AgentEvent, EventType, Status, TimestampSource, TokenBasis, UsageRole};
 use fleetlog_schemas::id::{Key128, NanoUsd};
 use fleetlog_schemas::record::{
-    DeadLetter, DeadReason, Envelope, EventBatch, PieceCount, RawBatch, Route, Settlement, StreamContext,
+    DeadLetter, DeadReason, Envelope, EventBatch, PieceCount, RawBatch, Route, Settlement, SpoolStanding,
+    StreamContext,
 };
 use proptest::prelude::*;
 
@@ -28,6 +29,7 @@ fn every_schema_lists_the_fields_of_its_record() {
     assert_same_fields::<EventBatch>();
     assert_same_fields::<Settlement>();
     assert_same_fields::<DeadLetter>();
+    assert_same_fields::<SpoolStanding>();
 }
 
 /// What we write, apache-avro reads; what apache-avro writes, we read.
@@ -149,6 +151,16 @@ proptest! {
     }
 
     #[test]
+    fn spool_standings_mean_the_same_to_apache_avro(
+        as_of in any::<i64>(),
+        held in prop::collection::vec(0u64..=i64::MAX as u64, 2),
+        oldest in prop::option::of(any::<i64>()),
+    ) {
+        let (records, bytes) = (held[0], held[1]);
+        assert_agrees_with_apache_avro(&SpoolStanding { gateway_id: "g".into(), as_of, records, bytes, oldest });
+    }
+
+    #[test]
     fn garbage_is_an_error_and_never_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         let header = to_single_object(&EventBatch::default()).unwrap();
         let framed = [&header[..10], &bytes[..]].concat();
@@ -200,6 +212,9 @@ fn bytes_of_every_earlier_version_still_decode() {
     let dead: DeadLetter = from_single_object(include_bytes!("golden/dead_letter.v1.avro")).unwrap();
     assert_eq!((dead.reason, dead.raw_index), (DeadReason::TooLarge, -1));
     assert_eq!((dead.envelope, dead.preview.as_str()), (None, ""));
+    let spool: SpoolStanding = from_single_object(include_bytes!("golden/spool_standing.v1.avro")).unwrap();
+    assert_eq!((spool.gateway_id.as_str(), spool.as_of), ("gateway-a", 1_790_000_000_000_000_007));
+    assert_eq!((spool.records, spool.bytes, spool.oldest), (3, 4_711, Some(1_789_999_999_000_000_000)));
 }
 
 /// The mechanism the test above will need on the day a field is added: bytes of a schema without the last fields

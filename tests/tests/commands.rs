@@ -51,6 +51,8 @@ fn every_command_explains_itself() -> Result<()> {
         "keys revoke",
         "projects list",
         "projects set",
+        "spools list",
+        "spools forget",
         "migrate",
         "replay dead",
         "replay raw",

@@ -12,6 +12,7 @@ mod rederive;
 mod replay;
 mod reprice;
 mod send;
+mod spools;
 mod up;
 
 use std::path::PathBuf;
@@ -40,6 +41,8 @@ enum Command {
     Keys(keys::Keys),
     /// List projects and change their settings
     Projects(projects::Projects),
+    /// List what gateways hold in their spools, and forget gateways that never return
+    Spools(spools::Spools),
     /// Create or update Kafka's topics and ClickHouse's tables
     Migrate(migrate::Migrate),
     /// Send dead letters through the pipeline again, or compare what is stored with what it would become today
@@ -87,6 +90,7 @@ fn main() -> ExitCode {
             Command::Send(send) => send.run().await?,
             Command::Keys(keys) => keys.run().await?,
             Command::Projects(projects) => projects.run().await?,
+            Command::Spools(spools) => spools.run().await?,
             Command::Migrate(migrate) => migrate.run().await?,
             Command::Replay(replay) => return replay.run().await,
             Command::Rederive(rederive) => return rederive.run().await,

@@ -34,6 +34,8 @@ pub struct Topics {
     pub control: u32,
     /// Partitions of the topic of daily counts.
     pub usage: u32,
+    /// Partitions of the topic of spools.
+    pub spools: u32,
 }
 
 /// Creates topics and looks up what the cluster says of them.
@@ -82,6 +84,7 @@ impl Admin {
             dead: self.partitions(topic::DEAD).await?,
             control: self.partitions(topic::CONTROL).await?,
             usage: self.partitions(topic::USAGE).await?,
+            spools: self.partitions(topic::SPOOLS).await?,
         };
         for (name, asked, has) in [
             (topic::RAW, self.config.raw_partitions, topics.raw),
@@ -238,6 +241,18 @@ fn wanted(config: &KafkaConfig) -> Vec<Wanted> {
         ),
         topic(topic::CONTROL, 1, &[("cleanup.policy", "compact".to_owned())]),
         topic(topic::USAGE, 1, &usage_settings()),
+        topic(topic::SPOOLS, 1, &spool_settings()),
+    ]
+}
+
+/// Each gateway with a spool writes every second and only its last word counts: small segments are compacted soon, so that
+/// a reader that starts has little to read. Nothing is deleted by time: a gateway that was killed stays known.
+fn spool_settings() -> Vec<(&'static str, String)> {
+    vec![
+        ("cleanup.policy", "compact".to_owned()),
+        ("segment.ms", Duration::from_secs(3600).as_millis().to_string()),
+        ("segment.bytes", (4 * 1024 * 1024).to_string()),
+        ("min.cleanable.dirty.ratio", "0.1".to_owned()),
     ]
 }
 
@@ -264,7 +279,7 @@ mod tests {
             let has = |key: &str| topic.settings.iter().find(|(k, _)| *k == key).map(|(_, v)| v.as_str());
             let expected = [topic::RAW, topic::EVENTS].contains(&topic.name).then_some("-1");
             assert_eq!(has("retention.bytes"), expected, "{}", topic.name);
-            let is_state = [topic::CONTROL, topic::USAGE].contains(&topic.name);
+            let is_state = [topic::CONTROL, topic::USAGE, topic::SPOOLS].contains(&topic.name);
             assert_eq!(has("cleanup.policy").is_some(), is_state, "{}", topic.name);
         }
     }

@@ -1,4 +1,5 @@
-//! The only user of rdkafka: topics, producers, consumers, and the control topic with its keys.
+//! The only user of rdkafka: topics, producers, consumers, the control topic with its keys, and what gateways tell of their
+//! spools.
 //!
 //! How a service uses it (`config` is the `kafka` section, [`KafkaConfig`]):
 //!
@@ -56,6 +57,7 @@ pub mod metrics;
 mod offsets;
 mod producer;
 mod record;
+mod spools;
 mod tail;
 mod transaction;
 mod trim;
@@ -69,6 +71,7 @@ pub use lookup::Lookup;
 pub use offsets::Offsets;
 pub use producer::{Acks, Delivery, Outgoing, Producer, Target};
 pub use record::{Isolation, Record};
+pub use spools::{SpoolReader, forget_spool, tell_spool};
 pub use tail::{From, Tail, TailRead};
 pub use transaction::{TransactionLog, Transactor, Unit, Write};
 pub use trim::Trimmer;

@@ -12,6 +12,8 @@
 //! is in Kafka before what it sends next. Under a steady load the spool would then never be empty: the last bit is
 //! drained while new requests wait for it (`Closing`), about one round trip to Kafka.
 
+use super::times::{Times, second_of};
+
 /// Where a request is to go now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Way {
@@ -25,7 +27,7 @@ pub(super) enum Way {
 }
 
 /// What is known of the spool's backlog.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Course {
     way: Way,
     /// Requests that are being appended.
@@ -33,15 +35,15 @@ pub(super) struct Course {
     /// Records on disk that are not in Kafka, and their bytes.
     records: u64,
     bytes: u64,
-    /// No record on disk was accepted before.
-    oldest: Option<i64>,
+    /// The seconds in which they were accepted; those of records that a damage took stay until nothing is left.
+    held: Times,
 }
 
 impl Course {
     /// The course of a spool that holds something from the start, or nothing.
-    pub(super) fn resumed(records: u64, bytes: u64, oldest: Option<i64>) -> Self {
+    pub(super) fn resumed(records: u64, bytes: u64, held: Times) -> Self {
         let way = if records == 0 { Way::Direct } else { Way::Spooling };
-        Self { way, appending: 0, records, bytes, oldest }
+        Self { way, appending: 0, records, bytes, held }
     }
 
     pub(super) const fn way(&self) -> Way {
@@ -52,9 +54,18 @@ impl Course {
         self.records
     }
 
-    /// When the oldest record was accepted, or a little before.
-    pub(super) const fn oldest(&self) -> Option<i64> {
-        self.oldest
+    pub(super) const fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// When the oldest record was accepted, or up to a second before; never after.
+    pub(super) fn oldest(&self) -> Option<i64> {
+        self.held.earliest()
+    }
+
+    /// Whether nothing is on disk or about to be.
+    pub(super) const fn is_idle(&self) -> bool {
+        self.appending == 0 && self.records == 0
     }
 
     /// A request is about to be appended.
@@ -68,7 +79,7 @@ impl Course {
         self.appending = self.appending.saturating_sub(1);
         self.records += records;
         self.bytes += bytes;
-        self.oldest.get_or_insert(received_at);
+        self.held.add(second_of(received_at), records);
         self.settle();
     }
 
@@ -78,10 +89,12 @@ impl Course {
         self.settle();
     }
 
-    /// Records are in Kafka, or can never be; the last of them was accepted then.
+    /// Records are in Kafka, or can never be; they were accepted then, if that can still be read.
     pub(super) fn drained(&mut self, records: u64, bytes: u64, received_at: Option<i64>, close_below: u64) {
         self.records = self.records.saturating_sub(records);
-        self.oldest = received_at.or(self.oldest);
+        if let Some(received_at) = received_at {
+            self.held.remove(second_of(received_at), records);
+        }
         self.bytes = self.bytes.saturating_sub(bytes);
         if self.way == Way::Spooling && self.bytes <= close_below {
             self.way = Way::Closing;
@@ -98,9 +111,9 @@ impl Course {
 
     fn settle(&mut self) {
         if self.records == 0 {
-            self.oldest = None;
+            self.held.clear();
         }
-        if self.appending == 0 && self.records == 0 {
+        if self.is_idle() {
             self.way = Way::Direct;
         }
     }
@@ -110,28 +123,55 @@ impl Course {
 mod tests {
     use super::*;
 
+    const S: i64 = 1_000_000_000;
+
     #[test]
     fn once_something_is_spooled_everything_is_until_it_has_drained() {
         let mut course = Course::default();
         course.begin();
         course.begin();
-        course.end(2, 200, 7);
+        course.end(2, 200, 7 * S);
         assert_eq!(course.way(), Way::Spooling);
-        course.drained(2, 200, Some(7), 50);
+        course.drained(2, 200, Some(7 * S), 50);
         assert_eq!(course.way(), Way::Closing, "the other request is still being appended");
-        course.end(1, 100, 9);
-        assert_eq!((course.way(), course.oldest()), (Way::Closing, Some(9)));
-        course.drained(1, 100, Some(9), 50);
+        assert!(!course.is_idle());
+        course.end(1, 100, 9 * S);
+        assert_eq!((course.way(), course.oldest()), (Way::Closing, Some(9 * S)));
+        course.drained(1, 100, Some(9 * S), 50);
         assert_eq!((course.way(), course.records(), course.oldest()), (Way::Direct, 0, None));
+        assert!(course.is_idle());
+    }
+
+    #[test]
+    fn nothing_held_was_accepted_before_the_oldest_whatever_order_it_came_in() {
+        let mut course = Course::default();
+        for received_at in [9 * S + 5, 3 * S + 7, 6 * S] {
+            course.begin();
+            course.end(1, 100, received_at);
+        }
+        assert_eq!(course.oldest(), Some(3 * S));
+        course.drained(1, 100, Some(9 * S + 5), 0);
+        assert_eq!(course.oldest(), Some(3 * S), "one behind it waited longer for Kafka");
+        course.drained(1, 100, Some(3 * S + 7), 0);
+        assert_eq!(course.oldest(), Some(6 * S));
+        // What a damage took cannot be read any more: it holds back until nothing is left.
+        course.begin();
+        course.end(1, 100, 8 * S);
+        course.drained(1, 100, None, 0);
+        assert_eq!((course.records(), course.oldest()), (1, Some(6 * S)));
+        course.drained(1, 100, Some(8 * S), 0);
+        assert_eq!(course.oldest(), None);
     }
 
     #[test]
     fn who_waits_for_the_last_bit_is_let_go_when_it_stalls() {
-        let mut course = Course::resumed(3, 300, Some(1));
+        let mut held = Times::default();
+        held.add(S, 3);
+        let mut course = Course::resumed(3, 300, held);
         assert_eq!(course.way(), Way::Spooling);
-        course.drained(1, 100, Some(1), 100);
+        course.drained(1, 100, Some(S), 100);
         assert_eq!(course.way(), Way::Spooling);
-        course.drained(1, 100, Some(1), 100);
+        course.drained(1, 100, Some(S), 100);
         assert_eq!(course.way(), Way::Closing);
         course.stalled();
         assert_eq!(course.way(), Way::Spooling);

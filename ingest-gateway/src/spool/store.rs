@@ -19,6 +19,7 @@ use thiserror::Error;
 use super::disk::Disk;
 use super::format::{HEADER_BYTES, Parsed, Record, Spot, header, parse, write};
 use super::recovery::{Tail, scan};
+use super::times::{Times, second_of};
 
 const SEGMENT: &str = ".segment";
 const CORRUPT: &str = ".corrupt";
@@ -69,13 +70,13 @@ pub(super) struct Appended {
 }
 
 /// What was found at the start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Recovered {
     /// Records still to be drained, and their bytes.
     pub(super) records: u64,
     pub(super) bytes: u64,
-    /// When the oldest of them was accepted.
-    pub(super) oldest: Option<i64>,
+    /// The seconds in which they were accepted.
+    pub(super) held: Times,
     /// Segments whose tail was cut off.
     pub(super) torn: u64,
     /// Segments of which a part was set aside.
@@ -227,7 +228,7 @@ impl<D: Disk> Store<D> {
         for record in scanned.records.iter().filter(|record| record.sequence > drained) {
             sum.records += 1;
             sum.bytes += record.bytes as u64;
-            sum.oldest.get_or_insert(record.received_at);
+            sum.held.add(second_of(record.received_at), 1);
         }
         Ok(segment)
     }

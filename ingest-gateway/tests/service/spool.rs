@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use fleetlog_ingest_gateway::{Config, GatewayConfig, bind};
-use fleetlog_log::KafkaConfig;
+use fleetlog_log::{KafkaConfig, SpoolReader};
 use fleetlog_runtime::{Clock, Deps, Health, TelemetryConfig, init_telemetry};
 use fleetlog_schemas::control::Role;
-use fleetlog_schemas::record::RawBatch;
+use fleetlog_schemas::record::{RawBatch, SpoolStanding};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
@@ -208,6 +208,56 @@ fn what_a_stopped_gateway_left_in_its_spool_is_published_by_the_next_one_under_t
         // The first was handed to Kafka before it was spooled, and the stop left its outcome unknown.
         batches.retain(|batch| batch.spool_sequence > 0);
         assert_eq!(ids_of(&batches), ids);
+        gateway.stop().await;
+    });
+}
+
+/// What the gateway of this folder last told of its spool.
+async fn told(reader: &SpoolReader, folder: &Path) -> Option<SpoolStanding> {
+    let id = std::fs::read_to_string(folder.join("gateway-id")).unwrap();
+    reader.standings().await.unwrap().into_iter().find(|word| word.gateway_id == id.trim())
+}
+
+#[test]
+fn a_spool_is_known_before_anything_is_accepted_and_forgotten_at_an_end_with_nothing_held() {
+    alone(|node| async move {
+        let (folder, reader) = (tempfile::tempdir().unwrap(), SpoolReader::open(&node.config()).unwrap());
+        let gateway = start(node, spool(folder.path())).await;
+        let first = told(&reader, folder.path()).await.unwrap();
+        assert_eq!((first.records, first.bytes, first.oldest), (0, 0, None));
+        while told(&reader, folder.path()).await.unwrap().as_of <= first.as_of {}
+        gateway.stop().await;
+        assert_eq!(told(&reader, folder.path()).await, None);
+    });
+}
+
+/// INV-1: the spool counts as in flight, whatever became of its gateway.
+#[test]
+fn what_a_gateway_told_last_lies_before_everything_that_it_holds() {
+    alone(|node| async move {
+        let (folder, reader) = (tempfile::tempdir().unwrap(), SpoolReader::open(&node.config()).unwrap());
+        let gateway = start(node, spool(folder.path())).await;
+        let mut ids = freeze(node, &gateway).await;
+        ids.drain(..ids.len() - 1);
+        ids.extend(send_to_spool(&gateway, 10).await);
+        // Ends without having reached Kafka.
+        gateway.stop().await;
+        node.kafka.resume();
+        let last = told(&reader, folder.path()).await.unwrap();
+        let gateway = start(node, spool(folder.path())).await;
+        until_direct(&gateway).await;
+        let received: Vec<i64> = published(node, &ids).await.iter().map(|batch| batch.received_at).collect();
+        let passes = last.oldest.map_or(last.as_of, |oldest| oldest.min(last.as_of));
+        assert!(received.iter().all(|received_at| passes <= *received_at), "{last:?} {received:?}");
+        // And once it is drained nothing is held back any more.
+        let newest = received.into_iter().max().unwrap();
+        loop {
+            let word = told(&reader, folder.path()).await.unwrap();
+            if word.as_of > newest && word.oldest.is_none() {
+                assert_eq!((word.records, word.bytes), (0, 0));
+                break;
+            }
+        }
         gateway.stop().await;
     });
 }

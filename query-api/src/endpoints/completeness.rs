@@ -2,6 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
+use fleetlog_schemas::record::SpoolStanding;
 use fleetlog_store::row::Row;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -97,6 +98,20 @@ pub(crate) struct RawPartition {
     lost: u64,
 }
 
+/// A gateway that has a spool, and what it held when it last told. It may have more since; what it has is acknowledged and
+/// in no partition, so `complete_through` passes neither `oldest` nor `as_of`.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(crate) struct Spool {
+    /// The gateway's id.
+    gateway: String,
+    /// Acknowledged requests, or pieces of them, of all projects, that wait in its spool.
+    records: u64,
+    /// None of them was accepted before this time. Null when there are none.
+    oldest: Option<Instant>,
+    /// When it told this. A time that stands still is of a gateway that does not run or does not reach Kafka.
+    as_of: Instant,
+}
+
 /// A page of windows with the totals of the whole range.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct CompletenessPage {
@@ -110,6 +125,8 @@ pub(crate) struct CompletenessPage {
     settled_through: Option<Instant>,
     /// How far the raw log is settled. Empty while nothing is known of it.
     partitions: Vec<RawPartition>,
+    /// The gateways with a spool.
+    spools: Vec<Spool>,
 }
 
 impl WindowRow {
@@ -162,12 +179,23 @@ fn partitions(standing: &Standing) -> Vec<RawPartition> {
     (0..).zip(standing.partitions.iter()).map(of).collect()
 }
 
+fn spools(standing: &Standing) -> Vec<Spool> {
+    let of = |spool: &SpoolStanding| Spool {
+        gateway: spool.gateway_id.clone(),
+        records: spool.records,
+        oldest: spool.oldest.map(Instant),
+        as_of: Instant(spool.as_of),
+    };
+    standing.spools.iter().map(of).collect()
+}
+
 /// What became of the records accepted in a range of time, in windows of 10 s, newest first. Windows without records are
 /// left out; the range is widened to whole windows.
 ///
 /// What the gateway counted is the count that travels with each accepted request. A request that is acknowledged and not
 /// processed yet is in no window, because whose it is and what it holds is not looked at before: `partitions` counts such
-/// requests, of all projects. What a gateway holds in its spool is not in the log and not counted.
+/// requests, of all projects. A request that a gateway holds in its spool is not in the log, so not in `partitions` either:
+/// `spools` counts such requests by gateway, and no window that may hold one is `complete`.
 #[utoipa::path(
     get,
     path = "/v1/completeness",
@@ -205,6 +233,7 @@ pub(crate) async fn list(
         window_s: WINDOW_S,
         settled_through: standing.settled_ns.map(Instant),
         partitions: partitions(&standing),
+        spools: spools(&standing),
     }))
 }
 

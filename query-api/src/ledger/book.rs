@@ -1,13 +1,15 @@
 //! All partitions of the raw log together: up to which time everything acknowledged is stored.
 //!
 //! A sample is taken by reading the clock and then the end of each partition: whatever was acknowledged before that time
-//! lies below those ends. Once everything below them is stored, the sample's time is proved.
+//! lies below those ends, but for what gateways hold in their spools, which makes it an earlier time
+//! ([`super::spools`]). Once everything below them is stored, the sample's time is proved.
 
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
 use fleetlog_schemas::id::Position;
+use fleetlog_schemas::record::SpoolStanding;
 use fleetlog_store::RawRun;
 
 use crate::ledger::partition::{Fate, Partition};
@@ -17,11 +19,11 @@ use crate::ledger::watermark::Pipeline;
 /// what is proved of a backlog comes in larger steps, and in the end as much.
 const SAMPLES_MAX: usize = 512;
 
-/// The end of each partition at a time.
+/// The end of each partition, and up to when everything acknowledged lies below them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Sample {
     number: u64,
-    at_ns: i64,
+    through_ns: i64,
     ends: Vec<i64>,
 }
 
@@ -45,8 +47,9 @@ impl Book {
         Self { partitions: Arc::new(logs.iter().zip(starts).map(partition).collect()), ..Self::default() }
     }
 
-    /// Takes a sample: the clock, read first, and where each log stands. Returns the partitions that were made anew.
-    pub(crate) fn sampled(&mut self, at_ns: i64, logs: &[Range<i64>]) -> Vec<usize> {
+    /// Takes a sample: the clock, read first, up to when everything acknowledged is in the logs, and where each stands.
+    /// Returns the partitions that were made anew.
+    pub(crate) fn sampled(&mut self, at_ns: i64, through_ns: i64, logs: &[Range<i64>]) -> Vec<usize> {
         let mut anew = Vec::new();
         let partitions = Arc::make_mut(&mut self.partitions);
         for (number, log) in logs.iter().enumerate() {
@@ -63,8 +66,13 @@ impl Book {
             // Their ends are of another log.
             self.samples.clear();
         }
-        self.keep(Sample { number: self.taken, at_ns, ends: logs.iter().map(|log| log.end).collect() });
-        self.taken += 1;
+        // One that proves no more than the last, with no less to be stored, is of no use: a spool may hold time back for
+        // days.
+        if self.samples.back().is_none_or(|last| last.through_ns < through_ns) {
+            let ends = logs.iter().map(|log| log.end).collect();
+            self.keep(Sample { number: self.taken, through_ns, ends });
+            self.taken += 1;
+        }
         self.prove();
         anew
     }
@@ -145,6 +153,7 @@ impl Book {
             partitions: Arc::clone(&self.partitions),
             complete_ns: self.complete_ns,
             settled_ns: self.settled_ns,
+            spools: Arc::default(),
         }
     }
 
@@ -167,14 +176,15 @@ impl Book {
             sample.ends.iter().zip(partitions).all(|(end, partition)| below(partition) >= *end)
         };
         let latest = |below: fn(&Partition) -> i64| {
-            self.samples.iter().rev().find(|sample| reached(sample, below)).map(|sample| sample.at_ns)
+            self.samples.iter().rev().find(|sample| reached(sample, below)).map(|sample| sample.through_ns)
         };
         let (complete, settled) = (latest(Partition::stored_below), latest(Partition::settled_below));
         self.complete_ns = self.complete_ns.max(complete);
         self.settled_ns = self.settled_ns.max(settled).max(complete);
         // A sample that is settled and not complete waits for a loss to be made good or to be forgotten; one will do.
         let (complete_ns, settled_ns) = (self.complete_ns, self.settled_ns);
-        let open = |sample: &Sample| Some(sample.at_ns) > complete_ns && Some(sample.at_ns) >= settled_ns;
+        let open =
+            |sample: &Sample| Some(sample.through_ns) > complete_ns && Some(sample.through_ns) >= settled_ns;
         self.samples.retain(open);
         if self.samples.len() <= 1 {
             self.coarseness = 0;
@@ -190,6 +200,8 @@ pub(crate) struct Standing {
     pub(crate) complete_ns: Option<i64>,
     /// Everything acknowledged before this time is stored or known to be lost, nanoseconds.
     pub(crate) settled_ns: Option<i64>,
+    /// What the gateways hold in their spools.
+    pub(crate) spools: Arc<Vec<SpoolStanding>>,
 }
 
 impl Standing {
@@ -218,8 +230,8 @@ mod tests {
     #[test]
     fn a_time_is_proved_once_every_partition_has_reached_the_ends_it_had_then() {
         let mut book = Book::new(&[0..0, 0..0], &[0, 0]);
-        book.sampled(10, &[0..2, 0..1]);
-        book.sampled(20, &[0..3, 0..1]);
+        book.sampled(10, 10, &[0..2, 0..1]);
+        book.sampled(20, 20, &[0..3, 0..1]);
         assert_eq!(book.standing().complete_ns, None);
         assert!(book.found(&[run(0, 0..2)], 21));
         assert_eq!(book.standing().complete_ns, None, "the other partition is behind");
@@ -227,20 +239,20 @@ mod tests {
         assert_eq!((book.standing().complete_ns, book.standing().in_flight()), (Some(10), 1));
         book.found(&[run(0, 2..3)], 23);
         assert_eq!(book.standing().complete_ns, Some(20));
-        book.sampled(30, &[0..3, 0..1]);
+        book.sampled(30, 30, &[0..3, 0..1]);
         assert_eq!(book.standing().complete_ns, Some(30), "nothing is on its way");
     }
 
     #[test]
     fn a_loss_holds_back_what_is_complete_until_it_is_made_good() {
         let mut book = Book::new(&[0..0], &[0]);
-        book.sampled(10, &[0..5]);
+        book.sampled(10, 10, &[0..5]);
         book.found(&[run(0, 0..2), run(0, 3..5)], 11);
         let looked = book.unsettled(100);
         let seen = Pipeline { raw: vec![Some(5)], outlets: Vec::new() };
         assert_eq!(book.conclude(&looked, &seen, None, 12), []);
         assert_eq!(book.conclude(&looked, &seen, Some(&[5]), 12), [(0, 1)]);
-        book.sampled(20, &[0..5]);
+        book.sampled(20, 20, &[0..5]);
         assert_eq!((book.standing().complete_ns, book.standing().settled_ns), (None, Some(20)));
         assert_eq!(book.losses(), [(0, 2..3)]);
         book.forgive(0, &[run(0, 2..3)]);
@@ -250,7 +262,7 @@ mod tests {
     #[test]
     fn what_is_deleted_before_anybody_settled_it_is_lost_without_a_word_of_the_pipeline() {
         let mut book = Book::new(&[0..10], &[0]);
-        book.sampled(10, &[6..10]);
+        book.sampled(10, 10, &[6..10]);
         book.found(&[run(0, 0..2), run(0, 3..4)], 11);
         let looked = book.unsettled(100);
         let settled_beyond = Pipeline { raw: vec![Some(6)], outlets: Vec::new() };
@@ -268,7 +280,7 @@ mod tests {
     fn samples_are_bounded_and_what_is_proved_comes_closer_again() {
         let mut book = Book::new(&[0..0], &[0]);
         for at in 0..10_000_i64 {
-            book.sampled(at, &[0..at + 1]);
+            book.sampled(at, at, &[0..at + 1]);
         }
         assert!(book.samples.len() <= SAMPLES_MAX);
         book.found(&[run(0, 0..6_000)], 10_000);
@@ -279,11 +291,27 @@ mod tests {
     }
 
     #[test]
+    fn what_a_spool_holds_back_is_proved_once_and_piles_up_nothing() {
+        let mut book = Book::new(&[0..0], &[0]);
+        for at in 10..600 {
+            book.sampled(at, 7, &[0..at]);
+        }
+        assert_eq!(book.samples.len(), 1);
+        book.found(&[run(0, 0..10)], 600);
+        assert_eq!(book.standing().complete_ns, Some(7), "as soon as what was there first is stored");
+        book.sampled(600, 5, &[0..600]);
+        book.found(&[run(0, 10..600)], 601);
+        assert_eq!(book.standing().complete_ns, Some(7), "what was proved stays so");
+        book.sampled(602, 602, &[0..600]);
+        assert_eq!(book.standing().complete_ns, Some(602));
+    }
+
+    #[test]
     fn a_log_made_anew_proves_nothing_of_the_old_one() {
         let mut book = Book::new(&[0..9], &[0]);
-        book.sampled(10, &[0..9]);
+        book.sampled(10, 10, &[0..9]);
         book.found(&[run(0, 0..9)], 11);
-        assert_eq!(book.sampled(20, &[0..3]), [0]);
+        assert_eq!(book.sampled(20, 20, &[0..3]), [0]);
         assert_eq!(book.standing().complete_ns, Some(10));
         assert_eq!(book.standing().fate(Position { partition: 0, offset: 1 }), Fate::InFlight);
         assert_eq!(book.standing().fate(Position { partition: 7, offset: 1 }), Fate::Beyond);

@@ -4,8 +4,11 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fleetlog_log::{Admin, From, Isolation, KafkaConfig, LogError, Offsets, Tail, TailRead, Topics};
+use fleetlog_log::{
+    Admin, From, Isolation, KafkaConfig, LogError, Offsets, SpoolReader, Tail, TailRead, Topics,
+};
 use fleetlog_runtime::Shutdown;
+use fleetlog_schemas::record::SpoolStanding;
 use fleetlog_schemas::topic;
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -39,6 +42,7 @@ pub(crate) async fn sample_kafka(
 struct KafkaLogs {
     config: KafkaConfig,
     raw: Offsets,
+    spools: SpoolReader,
     outlets: [KafkaOutlet; 2],
 }
 
@@ -70,6 +74,7 @@ impl KafkaLogs {
         Ok(Self {
             config: config.clone(),
             raw: Offsets::open(config, topic::RAW, topics.raw, &groups.processor, Isolation::Uncommitted)?,
+            spools: SpoolReader::open(config)?,
             outlets: [
                 outlet(topic::EVENTS, topics.events, &groups.aggregator)?,
                 outlet(topic::DEAD, topics.dead, &dead_group)?,
@@ -143,6 +148,10 @@ async fn read_to_their_ends(
 impl Logs for KafkaLogs {
     fn raw(&self) -> BoxFuture<'_, Result<Vec<Range<i64>>, LogError>> {
         self.raw.ranges().boxed()
+    }
+
+    fn spools(&self) -> BoxFuture<'_, Result<Vec<SpoolStanding>, LogError>> {
+        self.spools.standings().boxed()
     }
 
     fn raw_since(&self, time_ms: i64) -> BoxFuture<'_, Result<Vec<Option<i64>>, LogError>> {

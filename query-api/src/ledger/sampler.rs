@@ -1,5 +1,6 @@
 //! Looks again and again where the logs stand and what is settled: the ledger's only IO.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -7,10 +8,12 @@ use std::time::{Duration, Instant as Stopwatch};
 
 use fleetlog_log::LogError;
 use fleetlog_runtime::{Classified, Clock, Shutdown};
+use fleetlog_schemas::record::SpoolStanding;
 use fleetlog_store::{Store, StoreError};
 use thiserror::Error;
 
-use super::book::Book;
+use super::book::{Book, Standing};
+use super::spools::{held_through, logged_through};
 use super::watermark::Watermark;
 use super::{Logs, Look, Shown};
 use crate::metrics;
@@ -46,6 +49,10 @@ pub(crate) struct Sampler {
     bounds: Bounds,
     shown: Shown,
     book: Option<Book>,
+    /// What the gateways hold in their spools.
+    spools: Arc<Vec<SpoolStanding>>,
+    /// The gateways whose spools were measured last.
+    measured: BTreeSet<String>,
     watermark: Watermark,
     asked: Option<Stopwatch>,
     forgiven: Option<Stopwatch>,
@@ -86,6 +93,8 @@ impl Sampler {
             bounds,
             shown,
             book: None,
+            spools: Arc::default(),
+            measured: BTreeSet::new(),
             watermark: Watermark::default(),
             asked: None,
             forgiven: None,
@@ -135,14 +144,17 @@ impl Sampler {
 
     /// Takes a sample, looks up what is settled, and shows what is known then.
     async fn look(&mut self, logs: &dyn Logs, begun: Stopwatch) -> Result<(), LookError> {
-        // The clock first: what is acknowledged before this time lies below the ends that are read after it.
+        // The clock first: what is acknowledged before this time lies below the ends that are read after it, or is told of
+        // by the gateways that are asked in between.
         let at_ns = self.clock.now_ns();
+        self.spools = Arc::new(logs.spools().await?);
+        let through_ns = logged_through(at_ns, &self.spools);
         let ends = logs.raw().await?;
         let mut book = match self.book.take() {
             Some(book) => book,
             None => self.open(logs, &ends, at_ns).await?,
         };
-        for partition in book.sampled(at_ns, &ends) {
+        for partition in book.sampled(at_ns, through_ns, &ends) {
             tracing::error!(partition, "the raw log ends before what was stored of it: it was made anew");
         }
         // Where the logs end is known now, whatever the store says; and what is learnt from here on is kept.
@@ -227,10 +239,12 @@ impl Sampler {
     }
 
     fn show(&self, book: &Book, begun: Stopwatch) {
-        self.shown.show.send_replace(Some(Look { begun, standing: book.standing() }));
+        let standing = Standing { spools: Arc::clone(&self.spools), ..book.standing() };
+        self.shown.show.send_replace(Some(Look { begun, standing }));
     }
 
-    fn measure(&self) {
+    fn measure(&mut self) {
+        self.measure_spools();
         let Some(book) = &self.book else { return };
         let standing = book.standing();
         for (number, partition) in standing.partitions.iter().enumerate() {
@@ -241,6 +255,24 @@ impl Sampler {
             metrics::LEDGER_LAG.set(lag_ns as f64 / 1e9);
         }
     }
+
+    fn measure_spools(&mut self) {
+        let now_ns = self.clock.now_ns();
+        let mut gone = std::mem::take(&mut self.measured);
+        for spool in self.spools.iter() {
+            gone.remove(&spool.gateway_id);
+            self.measured.insert(spool.gateway_id.clone());
+            measure_spool(&spool.gateway_id, spool.records, now_ns.saturating_sub(held_through(spool)));
+        }
+        // A gauge that was shown once is shown for ever.
+        gone.iter().for_each(|gateway| measure_spool(gateway, 0, 0));
+    }
+}
+
+/// What of a spool is measured, by its gateway.
+fn measure_spool(gateway: &str, records: u64, lag_ns: i64) {
+    metrics::SPOOL_RECORDS.set_for("gateway", gateway, records as f64);
+    metrics::SPOOL_LAG.set_for("gateway", gateway, lag_ns as f64 / 1e9);
 }
 
 /// Whether so much time has passed since it was due last.

@@ -394,7 +394,7 @@ impl Keeper {
         let logs = self.world.logs();
         self.world.drift();
         let at = if self.shortcut == Shortcut::ClockAfterEnds { self.world.now } else { before };
-        self.book.sampled(at, &logs);
+        self.book.sampled(at, at, &logs);
         let asked = self.book.unsettled(WINDOW);
         let runs = self.runs(&asked);
         self.world.drift();

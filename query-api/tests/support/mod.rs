@@ -17,7 +17,7 @@ use fleetlog_runtime::{Clock, Deps, Health, Shutdown, TelemetryConfig, init_tele
 use fleetlog_schemas::control::Role;
 use fleetlog_schemas::ddl::{DatabaseName, users_config_xml};
 use fleetlog_schemas::id::{Key128, NanoUsd};
-use fleetlog_schemas::record::PieceCount;
+use fleetlog_schemas::record::{PieceCount, SpoolStanding};
 use fleetlog_schemas::{AgentEvent, DeadLetter, EventType, Settlement, topic};
 use fleetlog_store::derived::{DerivedGroup, GroupHour, GroupKey, Progress as Derived};
 use fleetlog_store::{
@@ -90,6 +90,7 @@ impl Answer {
 pub struct StillLogs {
     pub raw: Mutex<Vec<Range<i64>>>,
     pub pipeline: Mutex<Pipeline>,
+    pub spools: Mutex<Vec<SpoolStanding>>,
 }
 
 impl StillLogs {
@@ -102,6 +103,10 @@ impl StillLogs {
 impl Logs for StillLogs {
     fn raw(&self) -> BoxFuture<'_, Result<Vec<Range<i64>>, LogError>> {
         ready(Ok(self.raw.lock().unwrap().clone())).boxed()
+    }
+
+    fn spools(&self) -> BoxFuture<'_, Result<Vec<SpoolStanding>, LogError>> {
+        ready(Ok(self.spools.lock().unwrap().clone())).boxed()
     }
 
     fn raw_since(&self, _: i64) -> BoxFuture<'_, Result<Vec<Option<i64>>, LogError>> {

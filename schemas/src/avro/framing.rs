@@ -7,7 +7,7 @@ use apache_avro::{Schema, from_avro_datum, from_value};
 
 use super::codec::{DecodeError, Record};
 use crate::event::AgentEvent;
-use crate::record::{DeadLetter, EventBatch, RawBatch, Settlement};
+use crate::record::{DeadLetter, EventBatch, RawBatch, Settlement, SpoolStanding};
 
 const MARKER: [u8; 2] = [0xC3, 0x01];
 const HEADER_LEN: usize = 10;
@@ -56,6 +56,7 @@ published! {
     EventBatch, "event_batch.avsc", ["event_batch.v1.avsc", "event_batch.v2.avsc"];
     Settlement, "settlement.avsc", [];
     DeadLetter, "dead_letter.avsc", ["dead_letter.v1.avsc"];
+    SpoolStanding, "spool_standing.avsc", [];
 }
 
 impl SchemaSet {

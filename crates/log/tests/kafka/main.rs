@@ -8,5 +8,6 @@ mod node;
 mod offsets;
 mod outage;
 mod producer;
+mod spools;
 mod transaction;
 mod trim;
