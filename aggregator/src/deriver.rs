@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use fleetlog_runtime::{Classified, ErrorClass, Shutdown};
+use fleetlog_runtime::{Classified, Shutdown};
 use fleetlog_schemas::topic;
 use fleetlog_store::derived::{GroupHour, GroupKey, Progress};
 use fleetlog_store::{Store, StoreError};
