@@ -103,7 +103,6 @@ def arguments():
     expected = parser.add_mutually_exclusive_group(required=True)
     expected.add_argument("--expected", type=json.loads, help="the sums as JSON, as the generator printed them")
     expected.add_argument("--expected-file", type=Path, help="a file with them")
-    parser.add_argument("--allow-repeats", action="store_true", help="after a crash: repeated event rows are told, and no error")
     parser.add_argument("--wait-s", type=float, default=60, help="how long derivations may lag, seconds")
     return parser.parse_args()
 
@@ -148,7 +147,7 @@ def check(client, args, expected):
         found[layer] = row(client, query, parameters)
         differences += compare(layer, found[layer], expected, [n for n in found[layer] if n in expected])
     repeats = found["events"]["rows"] - found["events"]["events"]
-    if repeats and not args.allow_repeats:
+    if repeats:
         differences.append(f"events: {repeats} rows repeat an event that is there already")
     calls = row(client, PROJECT_CALLS, parameters)
     for view in ("usage_1m", "usage_1h"):

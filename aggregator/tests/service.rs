@@ -300,7 +300,7 @@ async fn what_touches_no_group_is_reflected_as_soon_as_it_is_stored() {
         session_id: String::new(),
         usage_role: UsageRole::None,
         llm_call_key: String::new(),
-        ..call("", 0, Channel::Direct, 0)
+        ..call("", 0, Channel::Api, 0)
     };
     system.publish(topic::EVENTS, 0, &batch(vec![alone])).await;
     system.becomes("events", 1).await;

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use fleetlog_chance::Chance;
 use fleetlog_engines::free_ports;
 use fleetlog_tests::{ClickHouse, Client, Deployment, Engines, Process, SERVICES, say};
 use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
@@ -132,30 +133,17 @@ const ROUND: [Fault; 37] = [
     Fault::KillBesideFullDisk,
 ];
 
-/// splitmix64: the same faults for the same seed.
-struct Chance(u64);
-
-impl Chance {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (z ^ (z >> 31)) % n
+/// The faults of one round in some order (Fisher and Yates).
+fn round_of(order: &mut Chance) -> Vec<Fault> {
+    let mut round = ROUND.to_vec();
+    for last in (1..round.len()).rev() {
+        round.swap(last, order.place(last + 1));
     }
+    round
+}
 
-    /// The faults of one round in some order (Fisher and Yates).
-    fn round(&mut self) -> Vec<Fault> {
-        let mut round = ROUND.to_vec();
-        for last in (1..round.len()).rev() {
-            round.swap(last, self.below(last as u64 + 1) as usize);
-        }
-        round
-    }
-
-    fn seconds(&mut self, from: u64, to: u64) -> Duration {
-        Duration::from_millis(from * 1000 + self.below((to - from) * 1000))
-    }
+fn seconds(chance: &mut Chance, from: u64, to: u64) -> Duration {
+    Duration::from_millis(from * 1000 + chance.below((to - from) * 1000))
 }
 
 /// Numbers events and knows which are acknowledged.
@@ -239,20 +227,20 @@ impl Stage {
                 // The group must have somebody to give the partitions to.
                 let beside = self.deployment.launch_beside(service)?;
                 self.services[service].signal(Signal::STOP);
-                tokio::time::sleep(chance.seconds(8, 12)).await;
+                tokio::time::sleep(seconds(chance, 8, 12)).await;
                 self.services[service].signal(Signal::CONT);
-                tokio::time::sleep(chance.seconds(1, 3)).await;
+                tokio::time::sleep(seconds(chance, 1, 3)).await;
                 beside.terminate(STOP)?;
             }
             Fault::Double(service) => {
                 let beside = self.deployment.launch_beside(service)?;
-                tokio::time::sleep(chance.seconds(2, 6)).await;
+                tokio::time::sleep(seconds(chance, 2, 6)).await;
                 beside.signal(Signal::KILL);
                 beside.wait(STOP)?;
             }
             Fault::Join(service) => {
                 let beside = self.deployment.launch_beside(service)?;
-                tokio::time::sleep(chance.seconds(4, 8)).await;
+                tokio::time::sleep(seconds(chance, 4, 8)).await;
                 orderly(SERVICES[service], &beside)?;
             }
             Fault::KillKafka => self.engines.kafka.restart().await?,
@@ -262,12 +250,12 @@ impl Stage {
             }
             Fault::FreezeKafka => {
                 self.engines.kafka.pause();
-                tokio::time::sleep(chance.seconds(1, 6)).await;
+                tokio::time::sleep(seconds(chance, 1, 6)).await;
                 self.engines.kafka.resume();
             }
             Fault::KillClickHouse => {
                 self.engines.clickhouse.kill().await;
-                tokio::time::sleep(chance.seconds(0, 4)).await;
+                tokio::time::sleep(seconds(chance, 0, 4)).await;
                 self.engines.clickhouse.restart().await?;
             }
             Fault::StopClickHouse => {
@@ -277,11 +265,11 @@ impl Stage {
             }
             Fault::FreezeClickHouse => {
                 self.engines.clickhouse.pause();
-                tokio::time::sleep(chance.seconds(1, 6)).await;
+                tokio::time::sleep(seconds(chance, 1, 6)).await;
                 self.engines.clickhouse.resume();
             }
             Fault::SlowClickHouse => {
-                let end = Instant::now() + chance.seconds(4, 8);
+                let end = Instant::now() + seconds(chance, 4, 8);
                 while Instant::now() < end {
                     self.engines.clickhouse.pause();
                     tokio::time::sleep(STANDING).await;
@@ -291,16 +279,16 @@ impl Stage {
             }
             Fault::KillBesideFrozenKafka(service) => {
                 self.engines.kafka.pause();
-                tokio::time::sleep(chance.seconds(0, 2)).await;
+                tokio::time::sleep(seconds(chance, 0, 2)).await;
                 let killed = self.kill(service);
-                tokio::time::sleep(chance.seconds(1, 4)).await;
+                tokio::time::sleep(seconds(chance, 1, 4)).await;
                 self.engines.kafka.resume();
                 killed?;
             }
             Fault::KillBesideKilledClickHouse(service) => {
                 self.engines.clickhouse.kill().await;
                 self.kill(service)?;
-                tokio::time::sleep(chance.seconds(1, 4)).await;
+                tokio::time::sleep(seconds(chance, 1, 4)).await;
                 self.engines.clickhouse.restart().await?;
             }
             Fault::KillBothEngines => {
@@ -309,15 +297,15 @@ impl Stage {
             }
             Fault::FullDisk | Fault::KillBesideFullDisk => {
                 self.engines.kafka.pause();
-                tokio::time::sleep(chance.seconds(1, 2)).await;
+                tokio::time::sleep(seconds(chance, 1, 2)).await;
                 let filled = self.fill_disk(Some(DISK_LEFT + chance.below(1 << 14)));
-                tokio::time::sleep(chance.seconds(1, 4)).await;
+                tokio::time::sleep(seconds(chance, 1, 4)).await;
                 let killed = if fault == Fault::KillBesideFullDisk {
                     self.kill(SPOOLING)
                 } else {
                     self.fill_disk(None)
                 };
-                tokio::time::sleep(chance.seconds(1, 3)).await;
+                tokio::time::sleep(seconds(chance, 1, 3)).await;
                 self.engines.kafka.resume();
                 filled.and(killed)?;
             }
@@ -399,19 +387,19 @@ async fn nothing_is_lost_nothing_is_stored_twice_and_the_ledger_balances_whateve
         let gateway = if sender == 0 { &spooling } else { &client };
         senders.spawn(Arc::clone(&load).send(gateway.clone()));
     }
-    let (mut chance, mut suffered, mut dead) = (Chance(seed), BTreeMap::<Fault, u32>::new(), 0);
-    let mut order = Chance(!seed);
+    let (mut chance, mut suffered, mut dead) = (Chance::new(seed), BTreeMap::<Fault, u32>::new(), 0);
+    let mut order = Chance::new(!seed);
     let (started, length) = (Instant::now(), Duration::from_secs_f64(minutes * 60.0));
     let mut round = Vec::new();
     while started.elapsed() < length {
         if round.is_empty() {
-            round = order.round();
+            round = round_of(&mut order);
         }
         let Some(fault) = round.pop() else { continue };
         say(&format!("{:>5} s {fault:?}", started.elapsed().as_secs()));
         stage.suffer(fault, &mut chance).await.with_context(|| format!("seed {seed}: {fault:?}"))?;
         *suffered.entry(fault).or_default() += 1;
-        tokio::time::sleep(chance.seconds(1, 4)).await;
+        tokio::time::sleep(seconds(&mut chance, 1, 4)).await;
         dead += stage.revive_the_dead()?;
     }
     load.stop.store(true, Ordering::Relaxed);

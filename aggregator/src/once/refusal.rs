@@ -1,24 +1,13 @@
 //! A simulation of refusals: the engine refuses one row of the range for its data at times, its stand-in never; owners
 //! crash while they look for it; earlier sends arrive late. Each position is stored once, by the row or its stand-in.
 
+use fleetlog_chance::{Chance, seeds};
+
 use super::*;
 
 const ROWS: usize = 3;
 /// The row that is refused while a constraint of the operator's stands.
 const POISON: usize = 1;
-
-/// The generator of a run; its seed is printed with every failure (splitmix64).
-struct Chance(u64);
-
-impl Chance {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (z ^ (z >> 31)) % n
-    }
-}
 
 struct Insert {
     attempt: u32,
@@ -66,7 +55,7 @@ impl World {
         if self.on_its_way.is_empty() {
             return;
         }
-        let chosen = self.chance.below(self.on_its_way.len() as u64) as usize;
+        let chosen = self.chance.place(self.on_its_way.len());
         match (self.on_its_way[chosen].started, self.chance.below(4)) {
             (true, 0..=1) => {
                 let insert = self.on_its_way.swap_remove(chosen);
@@ -161,7 +150,7 @@ fn begin(world: &mut World, proof: &mut Proof, attempt: u32) {
 /// Owners come and go until one settles the range. Returns how often something was refused.
 fn stored_once(seed: u64, shortcut: Shortcut) -> Result<u32, [u32; ROWS]> {
     let mut world = World {
-        chance: Chance(seed),
+        chance: Chance::new(seed),
         now_ms: 1_000_000,
         note: None,
         stored: [0; ROWS],
@@ -181,9 +170,9 @@ fn stored_once(seed: u64, shortcut: Shortcut) -> Result<u32, [u32; ROWS]> {
 
 #[test]
 fn each_position_is_stored_once_whatever_is_refused_and_whenever() {
-    let runs: u64 = std::env::var("FLEETLOG_SIMULATIONS").ok().and_then(|n| n.parse().ok()).unwrap_or(50_000);
-    let mut refusals = 0;
-    for seed in 0..runs {
+    let (mut refusals, mut runs) = (0, 0);
+    for seed in seeds(50_000) {
+        runs += 1;
         match stored_once(seed, Shortcut::Nothing) {
             Ok(count) => refusals += u64::from(count),
             Err(stored) => panic!("seed {seed}: rows stored {stored:?} times"),

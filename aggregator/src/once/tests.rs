@@ -3,11 +3,12 @@
 //! slow, forgets and crashes, and the network delivers late. Whatever happens, each event is stored exactly once, and no
 //! row twice; and every shortcut that an owner could take is shown to break that, so the simulation is known to look.
 //!
-//! `FLEETLOG_SIM_STEPS` and `FLEETLOG_SIM_SEED` make it longer and repeat it; both are printed, and the seed of a run that
+//! `FLEETLOG_SIM_RUNS` and `FLEETLOG_SIM_SEED` make it longer and repeat it; both are printed, and the seed of a run that
 //! fails is part of the failure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use fleetlog_chance::{Chance, seeds};
 use fleetlog_schemas::AgentEvent;
 use fleetlog_schemas::id::Key128;
 use fleetlog_store::{KnownRow, Located};
@@ -21,31 +22,10 @@ const LOG: usize = 10;
 const RANGE: u64 = 4;
 const MS: i64 = 1_000_000;
 const WINDOW_NS: i64 = 24 * 3_600_000 * MS;
-/// Steps of a run of the tests; 10 million and more are for a release build.
-const STEPS: u64 = 1_500_000;
+/// Runs of the tests, of about 50 steps each; 200,000 and more are for a release build.
+const RUNS: u64 = 30_000;
 /// Runs in which a shortcut must be caught.
 const CATCH_WITHIN: u64 = 20_000;
-
-/// The generator of a run (splitmix64).
-struct Chance(u64);
-
-impl Chance {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, n: u64) -> u64 {
-        self.next() % n
-    }
-
-    fn one_in(&mut self, n: u64) -> bool {
-        self.next().is_multiple_of(n)
-    }
-}
 
 /// What the engine remembers an insert by: first and last record of its range, and the attempt.
 type Token = (i64, i64, u32);
@@ -79,7 +59,7 @@ struct World {
 
 impl World {
     fn new(seed: u64, shortcut: Shortcut) -> Self {
-        let mut chance = Chance(seed);
+        let mut chance = Chance::new(seed);
         let now_ms = 1_000_000_000;
         let event = |n: usize, chance: &mut Chance| {
             let identity = chance.below(LOG as u64 * 3 / 4);
@@ -119,7 +99,7 @@ impl World {
         if self.on_its_way.is_empty() {
             return;
         }
-        let chosen = self.chance.below(self.on_its_way.len() as u64) as usize;
+        let chosen = self.chance.place(self.on_its_way.len());
         match self.chance.below(8) {
             // The engine crashes: what ran is gone, of some the token is already recorded, of some the first part stored.
             0 => {
@@ -251,7 +231,7 @@ const SHORTCUTS: [Shortcut; 11] = [
 /// One owner, from its assignment until the whole log is settled, or a crash at any point.
 fn own(world: &mut World) -> Result<(), Crash> {
     let assigned_ns = world.now_ms * MS;
-    let budget = 400 + world.chance.below(2_000) as usize;
+    let budget = 400 + world.chance.place(2_000);
     let mut recent = Recent::since(assigned_ns, budget);
     let later: Vec<(u128, i64)> = world
         .rows(|event| event.timestamp >= assigned_ns)
@@ -414,18 +394,10 @@ fn run(seed: u64, shortcut: Shortcut) -> Outcome {
     Outcome { steps: world.steps, owners, wrong }
 }
 
-fn from_environment(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().and_then(|n| n.parse().ok()).unwrap_or(default)
-}
-
 #[test]
 fn each_event_is_stored_exactly_once_whatever_crashes_and_whenever() {
-    let wanted = from_environment("FLEETLOG_SIM_STEPS", STEPS);
-    let first = from_environment("FLEETLOG_SIM_SEED", 1);
-    println!("seed {first}");
     let (mut steps, mut owners, mut runs) = (0, 0, 0);
-    while steps < wanted {
-        let seed = first.wrapping_add(runs);
+    for seed in seeds(RUNS) {
         let outcome = run(seed, Shortcut::Nothing);
         assert_eq!(outcome.wrong, None, "seed {seed}");
         runs += 1;

@@ -35,6 +35,7 @@ fn metrics() -> Vec<Metric> {
         fleetlog_processor::metrics::ALL,
         fleetlog_aggregator::metrics::ALL,
         fleetlog_query_api::metrics::ALL,
+        fleetlog_log::metrics::ALL,
     ]
     .concat()
 }

@@ -1,7 +1,7 @@
 //! Rows as they travel to ClickHouse: borrowed where that saves a copy per event, columns in the tables' names.
 //!
 //! Absent text is the empty string; times are nanoseconds and costs billionths of a dollar, which RowBinary takes for
-//! `DateTime64(9)` and `Decimal(18, 9)` as they are. That every row fits its table is proved by `tests/contract.rs`.
+//! `DateTime64(9)` and `Decimal(18, 9)` as they are. That every row fits its table is proved by `tests/contract`.
 
 mod event;
 mod group;

@@ -1,5 +1,6 @@
 //! Something real, made wrong.
 
+use fleetlog_chance::{Chance, mutate};
 use rand::Rng;
 use rand::rngs::StdRng;
 use serde_json::{Value, json};
@@ -9,31 +10,6 @@ use super::wire;
 
 /// Longest body, bytes.
 const LONGEST: usize = 64 * 1024;
-/// Bytes that parsers stumble over.
-const STUMBLES: &[&[u8]] = &[
-    b"\"",
-    b"\\",
-    b"{",
-    b"}",
-    b"[",
-    b"]",
-    b",",
-    b"\n",
-    b"\r\n",
-    b"\0",
-    b"\\u0000",
-    b"\\ud800",
-    b"\xff",
-    b"\xef\xbb\xbf",
-    b"null",
-    b"1e999",
-    b"-0",
-    b"[[[[[[[[[[[[",
-    b"{\"a\":{\"a\":",
-    b"\xc3",
-    b"\x0a\xff\xff\xff\xff\x0f",
-    b"NaN",
-];
 /// Names that mean something somewhere.
 const NAMES: &[&str] = &[
     "id",
@@ -100,31 +76,8 @@ fn change_some(values: &mut [Value], random: &mut StdRng) {
         }
         let place = random.random_range(0..values.len());
         if let Some(value) = values.get_mut(place) {
-            let mut target = random.random_range(0..count(value));
-            visit(value, &mut target, &mut |node| change(node, random));
+            mutate::change_node(value, &mut drawn(random), |node, _| change(node, random));
         }
-    }
-}
-
-fn count(value: &Value) -> usize {
-    1 + match value {
-        Value::Array(items) => items.iter().map(count).sum(),
-        Value::Object(members) => members.values().map(count).sum(),
-        _ => 0,
-    }
-}
-
-/// Calls `change` on the node of number `target`, in the order of writing.
-fn visit(value: &mut Value, target: &mut usize, change: &mut impl FnMut(&mut Value)) -> bool {
-    if *target == 0 {
-        change(value);
-        return true;
-    }
-    *target -= 1;
-    match value {
-        Value::Array(items) => items.iter_mut().any(|item| visit(item, target, change)),
-        Value::Object(members) => members.values_mut().any(|member| visit(member, target, change)),
-        _ => false,
     }
 }
 
@@ -186,27 +139,10 @@ fn change_field(field: &mut Vec<u8>, random: &mut StdRng) {
 }
 
 pub(crate) fn change_bytes(body: &mut Vec<u8>, random: &mut StdRng) {
-    let at = random.random_range(0..=body.len());
-    match random.random_range(0..6) {
-        0 => body.truncate(at),
-        1 => {
-            let stumble = STUMBLES.get(random.random_range(0..STUMBLES.len())).copied().unwrap_or_default();
-            drop(body.splice(at..at, stumble.iter().copied()));
-        }
-        2 => drop(body.drain(..at)),
-        3 => {
-            let end = (at + random.random_range(0..40)).min(body.len());
-            drop(body.drain(at..end));
-        }
-        4 => {
-            let end = (at + random.random_range(0..200)).min(body.len());
-            let copy = body.get(at..end).unwrap_or_default().to_vec();
-            drop(body.splice(at..at, copy));
-        }
-        _ => {
-            if let Some(byte) = body.get_mut(at) {
-                *byte ^= 1 << random.random_range(0..8);
-            }
-        }
-    }
+    mutate::change_bytes(body, &mut drawn(random));
+}
+
+/// What one change draws from.
+fn drawn(random: &mut StdRng) -> Chance {
+    Chance::new(random.random())
 }

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
+use fleetlog_chance::{Chance, seeds};
 use fleetlog_schemas::id::Position;
 use fleetlog_store::RawRun;
 
@@ -19,27 +20,6 @@ const OUTLETS: usize = 3;
 const WINDOW: i64 = 6;
 /// How long a partition stands still before the pipeline is asked.
 const SUSPECT_AFTER: i64 = 10;
-
-/// The generator of a run; its seed is printed with every failure (splitmix64).
-struct Chance(u64);
-
-impl Chance {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, n: usize) -> usize {
-        (self.next() % n as u64) as usize
-    }
-
-    fn one_in(&mut self, n: usize) -> bool {
-        self.below(n) == 0
-    }
-}
 
 /// A place of the raw log.
 type Place = (usize, i64);
@@ -96,7 +76,7 @@ struct World {
 impl World {
     fn new(seed: u64) -> Self {
         Self {
-            chance: Chance(seed),
+            chance: Chance::new(seed),
             now: 1_000,
             raw: (0..RAW).map(|_| Vec::new()).collect(),
             log_start: vec![0; RAW],
@@ -115,14 +95,14 @@ impl World {
 
     /// A few steps that somebody else takes meanwhile.
     fn drift(&mut self) {
-        for _ in 0..self.chance.below(4) {
+        for _ in 0..self.chance.place(4) {
             self.step();
         }
     }
 
     fn step(&mut self) {
         self.now += 1;
-        match self.chance.below(8) {
+        match self.chance.place(8) {
             0 if self.calm => {}
             0 => self.receive(),
             1..=3 => self.process(),
@@ -132,15 +112,15 @@ impl World {
     }
 
     fn receive(&mut self) {
-        let partition = self.chance.below(RAW);
+        let partition = self.chance.place(RAW);
         let pieces =
-            (0..self.chance.below(3)).map(|_| (self.chance.below(OUTLETS), 1 + self.chance.below(3) as u32));
+            (0..self.chance.place(3)).map(|_| (self.chance.place(OUTLETS), 1 + self.chance.place(3) as u32));
         let pieces = pieces.collect();
         self.raw[partition].push(Raw { pieces, acknowledged: self.now });
     }
 
     fn process(&mut self) {
-        let partition = self.chance.below(RAW);
+        let partition = self.chance.place(RAW);
         if let Some(act) = self.acts[partition].pop() {
             match act {
                 Act::Write(outlet, entry) => self.outlets[outlet].push(entry),
@@ -154,7 +134,7 @@ impl World {
         }
         // What is no longer there cannot be read.
         let first = self.committed[partition].max(self.log_start[partition]);
-        let records = (self.raw[partition].len() as i64 - first).min(1 + self.chance.below(3) as i64);
+        let records = (self.raw[partition].len() as i64 - first).min(1 + self.chance.place(3) as i64);
         if records > 0 {
             self.begin(partition, first..first + records);
         }
@@ -195,7 +175,7 @@ impl World {
             ends.push(Act::Mark(outlet, commits));
         }
         if commits {
-            let place = self.chance.below(ends.len() + 1);
+            let place = self.chance.place(ends.len() + 1);
             ends.insert(place, Act::Commit(offsets.end));
         }
         acts.extend(ends);
@@ -232,7 +212,7 @@ impl World {
     }
 
     fn store(&mut self) {
-        let outlet = self.chance.below(OUTLETS);
+        let outlet = self.chance.place(OUTLETS);
         if !self.calm && self.chance.one_in(12) {
             // A crash: what is stored stays, what is not is read again.
             self.batches[outlet] = None;
@@ -261,7 +241,7 @@ impl World {
 
     fn gather(&mut self, outlet: usize) -> Option<Batch> {
         let from = self.stored_to[outlet].unwrap_or(0);
-        let most = 1 + self.chance.below(3);
+        let most = 1 + self.chance.place(3);
         let mut batch = Batch { last: -1, facts: Vec::new(), steps: 0 };
         for offset in from..self.stable(outlet) {
             let Entry::Data { transaction, pieces, settlements, unreadable } =
@@ -283,7 +263,7 @@ impl World {
         if !self.chance.one_in(10) {
             return;
         }
-        let partition = self.chance.below(RAW);
+        let partition = self.chance.place(RAW);
         let end = self.raw[partition].len() as i64;
         let mut until = self.committed[partition].min(end - 3);
         if !self.calm && self.chance.one_in(8) && self.acts[partition].is_empty() {
@@ -498,21 +478,19 @@ fn run(seed: u64, shortcut: Shortcut, steps: usize) -> Result<(u64, usize), Stri
     Ok((keeper.world.now as u64, lost))
 }
 
-/// Runs of each simulation; more with `FLEETLOG_SIMULATION_RUNS`.
-fn runs() -> u64 {
-    std::env::var("FLEETLOG_SIMULATION_RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(100)
-}
+/// Runs of the tests; more with `FLEETLOG_SIM_RUNS`.
+const RUNS: u64 = 100;
 
 #[test]
 fn whatever_happens_the_ledger_says_of_each_record_what_is_so() {
     let (mut steps, mut lost) = (0, 0);
-    for seed in 0..runs() {
+    for seed in seeds(RUNS) {
         match run(seed, Shortcut::Nothing, 300) {
             Ok((took, found)) => (steps, lost) = (steps + took, lost + found),
             Err(said) => panic!("seed {seed}: {said}"),
         }
     }
-    println!("{} worlds, {steps} steps, {lost} losses found", runs());
+    println!("{steps} steps, {lost} losses found");
     assert!(lost > 0, "nothing was lost, so nothing was looked for");
 }
 

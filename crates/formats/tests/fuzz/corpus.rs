@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use fleetlog_chance::Chance;
 use fleetlog_formats::catalogue::CATALOGUE;
 use fleetlog_formats::decode;
 use fleetlog_schemas::record::Route;
@@ -10,7 +11,6 @@ use serde_json::Value;
 
 use crate::check::Case;
 use crate::mutate;
-use crate::random::Random;
 use crate::template::{Template, quoted};
 use crate::wire::{self, Message};
 
@@ -119,7 +119,7 @@ pub(crate) struct Corpus {
 
 impl Corpus {
     /// Reads every fixture there is.
-    pub(crate) fn load(random: &mut Random) -> Self {
+    pub(crate) fn load(random: &mut Chance) -> Self {
         let mut corpus = Self {
             by_format: BTreeMap::new(),
             fixtures: BTreeMap::new(),
@@ -157,17 +157,17 @@ impl Corpus {
     }
 
     /// A seed of a format; one of any where it has none of its own, and then false.
-    pub(crate) fn seed(&self, format: &str, random: &mut Random) -> (&Seed, bool) {
+    pub(crate) fn seed(&self, format: &str, random: &mut Chance) -> (&Seed, bool) {
         match self.by_format.get(format) {
-            Some(seeds) => (random.one(seeds), true),
+            Some(seeds) => (random.one_of(seeds), true),
             None => {
-                let any = random.below(self.by_format.len());
-                (random.one(self.by_format.values().nth(any).map_or(&[], Vec::as_slice)), false)
+                let any = random.place(self.by_format.len());
+                (random.one_of(self.by_format.values().nth(any).map_or(&[], Vec::as_slice)), false)
             }
         }
     }
 
-    fn take(&mut self, file: &Path, bytes: &[u8], random: &mut Random) {
+    fn take(&mut self, file: &Path, bytes: &[u8], random: &mut Chance) {
         let bodies: Vec<Body> = (0..SEEDS)
             .filter_map(|number| {
                 let scale = if number % LARGE_ONE_IN == 0 { &LARGE } else { &SMALL };
@@ -284,7 +284,7 @@ fn formats_of(seed: &Seed) -> Vec<String> {
 }
 
 /// A small random part of a fixture.
-fn part(file: &Path, bytes: &[u8], scale: &Scale, random: &mut Random) -> Option<Body> {
+fn part(file: &Path, bytes: &[u8], scale: &Scale, random: &mut Chance) -> Option<Body> {
     if file.extension().is_some_and(|extension| extension == "pb") {
         return Some(Body::Message(Message::of(&thinned_message(bytes, scale, random))));
     }
@@ -304,17 +304,17 @@ fn part(file: &Path, bytes: &[u8], scale: &Scale, random: &mut Random) -> Option
     let Some(mut lines) = lines else {
         return Some(Body::Bytes(bytes.get(..4096).unwrap_or(bytes).to_vec()));
     };
-    let first = random.below(lines.len());
+    let first = random.place(lines.len());
     // Often the header too, which names what the others need.
-    let header = (random.once_in(2) && first > 0).then(|| lines[0].clone());
-    let count = 1 + random.below(scale.lines);
+    let header = (random.one_in(2) && first > 0).then(|| lines[0].clone());
+    let count = 1 + random.place(scale.lines);
     lines = header.into_iter().chain(lines.into_iter().skip(first).take(count)).collect();
     lines.iter_mut().for_each(|line| thin(line, scale, random));
     Some(Body::Lines(lines.iter().map(Template::of).collect()))
 }
 
 /// A few parts of a form that follow each other.
-fn form(bytes: &[u8], scale: &Scale, random: &mut Random) -> Option<Body> {
+fn form(bytes: &[u8], scale: &Scale, random: &mut Chance) -> Option<Body> {
     let end = bytes.iter().position(|byte| *byte == b'\r')?;
     let boundary = std::str::from_utf8(bytes.get(2..end)?).ok()?.to_owned();
     let delimiter = format!("--{boundary}\r\n").into_bytes();
@@ -324,9 +324,9 @@ fn form(bytes: &[u8], scale: &Scale, random: &mut Random) -> Option<Body> {
         parts.push(Part::of(&rest[..at.saturating_sub(2)]));
         rest = &rest[at + delimiter.len()..];
     }
-    let first = random.below(parts.len());
+    let first = random.place(parts.len());
     let mut parts: Vec<Part> =
-        parts.into_iter().skip(first).take(1 + random.below(2 * scale.lines)).collect();
+        parts.into_iter().skip(first).take(1 + random.place(2 * scale.lines)).collect();
     for text in parts.iter_mut().filter_map(|part| part.text.as_mut().ok()) {
         let mut value = text.value();
         thin(&mut value, scale, random);
@@ -336,13 +336,13 @@ fn form(bytes: &[u8], scale: &Scale, random: &mut Random) -> Option<Body> {
 }
 
 /// Keeps a random few of every list, and the beginning of every text.
-fn thin(value: &mut Value, scale: &Scale, random: &mut Random) {
+fn thin(value: &mut Value, scale: &Scale, random: &mut Chance) {
     match value {
         Value::Array(items) => {
             let attributes = items.iter().all(|item| item.get("key").is_some());
             let most = if attributes { scale.attributes } else { scale.elements };
             while items.len() > most {
-                items.remove(random.below(items.len()));
+                items.remove(random.place(items.len()));
             }
             items.iter_mut().for_each(|item| thin(item, scale, random));
         }
@@ -361,7 +361,7 @@ fn thin(value: &mut Value, scale: &Scale, random: &mut Random) {
     }
 }
 
-fn thinned_message(bytes: &[u8], scale: &Scale, random: &mut Random) -> Vec<u8> {
+fn thinned_message(bytes: &[u8], scale: &Scale, random: &mut Chance) -> Vec<u8> {
     let Some(found) = wire::fields(bytes) else { return bytes.to_vec() };
     let mut keep: BTreeMap<u64, Vec<wire::Field>> = BTreeMap::new();
     for field in found {
@@ -369,7 +369,7 @@ fn thinned_message(bytes: &[u8], scale: &Scale, random: &mut Random) -> Vec<u8> 
     }
     for fields in keep.values_mut() {
         while fields.len() > scale.attributes.min(4 * scale.elements) {
-            fields.remove(random.below(fields.len()));
+            fields.remove(random.place(fields.len()));
         }
     }
     let mut kept: Vec<wire::Field> = keep.into_values().flatten().collect();

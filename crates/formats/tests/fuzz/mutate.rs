@@ -1,12 +1,12 @@
 //! Something real, made wrong: in its structure, or in its bytes.
 
+use fleetlog_chance::{Chance, mutate};
 use fleetlog_formats::catalogue::CATALOGUE;
 use fleetlog_schemas::record::{Route, StreamContext};
 use serde_json::{Value, json};
 
 use crate::check::Case;
 use crate::corpus::{Body, Corpus, Part, Seed};
-use crate::random::Random;
 use crate::template::Template;
 use crate::wire::Message;
 
@@ -18,39 +18,12 @@ const LONGEST: usize = 400_000;
 const WHOLE_ONE_IN: u64 = 40;
 /// One input in so many is made large: it takes the time of a hundred others.
 const LARGE_ONE_IN: u64 = 4_000;
-/// Pieces of text that parsers stumble over.
-const STUMBLES: &[&[u8]] = &[
-    b"\"",
-    b"\\",
-    b"{",
-    b"}",
-    b"[",
-    b"]",
-    b",",
-    b":",
-    b"\n",
-    b"\r\n",
-    b"\0",
-    b"\\u0000",
-    b"\\ud800",
-    b"\xff",
-    b"\xef\xbb\xbf",
-    b"null",
-    b"1e999",
-    b"-0",
-    b"{}{}",
-    b"[[[[[[[[",
-    b"{\"a\":{\"a\":",
-    b"/*",
-    b"\xc3",
-    b"\x0a\xff\xff\xff\xff\x0f",
-];
 
 /// The input of one run.
 ///
 /// Nearly all are a copy of a seed with a few places changed ([`Template::write_changed`]); now and then the whole is
 /// taken apart and changes are made within changes, and rarely much is made of little.
-pub(crate) fn case(corpus: &Corpus, format: &str, random: &mut Random) -> Case {
+pub(crate) fn case(corpus: &Corpus, format: &str, random: &mut Chance) -> Case {
     let (seed, own) = corpus.seed(format, random);
     let (route, hint) = if own { (seed.route, seed.hint.as_str()) } else { (Route::Raw, format) };
     let mut case = Case {
@@ -59,44 +32,44 @@ pub(crate) fn case(corpus: &Corpus, format: &str, random: &mut Random) -> Case {
         hint: hint.to_owned(),
         stream: None,
         first_record: 0,
-        followed: random.once_in(4),
+        followed: random.one_in(4),
         body: body(seed, corpus, format, random),
     };
     if case.body.len() > LONGEST {
         // JSON in JSON's strings doubles its backslashes at every depth.
         case.body.truncate(LONGEST);
     }
-    if random.once_in(3) {
-        for _ in 0..=random.below(3) {
+    if random.one_in(3) {
+        for _ in 0..=random.place(3) {
             mutate_bytes(&mut case.body, corpus, format, random);
         }
     }
-    if random.once_in(12) {
-        case.content_type = (*random.one::<&str>(CONTENT_TYPES)).to_owned();
+    if random.one_in(12) {
+        case.content_type = (*random.one_of::<&str>(CONTENT_TYPES)).to_owned();
     }
-    if random.once_in(12) {
-        case.hint = random.one(CATALOGUE).name.to_owned();
+    if random.one_in(12) {
+        case.hint = random.one_of(CATALOGUE).name.to_owned();
     }
-    if random.once_in(20) {
-        case.route = *random.one(Route::ALL);
+    if random.one_in(20) {
+        case.route = *random.one_of(Route::ALL);
     }
-    if random.once_in(3) {
+    if random.one_in(3) {
         case.stream = Some(stream(corpus, format, random));
     }
-    case.first_record = if random.once_in(8) { random.next() as u32 } else { 0 };
+    case.first_record = if random.one_in(8) { random.bits() as u32 } else { 0 };
     case
 }
 
-fn body(seed: &Seed, corpus: &Corpus, format: &str, random: &mut Random) -> Vec<u8> {
+fn body(seed: &Seed, corpus: &Corpus, format: &str, random: &mut Chance) -> Vec<u8> {
     match &seed.body {
-        _ if random.once_in(40) => (0..random.below(400)).map(|_| random.next() as u8).collect(),
-        Body::Document(document) if random.once_in(LARGE_ONE_IN) => {
+        _ if random.one_in(40) => (0..random.place(400)).map(|_| random.bits() as u8).collect(),
+        Body::Document(document) if random.one_in(LARGE_ONE_IN) => {
             let mut value = document.value();
             enlarge_text(&mut value, random);
             lengthen_list(&mut value, random);
             written(&[value], 0)
         }
-        Body::Document(document) if random.once_in(WHOLE_ONE_IN) => {
+        Body::Document(document) if random.one_in(WHOLE_ONE_IN) => {
             let mut value = document.value();
             mutate_values(std::slice::from_mut(&mut value), corpus, random);
             written(&[value], 0)
@@ -106,10 +79,10 @@ fn body(seed: &Seed, corpus: &Corpus, format: &str, random: &mut Random) -> Vec<
             document.write_changed(another(document, corpus, format, random), corpus, random, &mut out);
             out
         }
-        Body::Lines(lines) if random.once_in(WHOLE_ONE_IN) => {
+        Body::Lines(lines) if random.one_in(WHOLE_ONE_IN) => {
             let mut lines = lines.iter().map(Template::value).collect();
             mutate_lines(&mut lines, corpus, random);
-            written(&lines, random.below(8))
+            written(&lines, random.place(8))
         }
         Body::Lines(lines) => changed_lines(lines, corpus, format, random),
         Body::Message(message) => mutate_message(message, random),
@@ -123,17 +96,17 @@ fn body(seed: &Seed, corpus: &Corpus, format: &str, random: &mut Random) -> Vec<
 }
 
 /// A text of another seed of the format, or the same where that one has none.
-fn another<'c>(same: &'c Template, corpus: &'c Corpus, format: &str, random: &mut Random) -> &'c Template {
+fn another<'c>(same: &'c Template, corpus: &'c Corpus, format: &str, random: &mut Chance) -> &'c Template {
     match &corpus.seed(format, random).0.body {
         Body::Document(document) => document,
-        Body::Lines(lines) if !lines.is_empty() => random.one(lines),
+        Body::Lines(lines) if !lines.is_empty() => random.one_of(lines),
         _ => same,
     }
 }
 
 /// Lines in nearly their order, one of them or all with a few places changed.
-fn changed_lines(lines: &[Template], corpus: &Corpus, format: &str, random: &mut Random) -> Vec<u8> {
-    let how = random.below(8);
+fn changed_lines(lines: &[Template], corpus: &Corpus, format: &str, random: &mut Chance) -> Vec<u8> {
+    let how = random.place(8);
     let (start, between, end): (&[u8], &[u8], &[u8]) = match how {
         0 => (b"", b"\n", b""),
         1 => (b"", b"\r\n", b"\r\n"),
@@ -143,16 +116,16 @@ fn changed_lines(lines: &[Template], corpus: &Corpus, format: &str, random: &mut
     };
     let mut out = Vec::with_capacity(lines.iter().map(|line| line.bytes().len()).sum::<usize>() + 256);
     out.extend_from_slice(start);
-    let (skipped, swapped) = (random.below(6 * lines.len()), random.once_in(8));
-    let all = random.once_in(4);
-    let changed = random.below(lines.len());
+    let (skipped, swapped) = (random.place(6 * lines.len()), random.one_in(8));
+    let all = random.one_in(4);
+    let changed = random.place(lines.len());
     let mut first = true;
     for number in 0..lines.len() {
         let line = &lines[if swapped { lines.len() - 1 - number } else { number }];
         if number == skipped && lines.len() > 1 {
             continue;
         }
-        let copies = if random.once_in(40) { random.copies(100) } else { 1 };
+        let copies = if random.one_in(40) { copies(random, 100) } else { 1 };
         for _ in 0..copies {
             if !std::mem::take(&mut first) {
                 out.extend_from_slice(between);
@@ -168,16 +141,16 @@ fn changed_lines(lines: &[Template], corpus: &Corpus, format: &str, random: &mut
     out
 }
 
-fn stream(corpus: &Corpus, format: &str, random: &mut Random) -> StreamContext {
-    let word = |random: &mut Random| match random.below(3) {
+fn stream(corpus: &Corpus, format: &str, random: &mut Chance) -> StreamContext {
+    let word = |random: &mut Chance| match random.place(3) {
         0 => String::new(),
-        1 => random.one(&corpus.texts).clone(),
+        1 => random.one_of(&corpus.texts).clone(),
         _ => "x".to_owned(),
     };
     StreamContext {
-        format: if random.once_in(2) { format.to_owned() } else { word(random) },
+        format: if random.one_in(2) { format.to_owned() } else { word(random) },
         stream_id: word(random),
-        first_line: if random.once_in(4) { random.next() as i64 } else { 7 },
+        first_line: if random.one_in(4) { random.bits() as i64 } else { 7 },
         session_id: word(random),
         model: word(random),
         turn_id: word(random),
@@ -204,22 +177,22 @@ const LARGE: usize = 60_000;
 /// Records that may share it.
 const MANY: usize = 300;
 
-fn mutate_lines(lines: &mut Vec<Value>, corpus: &Corpus, random: &mut Random) {
-    if random.once_in(LARGE_ONE_IN / WHOLE_ONE_IN) {
+fn mutate_lines(lines: &mut Vec<Value>, corpus: &Corpus, random: &mut Chance) {
+    if random.one_in(LARGE_ONE_IN / WHOLE_ONE_IN) {
         enlarge_text(&mut lines[0], random);
         let last = lines[lines.len() - 1].clone();
         lines.extend(std::iter::repeat_n(last, MANY));
         return;
     }
-    match random.below(8) {
-        0 => drop(lines.swap_remove(random.below(lines.len()))),
+    match random.place(8) {
+        0 => drop(lines.swap_remove(random.place(lines.len()))),
         1 => {
-            let line = random.one(lines).clone();
-            let copies = random.copies(200);
+            let line = random.one_of(lines).clone();
+            let copies = copies(random, 200);
             lines.extend(std::iter::repeat_n(line, copies));
         }
         2 => {
-            let (a, b) = (random.below(lines.len()), random.below(lines.len()));
+            let (a, b) = (random.place(lines.len()), random.place(lines.len()));
             lines.swap(a, b);
         }
         _ => {}
@@ -228,23 +201,23 @@ fn mutate_lines(lines: &mut Vec<Value>, corpus: &Corpus, random: &mut Random) {
 }
 
 /// Changes what parts hold, and which there are.
-fn mutate_parts(parts: &mut Vec<Part>, corpus: &Corpus, format: &str, random: &mut Random) {
-    match random.below(6) {
+fn mutate_parts(parts: &mut Vec<Part>, corpus: &Corpus, format: &str, random: &mut Chance) {
+    match random.place(6) {
         _ if parts.is_empty() => return,
-        0 => drop(parts.swap_remove(random.below(parts.len()))),
+        0 => drop(parts.swap_remove(random.place(parts.len()))),
         1 => {
-            let part = random.one(parts).clone();
-            let copies = random.copies(100);
+            let part = random.one_of(parts).clone();
+            let copies = copies(random, 100);
             parts.extend(std::iter::repeat_n(part, copies));
         }
         2 => {
-            let (a, b) = (random.below(parts.len()), random.below(parts.len()));
+            let (a, b) = (random.place(parts.len()), random.place(parts.len()));
             parts.swap(a, b);
         }
         _ => {}
     }
     for part in parts {
-        if !random.once_in(3) {
+        if !random.one_in(3) {
             continue;
         }
         if let Ok(text) = &part.text {
@@ -256,11 +229,10 @@ fn mutate_parts(parts: &mut Vec<Part>, corpus: &Corpus, format: &str, random: &m
 }
 
 /// Makes a random text of a value large.
-fn enlarge_text(value: &mut Value, random: &mut Random) {
+fn enlarge_text(value: &mut Value, random: &mut Chance) {
     for _ in 0..20 {
-        let mut target = random.below(count(value));
         let mut done = false;
-        visit(value, &mut target, &mut |node| {
+        mutate::change_node(value, random, |node, _| {
             if let Value::String(text) = node {
                 *text = text.repeat(LARGE / text.len().max(1) + 1);
                 done = true;
@@ -273,11 +245,10 @@ fn enlarge_text(value: &mut Value, random: &mut Random) {
 }
 
 /// Makes a random list of a value long.
-fn lengthen_list(value: &mut Value, random: &mut Random) {
+fn lengthen_list(value: &mut Value, random: &mut Chance) {
     for _ in 0..20 {
-        let mut target = random.below(count(value));
         let mut done = false;
-        visit(value, &mut target, &mut |node| {
+        mutate::change_node(value, random, |node, _| {
             if let Value::Array(items) = node
                 && let Some(last) = items.last().cloned()
             {
@@ -291,59 +262,35 @@ fn lengthen_list(value: &mut Value, random: &mut Random) {
     }
 }
 
-fn mutate_values(values: &mut [Value], corpus: &Corpus, random: &mut Random) {
+fn mutate_values(values: &mut [Value], corpus: &Corpus, random: &mut Chance) {
     if values.is_empty() {
         return;
     }
-    for _ in 0..random.below(4) {
-        let at = random.below(values.len());
-        let nodes = count(&values[at]);
-        let mut target = random.below(nodes);
-        visit(&mut values[at], &mut target, &mut |node| change(node, corpus, random));
+    for _ in 0..random.place(4) {
+        let at = random.place(values.len());
+        mutate::change_node(&mut values[at], random, |node, random| change(node, corpus, random));
     }
 }
 
-fn count(value: &Value) -> usize {
-    1 + match value {
-        Value::Array(items) => items.iter().map(count).sum(),
-        Value::Object(members) => members.values().map(count).sum(),
-        _ => 0,
-    }
-}
-
-/// Calls `change` on the node of number `target`, in the order of writing.
-fn visit(value: &mut Value, target: &mut usize, change: &mut impl FnMut(&mut Value)) -> bool {
-    if *target == 0 {
-        change(value);
-        return true;
-    }
-    *target -= 1;
-    match value {
-        Value::Array(items) => items.iter_mut().any(|item| visit(item, target, change)),
-        Value::Object(members) => members.values_mut().any(|member| visit(member, target, change)),
-        _ => false,
-    }
-}
-
-fn change(node: &mut Value, corpus: &Corpus, random: &mut Random) {
-    match (random.below(7), &mut *node) {
+fn change(node: &mut Value, corpus: &Corpus, random: &mut Chance) {
+    match (random.place(7), &mut *node) {
         (0, Value::Object(members)) if !members.is_empty() => {
-            let name = members.keys().nth(random.below(members.len())).cloned().unwrap_or_default();
+            let name = members.keys().nth(random.place(members.len())).cloned().unwrap_or_default();
             let value = members.shift_remove(&name).unwrap_or_default();
-            if random.once_in(2) {
-                members.insert(random.one(&corpus.names).clone(), value);
+            if random.one_in(2) {
+                members.insert(random.one_of(&corpus.names).clone(), value);
             }
         }
         (1, Value::Object(members)) => {
-            members.insert(random.one(&corpus.names).clone(), strange(corpus, random));
+            members.insert(random.one_of(&corpus.names).clone(), strange(corpus, random));
         }
         (2, Value::Array(items)) if !items.is_empty() => {
-            let item = random.one(items).clone();
-            let copies = random.copies(100);
+            let item = random.one_of(items).clone();
+            let copies = copies(random, 100);
             items.extend(std::iter::repeat_n(item, copies));
         }
         (3, Value::Array(items)) if !items.is_empty() => {
-            items.remove(random.below(items.len()));
+            items.remove(random.place(items.len()));
         }
         (4, any) => *any = Value::String(any.to_string()),
         (5, any) => *any = json!([any.take()]),
@@ -352,8 +299,8 @@ fn change(node: &mut Value, corpus: &Corpus, random: &mut Random) {
 }
 
 /// A value that may stand anywhere.
-pub(crate) fn strange(corpus: &Corpus, random: &mut Random) -> Value {
-    match random.below(18) {
+pub(crate) fn strange(corpus: &Corpus, random: &mut Chance) -> Value {
+    match random.place(18) {
         0 => Value::Null,
         1 => json!(true),
         2 => json!(0),
@@ -366,34 +313,34 @@ pub(crate) fn strange(corpus: &Corpus, random: &mut Random) -> Value {
         9 => json!("\u{0}\u{1F600}\u{FFFD}\u{202E}"),
         10 => json!({}),
         11 => json!([]),
-        12 => json!(random.next().to_string()),
-        13 => json!("9".repeat(random.below(400))),
+        12 => json!(random.bits().to_string()),
+        13 => json!("9".repeat(random.place(400))),
         14 => json!("2026-13-41T25:61:61.9999999999+99:99"),
-        15 => (0..random.below(150)).fold(Value::Null, |inner, _| json!([inner])),
-        _ => json!(random.one(&corpus.texts)),
+        15 => (0..random.place(150)).fold(Value::Null, |inner, _| json!([inner])),
+        _ => json!(random.one_of(&corpus.texts)),
     }
 }
 
-fn mutate_message(message: &Message, random: &mut Random) -> Vec<u8> {
+fn mutate_message(message: &Message, random: &mut Chance) -> Vec<u8> {
     if message.len() == 0 {
         return message.bytes().to_vec();
     }
     let mut chosen = [0; 3];
-    let count = random.below(chosen.len() + 1);
-    chosen.iter_mut().for_each(|one| *one = random.below(message.len()));
-    let moved = message.field(random.below(message.len())).to_vec();
-    message.rebuilt(&chosen[..count], &mut |field, whole, out| match random.below(6) {
+    let count = random.place(chosen.len() + 1);
+    chosen.iter_mut().for_each(|one| *one = random.place(message.len()));
+    let moved = message.field(random.place(message.len())).to_vec();
+    message.rebuilt(&chosen[..count], &mut |field, whole, out| match random.place(6) {
         0 => {}
-        1 => (0..random.copies(100)).for_each(|_| out.extend_from_slice(whole)),
+        1 => (0..copies(random, 100)).for_each(|_| out.extend_from_slice(whole)),
         2 => {
             // The same payload under another number.
             let from = out.len();
             out.extend_from_slice(whole);
             if let Some(first) = out.get_mut(from) {
-                *first = (*first & 7) | ((random.next() as u8 & 0x0f) << 3);
+                *first = (*first & 7) | ((random.bits() as u8 & 0x0f) << 3);
             }
         }
-        3 => out.extend_from_slice(&whole[..random.below(whole.len() + 1)]),
+        3 => out.extend_from_slice(&whole[..random.place(whole.len() + 1)]),
         4 => {
             out.extend_from_slice(&moved);
             out.extend_from_slice(whole);
@@ -401,35 +348,24 @@ fn mutate_message(message: &Message, random: &mut Random) -> Vec<u8> {
         _ => {
             let head = field.payload.map_or(1, |payload| payload - field.start).min(whole.len());
             out.extend_from_slice(&whole[..head]);
-            out.extend((head..whole.len()).map(|_| random.next() as u8));
+            out.extend((head..whole.len()).map(|_| random.bits() as u8));
         }
     })
 }
 
-fn mutate_bytes(body: &mut Vec<u8>, corpus: &Corpus, format: &str, random: &mut Random) {
-    let at = random.below(body.len() + 1);
-    match random.below(8) {
-        0 => body.truncate(at),
-        1 => body.splice(at..at, random.one(STUMBLES).iter().copied()).for_each(drop),
-        2 => drop(body.drain(..at)),
-        3 => {
-            let end = (at + random.below(40)).min(body.len());
-            body.drain(at..end).for_each(drop);
-        }
-        4 => {
-            let end = (at + random.below(200)).min(body.len());
-            let copy = body[at..end].to_vec();
-            body.splice(at..at, copy).for_each(drop);
-        }
-        5 => {
-            let other = corpus.seed(format, random).0.body.written();
-            body.truncate(at);
-            body.extend_from_slice(&other[random.below(other.len())..]);
-        }
-        _ => {
-            if let Some(byte) = body.get_mut(at) {
-                *byte ^= 1 << random.below(8);
-            }
-        }
+fn mutate_bytes(body: &mut Vec<u8>, corpus: &Corpus, format: &str, random: &mut Chance) {
+    if random.one_in(8) {
+        // The beginning of one, and the end of another.
+        let other = corpus.seed(format, random).0.body.written();
+        body.truncate(random.place(body.len() + 1));
+        body.extend_from_slice(&other[random.place(other.len())..]);
+    } else {
+        mutate::change_bytes(body, random);
     }
+}
+
+/// A number of copies: nearly always a few, now and then up to `many`.
+pub(crate) fn copies(random: &mut Chance, many: usize) -> usize {
+    let most = if random.one_in(20) { many } else { 3 };
+    1 + random.place(most)
 }

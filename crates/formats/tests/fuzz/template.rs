@@ -1,10 +1,11 @@
 //! JSON text that knows where each of its values lies, so that an input is a copy with a few places changed: no tree is
 //! built and written again for each of a million inputs.
 
+use fleetlog_chance::Chance;
 use serde_json::Value;
 
 use crate::corpus::Corpus;
-use crate::random::Random;
+use crate::mutate::copies;
 
 /// Where a value lies; a member's label comes before it.
 #[derive(Clone, Copy, Debug)]
@@ -70,8 +71,8 @@ impl Template {
         self.nodes[at].end = self.bytes.len();
     }
 
-    fn place(&self, random: &mut Random) -> Node {
-        *random.one(&self.nodes)
+    fn place(&self, random: &mut Chance) -> Node {
+        *random.one_of(&self.nodes)
     }
 
     /// Writes the text with up to a few of its values changed; `other` is a text of the same format to take values from.
@@ -79,11 +80,11 @@ impl Template {
         &self,
         other: &Self,
         corpus: &Corpus,
-        random: &mut Random,
+        random: &mut Chance,
         out: &mut Vec<u8>,
     ) {
         let mut places = [Node { from: usize::MAX, start: 0, end: 0 }; CHANGES];
-        for place in places.iter_mut().take(random.below(CHANGES + 1)) {
+        for place in places.iter_mut().take(random.place(CHANGES + 1)) {
             *place = self.place(random);
         }
         places.sort_unstable_by_key(|place| place.from);
@@ -95,7 +96,7 @@ impl Template {
             }
             out.extend_from_slice(&self.bytes[at..place.from]);
             at = place.end;
-            if random.once_in(8) {
+            if random.one_in(8) {
                 // Without it, and without the comma that would tell.
                 match (out.last(), self.bytes.get(at)) {
                     (Some(b','), _) => drop(out.pop()),
@@ -109,17 +110,17 @@ impl Template {
         out.extend_from_slice(&self.bytes[at..]);
     }
 
-    fn change(&self, place: Node, other: &Self, corpus: &Corpus, random: &mut Random, out: &mut Vec<u8>) {
+    fn change(&self, place: Node, other: &Self, corpus: &Corpus, random: &mut Chance, out: &mut Vec<u8>) {
         let whole = &self.bytes[place.from..place.end];
         let (label, value) = whole.split_at(place.start - place.from);
-        match random.below(9) {
+        match random.place(9) {
             0 if !label.is_empty() => {
-                out.extend_from_slice(random.one::<Vec<u8>>(&corpus.names_quoted));
+                out.extend_from_slice(random.one_of::<Vec<u8>>(&corpus.names_quoted));
                 out.push(b':');
                 out.extend_from_slice(value);
             }
             1 => {
-                for _ in 0..random.copies(60) {
+                for _ in 0..copies(random, 60) {
                     out.extend_from_slice(whole);
                     out.push(b',');
                 }
@@ -127,10 +128,10 @@ impl Template {
             }
             2 => {
                 if !label.is_empty() {
-                    out.extend_from_slice(random.one::<Vec<u8>>(&corpus.names_quoted));
+                    out.extend_from_slice(random.one_of::<Vec<u8>>(&corpus.names_quoted));
                     out.push(b':');
                 }
-                out.extend_from_slice(random.one::<Vec<u8>>(&corpus.strange));
+                out.extend_from_slice(random.one_of::<Vec<u8>>(&corpus.strange));
                 out.push(b',');
                 out.extend_from_slice(whole);
             }
@@ -147,7 +148,7 @@ impl Template {
             5 => {
                 out.extend_from_slice(label);
                 out.push(b'{');
-                out.extend_from_slice(random.one::<Vec<u8>>(&corpus.names_quoted));
+                out.extend_from_slice(random.one_of::<Vec<u8>>(&corpus.names_quoted));
                 out.push(b':');
                 out.extend_from_slice(value);
                 out.push(b'}');
@@ -159,7 +160,7 @@ impl Template {
             }
             _ => {
                 out.extend_from_slice(label);
-                out.extend_from_slice(random.one::<Vec<u8>>(&corpus.strange));
+                out.extend_from_slice(random.one_of::<Vec<u8>>(&corpus.strange));
             }
         }
     }

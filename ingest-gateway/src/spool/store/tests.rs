@@ -4,29 +4,16 @@
 //! Changes of `store.rs` that it was seen to catch: an answer before the sync, a new segment whose name is not synced, a
 //! sequence without a reservation, a cursor ahead of what is drained, a segment removed before its last record is.
 //!
-//! `FLEETLOG_SPOOL_RUNS` sets how many runs there are; a failing run prints its seed.
+//! `FLEETLOG_SIM_RUNS` and `FLEETLOG_SIM_SEED` make it longer and repeat it; a failing run prints its seed.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use fleetlog_chance::{Chance, seeds};
 use fleetlog_log::Target;
 use fleetlog_schemas::avro::from_single_object;
 
 use super::*;
-
-/// splitmix64: the same run for the same seed.
-#[derive(Debug)]
-struct Chance(u64);
-
-impl Chance {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (z ^ (z >> 31)) % n.max(1)
-    }
-}
 
 /// A file's bytes as the process sees them, and as they are on disk.
 #[derive(Clone, Debug, Default)]
@@ -61,7 +48,7 @@ impl SimDisk {
     fn new(seed: u64) -> Self {
         let (files, names) = (HashMap::new(), BTreeMap::new());
         let synced_names = BTreeMap::new();
-        let chance = Chance(seed);
+        let chance = Chance::new(seed);
         let free = u64::MAX;
         Self(Arc::new(Mutex::new(Platter {
             chance,
@@ -85,13 +72,13 @@ impl SimDisk {
             let Platter { chance, files, names, synced_names, .. } = disk;
             for bytes in files.values_mut() {
                 let (short, long) = (bytes.synced.len().min(bytes.now.len()), bytes.now.len());
-                let kept = short + chance.below((long - short) as u64 + 1) as usize;
+                let kept = short + chance.place(long - short + 1);
                 let mut after = bytes.now[..kept].to_vec();
                 if bytes.synced.len() > bytes.now.len() && chance.below(2) == 0 {
                     after.clone_from(&bytes.synced);
                 }
                 if kept > short && chance.below(3) == 0 {
-                    let hole = short + chance.below((kept - short) as u64) as usize;
+                    let hole = short + chance.place(kept - short);
                     after[hole..].iter_mut().take(50).for_each(|byte| *byte = 0);
                 }
                 *bytes = Bytes { now: after.clone(), synced: after };
@@ -150,8 +137,7 @@ impl Disk for SimDisk {
     fn write(&self, name: &str, offset: u64, bytes: &[u8]) -> io::Result<()> {
         self.with(|disk| {
             let works = disk.turn();
-            let part =
-                if works.is_ok() { bytes.len() } else { disk.chance.below(bytes.len() as u64) as usize };
+            let part = if works.is_ok() { bytes.len() } else { disk.chance.place(bytes.len()) };
             if !disk.names.contains_key(name) {
                 disk.made += 1;
                 disk.files.insert(disk.made, Bytes::default());
@@ -271,7 +257,7 @@ impl Model {
         for _ in 0..=chance.below(3) {
             let own: Vec<u64> = (0..=chance.below(3)).map(|more| self.names + more).collect();
             self.names += own.len() as u64;
-            requests.push(own.iter().map(|name| entry(*name, chance.below(300) as usize)).collect());
+            requests.push(own.iter().map(|name| entry(*name, chance.place(300))).collect());
             names.push(own);
         }
         let mut told = HashMap::new();
@@ -325,7 +311,7 @@ impl Model {
 
 fn run(seed: u64) {
     let disk = SimDisk::new(seed ^ 0xD15C);
-    let (mut chance, mut model) = (Chance(seed), Model::default());
+    let (mut chance, mut model) = (Chance::new(seed), Model::default());
     for _ in 0..6 {
         let (store, _) = Store::open(disk.clone(), BOUNDS).unwrap();
         model.holds(&store);
@@ -348,8 +334,7 @@ fn run(seed: u64) {
 /// INV-1, with a spool.
 #[test]
 fn nothing_acknowledged_is_lost_no_order_changes_and_no_sequence_is_given_twice_over_any_crash() {
-    let runs = std::env::var("FLEETLOG_SPOOL_RUNS").ok().and_then(|text| text.parse().ok()).unwrap_or(600);
-    for seed in 0..runs {
+    for seed in seeds(600) {
         if let Err(panic) = std::panic::catch_unwind(|| run(seed)) {
             eprintln!("seed {seed}");
             std::panic::resume_unwind(panic);

@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use fleetlog_chance::{Chance, seeds};
 use fleetlog_schemas::record::SpoolStanding;
 
 use super::*;
@@ -19,27 +20,6 @@ fn nothing_is_complete_beyond_what_waits_in_a_spool_or_beyond_a_gateways_last_wo
     assert_eq!(logged_through(100, &[told(90, Some(40)), told(95, None)]), 40);
     assert_eq!(logged_through(100, &[told(90, Some(95))]), 90, "the earlier of the two");
     assert_eq!(logged_through(100, &[told(130, None)]), 100, "a clock that is ahead lets nothing more pass");
-}
-
-/// The generator of a run; its seed is printed with every failure (splitmix64).
-struct Chance(u64);
-
-impl Chance {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, n: usize) -> usize {
-        (self.next() % n as u64) as usize
-    }
-
-    fn one_in(&mut self, n: usize) -> bool {
-        self.below(n) == 0
-    }
 }
 
 const GATEWAYS: usize = 3;
@@ -126,7 +106,7 @@ struct World {
 impl World {
     fn new(seed: u64, shortcut: Shortcut) -> Self {
         Self {
-            chance: Chance(seed),
+            chance: Chance::new(seed),
             shortcut,
             now: 1_000,
             kafka: true,
@@ -145,7 +125,7 @@ impl World {
             false if self.chance.one_in(4) => 40,
             false => 5,
         };
-        for _ in 0..self.chance.below(most) {
+        for _ in 0..self.chance.place(most) {
             self.step()?;
         }
         Ok(())
@@ -153,7 +133,7 @@ impl World {
 
     fn step(&mut self) -> Result<(), String> {
         self.now += 1;
-        let number = self.chance.below(GATEWAYS);
+        let number = self.chance.place(GATEWAYS);
         if self.chance.one_in(25) {
             self.kafka = !self.kafka;
         }
@@ -164,7 +144,7 @@ impl World {
             }
             return Ok(());
         }
-        match self.chance.below(16) {
+        match self.chance.place(16) {
             0..=2 => self.receive(number),
             3..=6 => self.go_on(number)?,
             7..=8 => self.drain(number),
@@ -191,9 +171,9 @@ impl World {
         if count == 0 {
             return Ok(());
         }
-        let place = self.chance.below(count);
+        let place = self.chance.place(count);
         let (id, on_disk) = self.gateways[number].under_way[place];
-        if !on_disk && !(self.kafka && self.chance.one_in(2)) {
+        if !(on_disk || self.kafka && self.chance.one_in(2)) {
             self.gateways[number].under_way[place].1 = true;
             self.gateways[number].disk.push_back(id);
             self.requests[id].spooled = true;
@@ -264,7 +244,7 @@ impl World {
         let gateway = &mut self.gateways[number];
         gateway.runs = false;
         // Its last words may have been with Kafka already.
-        let sent = self.chance.below(gateway.unsent.len() + 1);
+        let sent = self.chance.place(gateway.unsent.len() + 1);
         let words: Vec<Word> = gateway.unsent.drain(..).take(sent).collect();
         self.topic.extend(words.into_iter().map(|word| (number, word)));
     }
@@ -305,7 +285,7 @@ impl World {
         }
         let mut until = self.topic.len();
         if self.shortcut == Shortcut::WordsNotToTheEnd {
-            until -= self.chance.below(4).min(until);
+            until -= self.chance.place(4).min(until);
         }
         let words = self.words(until);
         self.drift()?;
@@ -340,7 +320,7 @@ impl World {
             while !self.gateways[number].disk.is_empty() {
                 self.drain(number);
             }
-            while !self.last_word(number).is_some_and(|(as_of, _)| as_of >= settled) {
+            while self.last_word(number).is_none_or(|(as_of, _)| as_of < settled) {
                 self.send(number);
                 self.tell(number);
             }
@@ -368,22 +348,20 @@ fn run(seed: u64, shortcut: Shortcut) -> Result<u64, String> {
     Ok(world.requests.iter().filter(|request| request.spooled).count() as u64)
 }
 
-/// Runs of each simulation; more with `FLEETLOG_SIMULATION_RUNS`.
-fn runs() -> u64 {
-    std::env::var("FLEETLOG_SIMULATION_RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(100)
-}
+/// Runs of the simulation; more with `FLEETLOG_SIM_RUNS`.
+const RUNS: u64 = 100;
 
 #[test]
 fn whatever_happens_nothing_is_said_to_be_complete_that_waits_in_a_spool() {
-    let mut spooled = 0;
-    for seed in 0..runs() {
+    let (mut worlds, mut spooled) = (0, 0);
+    for seed in seeds(RUNS) {
         match run(seed, Shortcut::Nothing) {
-            Ok(count) => spooled += count,
+            Ok(count) => (worlds, spooled) = (worlds + 1, spooled + count),
             Err(said) => panic!("seed {seed}: {said}"),
         }
     }
-    println!("{} worlds, {spooled} requests spooled", runs());
-    assert!(spooled > runs(), "hardly anything was spooled");
+    println!("{worlds} worlds, {spooled} requests spooled");
+    assert!(spooled > worlds, "hardly anything was spooled");
 }
 
 #[test]

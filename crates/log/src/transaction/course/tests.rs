@@ -2,7 +2,9 @@
 //! that nobody hears, and a coordinator that gives up. Whatever happens, what each record became is visible once; and
 //! every shortcut is shown to break that.
 //!
-//! `FLEETLOG_SIM_STEPS` and `FLEETLOG_SIM_SEED` make it longer and repeat it.
+//! `FLEETLOG_SIM_RUNS` and `FLEETLOG_SIM_SEED` make it longer and repeat it.
+
+use fleetlog_chance::{Chance, seeds};
 
 use super::*;
 
@@ -11,21 +13,9 @@ const LOG: usize = 8;
 const UNIT: u64 = 3;
 /// Transactional ids; a process takes one, new or that of an earlier process.
 const IDS: usize = 3;
-const STEPS: u64 = 1_500_000;
+/// Runs of the tests, of about 80 steps each.
+const RUNS: u64 = 20_000;
 const CATCH_WITHIN: u64 = 20_000;
-
-/// The generator of a run (splitmix64).
-struct Chance(u64);
-
-impl Chance {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (z ^ (z >> 31)) % n
-    }
-}
 
 /// What a process could be tempted to leave out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,14 +98,14 @@ impl World {
         self.steps += 1;
         match self.chance.below(16) {
             0 => {
-                let id = &mut self.ids[self.chance.below(IDS as u64) as usize];
+                let id = &mut self.ids[self.chance.place(IDS)];
                 // The coordinator gives up on it.
                 if id.open {
                     *id = Id { epoch: id.epoch + 1, ..Id::default() };
                 }
             }
             1..=4 if !self.on_its_way.is_empty() => {
-                let late = self.chance.below(self.on_its_way.len() as u64) as usize;
+                let late = self.chance.place(self.on_its_way.len());
                 let request = self.on_its_way.swap_remove(late);
                 if self.chance.below(4) > 0 {
                     let _nobody_hears = self.carry_out(request);
@@ -200,7 +190,7 @@ impl Process {
     fn assigned(world: &mut World) -> Self {
         world.generation += 1;
         Self {
-            id: world.chance.below(IDS as u64) as usize,
+            id: world.chance.place(IDS),
             epoch: 0,
             generation: world.generation,
             course: Course::default(),
@@ -343,7 +333,7 @@ struct Outcome {
 
 fn run(seed: u64, shortcut: Shortcut) -> Outcome {
     let mut world = World {
-        chance: Chance(seed),
+        chance: Chance::new(seed),
         shortcut,
         steps: 0,
         generation: 0,
@@ -365,12 +355,12 @@ fn run(seed: u64, shortcut: Shortcut) -> Outcome {
             }
             // Killed.
             1 if processes.len() > 1 => {
-                let dead = world.chance.below(processes.len() as u64) as usize;
+                let dead = world.chance.place(processes.len());
                 processes.swap_remove(dead);
             }
             _ => {}
         }
-        let running = world.chance.below(processes.len() as u64) as usize;
+        let running = world.chance.place(processes.len());
         if !processes[running].step(&mut world) {
             processes.swap_remove(running);
         }
@@ -390,18 +380,10 @@ fn run(seed: u64, shortcut: Shortcut) -> Outcome {
     Outcome { steps: world.steps, processes: started, wrong }
 }
 
-fn from_environment(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().and_then(|n| n.parse().ok()).unwrap_or(default)
-}
-
 #[test]
 fn what_each_record_became_is_visible_once_whatever_crashes_and_whoever_wakes() {
-    let wanted = from_environment("FLEETLOG_SIM_STEPS", STEPS);
-    let first = from_environment("FLEETLOG_SIM_SEED", 1);
-    println!("seed {first}");
     let (mut steps, mut processes, mut runs) = (0, 0, 0);
-    while steps < wanted {
-        let seed = first.wrapping_add(runs);
+    for seed in seeds(RUNS) {
         let outcome = run(seed, Shortcut::Nothing);
         assert_eq!(outcome.wrong, None, "seed {seed}");
         runs += 1;
