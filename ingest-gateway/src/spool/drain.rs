@@ -33,6 +33,24 @@ struct Flying {
     delivery: Result<Delivery, LogError>,
 }
 
+impl Flying {
+    /// What became of it; asked again, an error stays the same.
+    ///
+    /// # Cancellation
+    /// Safe.
+    async fn outcome(&mut self) -> Result<(), LogError> {
+        let outcome = match &mut self.delivery {
+            Ok(delivery) => delivery.await.map(|_| ()),
+            Err(error) => return Err(error.clone()),
+        };
+        // A delivery can be waited for only once, and one that failed keeps its place.
+        if let Err(error) = &outcome {
+            self.delivery = Err(error.clone());
+        }
+        outcome
+    }
+}
+
 /// Where the drain is.
 struct Drain {
     spool: Arc<Spool>,
@@ -178,11 +196,7 @@ impl Drain {
     /// # Cancellation
     /// Safe.
     async fn next_outcome(&mut self) -> Option<Result<(), LogError>> {
-        let outcome = match &mut self.flying.front_mut()?.delivery {
-            Ok(delivery) => delivery.await.map(|_| ()),
-            Err(error) => Err(error.clone()),
-        };
-        Some(outcome)
+        Some(self.flying.front_mut()?.outcome().await)
     }
 
     /// The oldest record under way is in Kafka.
@@ -272,5 +286,35 @@ impl Drain {
             tracing::warn!(error, "the spool's folder cannot be written");
         }
         failed.is_none()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fleetlog_log::{KafkaConfig, Target};
+
+    use super::super::format::Spot;
+    use super::*;
+
+    #[tokio::test]
+    async fn a_record_that_was_not_taken_says_so_as_often_as_it_is_asked() {
+        let nowhere = KafkaConfig {
+            brokers: "127.0.0.1:1".to_owned(),
+            delivery_timeout_ms: 100,
+            ..KafkaConfig::default()
+        };
+        let producer = Producer::new(&nowhere, topic::RAW_MAX_MESSAGE_BYTES).unwrap();
+        let outgoing =
+            Outgoing { topic: topic::RAW, target: Target::Spread, key: None, payload: Some(b"x") };
+        let record = Record {
+            sequence: 1,
+            target: Spot::of(Target::Spread),
+            received_at: 1,
+            payload: b"x".to_vec(),
+        };
+        let mut flying = Flying { record, delivery: producer.enqueue(outgoing) };
+        for _ in 0..3 {
+            assert!(matches!(flying.outcome().await, Err(LogError::NotAcknowledged(_))));
+        }
     }
 }
