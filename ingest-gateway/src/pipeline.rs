@@ -173,12 +173,11 @@ impl Gateway {
             allowance.refund(charged, self.now());
         })?;
         self.meters.accepted(records, checked.rejected.len(), bytes, count);
+        if stored.times_kafka() {
+            turn.served();
+        }
         let (positions, is_spooled) = match stored {
-            Stored::Replicated(positions) => {
-                turn.served();
-                (positions, false)
-            }
-            // How long the disk took says nothing of how many requests Kafka can take at once.
+            Stored::Replicated { positions, .. } => (positions, false),
             Stored::Spooled => (Vec::new(), true),
         };
         Ok(Accepted { records, rejected: checked.rejected, positions, is_spooled, echo })

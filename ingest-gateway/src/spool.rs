@@ -200,14 +200,17 @@ impl Spool {
         batches: Vec<RawBatch>,
         target: Target,
     ) -> Result<Stored, Refusal> {
-        let Some(first) = batches.first() else { return Ok(Stored::Replicated(Vec::new())) };
+        let Some(first) = batches.first() else {
+            return Ok(Stored::Replicated { positions: Vec::new(), waited: false });
+        };
         let _under_way = UnderWay::begin(&self.under_way, first.received_at);
         let mut attempts = Vec::new();
-        if self.may_go_direct().await {
+        let (is_direct, waited) = self.may_go_direct().await;
+        if is_direct {
             attempts = self.attempt(producer, &batches, target)?;
             let positions = settle(&mut attempts, Instant::now() + self.patience).await?;
             if positions.len() == batches.len() {
-                return Ok(Stored::Replicated(positions));
+                return Ok(Stored::Replicated { positions, waited });
             }
         }
         attempts.resize_with(batches.len(), || Attempt::Failed);
@@ -245,17 +248,19 @@ impl Spool {
         Ok(attempts)
     }
 
-    async fn may_go_direct(&self) -> bool {
+    /// Whether a request may go straight to Kafka, and whether it waited to know.
+    async fn may_go_direct(&self) -> (bool, bool) {
         let way = self.course.borrow().way();
         if way != Way::Closing {
-            return way == Way::Direct;
+            return (way == Way::Direct, false);
         }
         let mut course = self.course.subscribe();
         let settled = course.wait_for(|course| course.way() != Way::Closing);
-        match tokio::time::timeout(self.patience, settled).await {
+        let is_direct = match tokio::time::timeout(self.patience, settled).await {
             Ok(Ok(course)) => course.way() == Way::Direct,
             Ok(Err(_)) | Err(_) => false,
-        }
+        };
+        (is_direct, true)
     }
 
     /// Returns when the entries are on disk.
