@@ -94,9 +94,12 @@ pub(crate) struct Spool {
     queue: Mutex<Queue>,
     /// The first attempts of spooled messages, by sequence, whose outcome is not known yet.
     handed_over: Mutex<HashMap<u64, Delivery>>,
+    /// The first attempts of refused requests, whose outcome is not known yet: of those that were under way when the
+    /// first was refused, since then none is made.
+    refused: Mutex<VecDeque<Delivery>>,
     /// When the requests were accepted that are on their way through here.
     under_way: Mutex<Times>,
-    /// Told when there is more to drain.
+    /// Told when there is more to drain, or to wait for.
     arrived: Notify,
     clock: Clock,
     /// How long Kafka may take to acknowledge.
@@ -167,6 +170,7 @@ impl Spool {
             course: watch::Sender::new(Course::resumed(found.records, found.bytes, found.held)),
             queue: Mutex::default(),
             handed_over: Mutex::default(),
+            refused: Mutex::default(),
             under_way: Mutex::default(),
             arrived: Notify::new(),
             clock,
@@ -312,17 +316,25 @@ impl Spool {
                 metrics::SPOOL_APPENDED.add(appended.records);
             });
             self.show();
-            self.arrived.notify_one();
-            for (tell, outcome) in tells.into_iter().zip(outcomes) {
+            for ((tell, outcome), (attempts, _)) in tells.into_iter().zip(outcomes).zip(handed_over) {
                 if let Err(error) = &outcome {
-                    self.course.send_modify(Course::refused);
-                    let reason = if matches!(error, SpoolError::Full) { "full" } else { "unwritable" };
-                    metrics::SPOOL_REFUSED.add_for("reason", reason, 1);
+                    self.refuse(error, attempts);
                 }
                 // The sender may have gone away; what is on disk is published all the same.
                 let _nobody_waits = tell.send(outcome).is_err();
             }
+            self.arrived.notify_one();
         }
+    }
+
+    /// A request is not on disk; Kafka may still take what of it was handed over.
+    fn refuse(&self, error: &SpoolError, handed_over: Vec<Option<Delivery>>) {
+        let pending: Vec<Delivery> = handed_over.into_iter().flatten().collect();
+        let messages = pending.len() as u64;
+        lock(&self.refused).extend(pending);
+        self.course.send_modify(|course| course.refused(messages));
+        let reason = if matches!(error, SpoolError::Full) { "full" } else { "unwritable" };
+        metrics::SPOOL_REFUSED.add_for("reason", reason, 1);
     }
 
     fn take_group(&self) -> Vec<Waiting> {
@@ -434,3 +446,6 @@ fn kept_id(path: &Path) -> io::Result<String> {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests;
