@@ -92,7 +92,10 @@ mod tests {
         let positions = vec![Position { partition: 0, offset: 7 }];
         assert!(Stored::Replicated { positions: positions.clone(), waited: false }.times_kafka());
         assert!(!Stored::Replicated { positions, waited: true }.times_kafka());
-        assert!(!Stored::Replicated { positions: Vec::new(), waited: false }.times_kafka(), "nothing was sent");
+        assert!(
+            !Stored::Replicated { positions: Vec::new(), waited: false }.times_kafka(),
+            "nothing was sent"
+        );
         assert!(!Stored::Spooled.times_kafka());
     }
 }

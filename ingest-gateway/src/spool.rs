@@ -55,6 +55,7 @@ use crate::config::GatewayConfig;
 use crate::error::Refusal;
 use crate::metrics;
 use crate::publish::{Stored, refused};
+use crate::throttle::Throttle;
 
 /// Segments are removed whole, so they are a small part of the spool; larger ones only cost memory at the start.
 const SEGMENT_MAX_BYTES: u64 = 32 * 1024 * 1024;
@@ -102,6 +103,8 @@ pub(crate) struct Spool {
     /// Told when there is more to drain, or to wait for.
     arrived: Notify,
     clock: Clock,
+    /// Why the disk did not take something.
+    faults: Throttle,
     /// How long Kafka may take to acknowledge.
     patience: Duration,
     /// Bytes of drained messages under way to Kafka.
@@ -174,6 +177,7 @@ impl Spool {
             under_way: Mutex::default(),
             arrived: Notify::new(),
             clock,
+            faults: Throttle::default(),
             patience: Duration::from_millis(config.spool_after_ms),
             window_bytes: config.spool_drain_max_bytes,
             id,
@@ -333,7 +337,15 @@ impl Spool {
         let messages = pending.len() as u64;
         lock(&self.refused).extend(pending);
         self.course.send_modify(|course| course.refused(messages));
-        let reason = if matches!(error, SpoolError::Full) { "full" } else { "unwritable" };
+        let reason = match error {
+            SpoolError::Full => "full",
+            SpoolError::Unwritable(_) => {
+                if let Some(unsaid) = self.faults.turn(self.clock.now_ms()) {
+                    tracing::warn!(%error, unsaid, "a request is not on the spool's disk");
+                }
+                "unwritable"
+            }
+        };
         metrics::SPOOL_REFUSED.add_for("reason", reason, 1);
     }
 

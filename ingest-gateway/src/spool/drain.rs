@@ -319,14 +319,9 @@ mod tests {
             ..KafkaConfig::default()
         };
         let producer = Producer::new(&nowhere, topic::RAW_MAX_MESSAGE_BYTES).unwrap();
-        let outgoing =
-            Outgoing { topic: topic::RAW, target: Target::Spread, key: None, payload: Some(b"x") };
-        let record = Record {
-            sequence: 1,
-            target: Spot::of(Target::Spread),
-            received_at: 1,
-            payload: b"x".to_vec(),
-        };
+        let outgoing = Outgoing { topic: topic::RAW, target: Target::Spread, key: None, payload: Some(b"x") };
+        let record =
+            Record { sequence: 1, target: Spot::of(Target::Spread), received_at: 1, payload: b"x".to_vec() };
         let mut flying = Flying { record, delivery: producer.enqueue(outgoing) };
         for _ in 0..3 {
             assert!(matches!(flying.outcome().await, Err(LogError::NotAcknowledged(_))));
