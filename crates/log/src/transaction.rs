@@ -219,9 +219,11 @@ impl TransactionLog {
                     let new = Arc::new(self.client().map_err(Failure::beyond_use)?);
                     let opening = Arc::clone(&new);
                     let deadline = Instant::now() + CALL_TIMEOUT;
-                    bounded(deadline, move || opening.init_transactions(CALL_TIMEOUT))
-                        .await?
-                        .map_err(Failure::of)?;
+                    let opened = bounded(deadline, move || opening.init_transactions(CALL_TIMEOUT)).await;
+                    if let Err(failure) = opened.and_then(|opened| opened.map_err(Failure::of)) {
+                        retire(Some(new));
+                        return Err(failure);
+                    }
                     *client = Some(new);
                     course.started();
                 }
