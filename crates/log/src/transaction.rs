@@ -13,9 +13,11 @@
 //! Who else may write is decided by Kafka: the transactional id fences an earlier process of the same name, the group's
 //! generation in the offsets fences a member that was thrown out (KIP-447). Readers must be `read_committed`.
 //!
-//! Nothing waits for the cluster longer than `kafka.transaction_timeout_ms`, or a rebalance would wait as well. What a
-//! commit that failed has come to is never guessed: librdkafka may report an error although the coordinator has
-//! committed. A new client of the same id first ends whatever is open, then the committed offsets tell:
+//! Once its transaction has begun, a unit waits for the cluster no longer than `kafka.transaction_timeout_ms` and the 7 s
+//! that an abort may take, for a rebalance waits as well; with [`TRANSACTION_TIMEOUT_MOST_MS`] at the most that stays
+//! within the consumer's budget of 30 s. What a commit that failed has come to is never guessed: librdkafka may report an
+//! error although the coordinator has committed. A new client of the same id first ends whatever is open, then the
+//! committed offsets tell:
 //!
 //! | failed | open transaction | the units |
 //! |---|---|---|
@@ -40,6 +42,9 @@ use tokio::sync::{mpsc, oneshot};
 use crate::context::{log_error, log_line};
 use crate::{KafkaConfig, Lease, LogError, metrics};
 use course::{Course, State, Step};
+
+/// Largest `kafka.transaction_timeout_ms` that leaves a rebalance the time to wait for a transaction's end.
+pub const TRANSACTION_TIMEOUT_MOST_MS: u32 = 20_000;
 
 const ACTION: &str = "run a transaction";
 /// Units waiting for a transaction; each partition has at most one.
