@@ -30,7 +30,7 @@ use crate::encoding;
 use crate::error::Refusal;
 use crate::grpc;
 use crate::metrics::Meters;
-use crate::overload::Overload;
+use crate::overload::{Overload, Pass};
 use crate::publish::{Stored, messages, publish};
 use crate::receive::{BodyBounds, announced, receive, skip};
 use crate::shape::{Echo, Shape};
@@ -126,7 +126,7 @@ impl Gateway {
         let bounds = self.bounds(&door);
         let length = announced(headers, bounds)?;
         let allowance = self.allowances.of(&principal, log.keys.send_limits(&principal));
-        let mut admitted = match self.admit(&allowance, &principal, length) {
+        let (pass, mut admitted) = match self.admit(&allowance, &principal, length) {
             Ok(admitted) => admitted,
             Err(refusal) => {
                 skip(body, length).await;
@@ -163,6 +163,9 @@ impl Gateway {
             let RawBatch { project_id, request_id, idempotency_key, .. } = &envelope;
             arrival(project_id, request_id, idempotency_key, 0).to_string()
         });
+        if count > 0 {
+            pass.used();
+        }
         let messages = messages(&envelope, checked.pieces);
         let stored = match &self.spool {
             Some(spool) => spool.publish(&self.producer, messages.collect(), target).await,
@@ -193,10 +196,11 @@ impl Gateway {
         allowance: &Allowance<'_>,
         principal: &Principal,
         length: Option<usize>,
-    ) -> Result<Admitted, Refusal> {
+    ) -> Result<(Pass<'_>, Admitted), Refusal> {
         allowance.judge(self.now())?;
-        self.overload.enter(&self.producer, &principal.project_id)?;
-        self.admission.enter(&principal.project_id, length.unwrap_or(0))
+        let pass = self.overload.enter(&self.producer, &principal.project_id)?;
+        let admitted = self.admission.enter(&principal.project_id, length.unwrap_or(0))?;
+        Ok((pass, admitted))
     }
 
     /// The bounds of a body at this door.
