@@ -154,7 +154,7 @@ impl GatewayConfig {
             memory_bytes: self.memory_max_bytes,
             memory_share: self.memory_share,
             // With a spool nothing is refused for Kafka's silence: what it does not acknowledge goes to disk.
-            patience: Duration::from_millis(if self.spool_path.is_empty() {
+            patience: Duration::from_millis(if self.spool_path.trim().is_empty() {
                 self.circuit_patience_ms
             } else {
                 0
@@ -238,6 +238,12 @@ mod tests {
     fn a_gateway_without_an_address_is_a_configuration_error() {
         let config = GatewayConfig { listen: " ".to_owned(), ..GatewayConfig::default() };
         assert!(config.check().unwrap_err().to_string().contains("gateway.listen"));
+    }
+
+    #[test]
+    fn a_spool_path_of_blanks_is_none_and_leaves_the_circuit_on() {
+        let config = GatewayConfig { spool_path: " ".to_owned(), ..GatewayConfig::default() };
+        assert_eq!(config.overload().patience, Duration::from_millis(config.circuit_patience_ms));
     }
 
     #[test]

@@ -17,7 +17,7 @@ use fleetlog_runtime::{Readiness, Shutdown};
 
 use crate::error::Refusal;
 use crate::metrics;
-use circuit::{Circuit, Seen};
+use circuit::{Circuit, Probe, Seen};
 use memory::Pressure;
 use turnstile::{Turn, Turnstile};
 
@@ -51,6 +51,27 @@ pub(crate) struct Overload {
     memory_is_short: AtomicBool,
 }
 
+/// Leave to go on to the log. Dropped before it was used, it gives the probe back that it may be.
+pub(crate) struct Pass<'a> {
+    overload: &'a Overload,
+    probe: Option<Probe>,
+}
+
+impl Pass<'_> {
+    /// The request's records are about to be given to the log.
+    pub(crate) fn used(mut self) {
+        self.probe = None;
+    }
+}
+
+impl Drop for Pass<'_> {
+    fn drop(&mut self) {
+        if let Some(probe) = self.probe {
+            self.overload.circuit().give_back(probe, self.overload.steady_ns());
+        }
+    }
+}
+
 fn nanos(duration: Duration) -> i64 {
     i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)
 }
@@ -75,17 +96,18 @@ impl Overload {
     ///
     /// # Errors
     /// [`Refusal::Memory`], [`Refusal::LogSilent`], [`Refusal::Busy`] or [`Refusal::ProjectShare`].
-    pub(crate) fn enter(&self, producer: &Producer, project: &str) -> Result<(), Refusal> {
+    pub(crate) fn enter(&self, producer: &Producer, project: &str) -> Result<Pass<'_>, Refusal> {
         if self.memory_is_short.load(Ordering::Relaxed) {
             return Err(Refusal::Memory);
         }
         self.turnstile.expect(project)?;
         // Last, since it may let the request through as the only one for a while.
-        self.look(producer, |circuit, now| {
+        let probe = self.look(producer, |circuit, now| {
             circuit.pass(now).map_err(|wait| Refusal::LogSilent {
                 wait: Duration::from_nanos(u64::try_from(wait).unwrap_or(0)),
             })
-        })
+        })?;
+        Ok(Pass { overload: self, probe })
     }
 
     /// Waits for a request's turn at the work.

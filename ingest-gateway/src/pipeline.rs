@@ -30,7 +30,7 @@ use crate::encoding;
 use crate::error::Refusal;
 use crate::grpc;
 use crate::metrics::Meters;
-use crate::overload::Overload;
+use crate::overload::{Overload, Pass};
 use crate::publish::{Stored, messages, publish};
 use crate::receive::{BodyBounds, announced, receive, skip};
 use crate::shape::{Echo, Shape};
@@ -126,7 +126,7 @@ impl Gateway {
         let bounds = self.bounds(&door);
         let length = announced(headers, bounds)?;
         let allowance = self.allowances.of(&principal, log.keys.send_limits(&principal));
-        let mut admitted = match self.admit(&allowance, &principal, length) {
+        let (pass, mut admitted) = match self.admit(&allowance, &principal, length) {
             Ok(admitted) => admitted,
             Err(refusal) => {
                 skip(body, length).await;
@@ -163,6 +163,9 @@ impl Gateway {
             let RawBatch { project_id, request_id, idempotency_key, .. } = &envelope;
             arrival(project_id, request_id, idempotency_key, 0).to_string()
         });
+        if count > 0 {
+            pass.used();
+        }
         let messages = messages(&envelope, checked.pieces);
         let stored = match &self.spool {
             Some(spool) => spool.publish(&self.producer, messages.collect(), target).await,
@@ -173,12 +176,11 @@ impl Gateway {
             allowance.refund(charged, self.now());
         })?;
         self.meters.accepted(records, checked.rejected.len(), bytes, count);
+        if stored.times_kafka() {
+            turn.served();
+        }
         let (positions, is_spooled) = match stored {
-            Stored::Replicated(positions) => {
-                turn.served();
-                (positions, false)
-            }
-            // How long the disk took says nothing of how many requests Kafka can take at once.
+            Stored::Replicated { positions, .. } => (positions, false),
             Stored::Spooled => (Vec::new(), true),
         };
         Ok(Accepted { records, rejected: checked.rejected, positions, is_spooled, echo })
@@ -194,10 +196,11 @@ impl Gateway {
         allowance: &Allowance<'_>,
         principal: &Principal,
         length: Option<usize>,
-    ) -> Result<Admitted, Refusal> {
+    ) -> Result<(Pass<'_>, Admitted), Refusal> {
         allowance.judge(self.now())?;
-        self.overload.enter(&self.producer, &principal.project_id)?;
-        self.admission.enter(&principal.project_id, length.unwrap_or(0))
+        let pass = self.overload.enter(&self.producer, &principal.project_id)?;
+        let admitted = self.admission.enter(&principal.project_id, length.unwrap_or(0))?;
+        Ok((pass, admitted))
     }
 
     /// The bounds of a body at this door.

@@ -13,9 +13,22 @@ use crate::error::Refusal;
 #[derive(Debug)]
 pub(crate) enum Stored {
     /// In Kafka, on every in-sync replica.
-    Replicated(Vec<Position>),
+    Replicated {
+        /// Where they are.
+        positions: Vec<Position>,
+        /// Whether they had to wait for the spool first.
+        waited: bool,
+    },
     /// Some or all of them on this machine's disk; they have no positions yet.
     Spooled,
+}
+
+impl Stored {
+    /// Whether the time it took says how many requests Kafka can take at once. A request without a record takes none,
+    /// and how long the disk or the spool took says nothing of Kafka.
+    pub(crate) fn times_kafka(&self) -> bool {
+        matches!(self, Self::Replicated { positions, waited: false } if !positions.is_empty())
+    }
 }
 
 /// The messages of a request, one a piece.
@@ -48,7 +61,7 @@ pub(crate) async fn publish(
     for delivery in deliveries {
         positions.push(delivery.await.map_err(refused)?);
     }
-    Ok(Stored::Replicated(positions))
+    Ok(Stored::Replicated { positions, waited: false })
 }
 
 fn with_piece(envelope: RawBatch, piece: Piece) -> RawBatch {
@@ -67,5 +80,22 @@ pub(crate) fn refused(error: LogError) -> Refusal {
     match error {
         LogError::TooLarge { .. } => Refusal::Unsplittable { limit: topic::RAW_MAX_MESSAGE_BYTES },
         error => Refusal::NotPublished(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_kafka_took_at_once_says_how_long_it_takes() {
+        let positions = vec![Position { partition: 0, offset: 7 }];
+        assert!(Stored::Replicated { positions: positions.clone(), waited: false }.times_kafka());
+        assert!(!Stored::Replicated { positions, waited: true }.times_kafka());
+        assert!(
+            !Stored::Replicated { positions: Vec::new(), waited: false }.times_kafka(),
+            "nothing was sent"
+        );
+        assert!(!Stored::Spooled.times_kafka());
     }
 }

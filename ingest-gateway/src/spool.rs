@@ -55,6 +55,7 @@ use crate::config::GatewayConfig;
 use crate::error::Refusal;
 use crate::metrics;
 use crate::publish::{Stored, refused};
+use crate::throttle::Throttle;
 
 /// Segments are removed whole, so they are a small part of the spool; larger ones only cost memory at the start.
 const SEGMENT_MAX_BYTES: u64 = 32 * 1024 * 1024;
@@ -94,11 +95,16 @@ pub(crate) struct Spool {
     queue: Mutex<Queue>,
     /// The first attempts of spooled messages, by sequence, whose outcome is not known yet.
     handed_over: Mutex<HashMap<u64, Delivery>>,
+    /// The first attempts of refused requests, whose outcome is not known yet: of those that were under way when the
+    /// first was refused, since then none is made.
+    refused: Mutex<VecDeque<Delivery>>,
     /// When the requests were accepted that are on their way through here.
     under_way: Mutex<Times>,
-    /// Told when there is more to drain.
+    /// Told when there is more to drain, or to wait for.
     arrived: Notify,
     clock: Clock,
+    /// Why the disk did not take something.
+    faults: Throttle,
     /// How long Kafka may take to acknowledge.
     patience: Duration,
     /// Bytes of drained messages under way to Kafka.
@@ -167,9 +173,11 @@ impl Spool {
             course: watch::Sender::new(Course::resumed(found.records, found.bytes, found.held)),
             queue: Mutex::default(),
             handed_over: Mutex::default(),
+            refused: Mutex::default(),
             under_way: Mutex::default(),
             arrived: Notify::new(),
             clock,
+            faults: Throttle::default(),
             patience: Duration::from_millis(config.spool_after_ms),
             window_bytes: config.spool_drain_max_bytes,
             id,
@@ -200,14 +208,17 @@ impl Spool {
         batches: Vec<RawBatch>,
         target: Target,
     ) -> Result<Stored, Refusal> {
-        let Some(first) = batches.first() else { return Ok(Stored::Replicated(Vec::new())) };
+        let Some(first) = batches.first() else {
+            return Ok(Stored::Replicated { positions: Vec::new(), waited: false });
+        };
         let _under_way = UnderWay::begin(&self.under_way, first.received_at);
         let mut attempts = Vec::new();
-        if self.may_go_direct().await {
+        let (is_direct, waited) = self.may_go_direct().await;
+        if is_direct {
             attempts = self.attempt(producer, &batches, target)?;
             let positions = settle(&mut attempts, Instant::now() + self.patience).await?;
             if positions.len() == batches.len() {
-                return Ok(Stored::Replicated(positions));
+                return Ok(Stored::Replicated { positions, waited });
             }
         }
         attempts.resize_with(batches.len(), || Attempt::Failed);
@@ -245,17 +256,19 @@ impl Spool {
         Ok(attempts)
     }
 
-    async fn may_go_direct(&self) -> bool {
+    /// Whether a request may go straight to Kafka, and whether it waited to know.
+    async fn may_go_direct(&self) -> (bool, bool) {
         let way = self.course.borrow().way();
         if way != Way::Closing {
-            return way == Way::Direct;
+            return (way == Way::Direct, false);
         }
         let mut course = self.course.subscribe();
         let settled = course.wait_for(|course| course.way() != Way::Closing);
-        match tokio::time::timeout(self.patience, settled).await {
+        let is_direct = match tokio::time::timeout(self.patience, settled).await {
             Ok(Ok(course)) => course.way() == Way::Direct,
             Ok(Err(_)) | Err(_) => false,
-        }
+        };
+        (is_direct, true)
     }
 
     /// Returns when the entries are on disk.
@@ -307,17 +320,33 @@ impl Spool {
                 metrics::SPOOL_APPENDED.add(appended.records);
             });
             self.show();
-            self.arrived.notify_one();
-            for (tell, outcome) in tells.into_iter().zip(outcomes) {
+            for ((tell, outcome), (attempts, _)) in tells.into_iter().zip(outcomes).zip(handed_over) {
                 if let Err(error) = &outcome {
-                    self.course.send_modify(Course::refused);
-                    let reason = if matches!(error, SpoolError::Full) { "full" } else { "unwritable" };
-                    metrics::SPOOL_REFUSED.add_for("reason", reason, 1);
+                    self.refuse(error, attempts);
                 }
                 // The sender may have gone away; what is on disk is published all the same.
                 let _nobody_waits = tell.send(outcome).is_err();
             }
+            self.arrived.notify_one();
         }
+    }
+
+    /// A request is not on disk; Kafka may still take what of it was handed over.
+    fn refuse(&self, error: &SpoolError, handed_over: Vec<Option<Delivery>>) {
+        let pending: Vec<Delivery> = handed_over.into_iter().flatten().collect();
+        let messages = pending.len() as u64;
+        lock(&self.refused).extend(pending);
+        self.course.send_modify(|course| course.refused(messages));
+        let reason = match error {
+            SpoolError::Full => "full",
+            SpoolError::Unwritable(_) => {
+                if let Some(unsaid) = self.faults.turn(self.clock.now_ms()) {
+                    tracing::warn!(%error, unsaid, "a request is not on the spool's disk");
+                }
+                "unwritable"
+            }
+        };
+        metrics::SPOOL_REFUSED.add_for("reason", reason, 1);
     }
 
     fn take_group(&self) -> Vec<Waiting> {
@@ -429,3 +458,6 @@ fn kept_id(path: &Path) -> io::Result<String> {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests;

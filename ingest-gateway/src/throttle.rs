@@ -1,5 +1,6 @@
-//! Refusals in the log: one line each when the sender is at fault, one a second when we are, because an outage
-//! refuses thousands a second and all for the same reason.
+//! Lines of the log that an outage would repeat thousands of times a second: one a second is said, the others counted.
+//!
+//! Refusals have one line each when the sender is at fault.
 
 use std::error::Error;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -13,10 +14,14 @@ const EVERY_MS: i64 = 1_000;
 
 /// What was said last, and what has not been said since.
 #[derive(Debug, Default)]
-pub(crate) struct RefusalLog {
+pub(crate) struct Throttle {
     last_ms: AtomicI64,
     unsaid: AtomicU64,
 }
+
+/// The log of refusals.
+#[derive(Debug, Default)]
+pub(crate) struct RefusalLog(Throttle);
 
 impl RefusalLog {
     /// Logs a refusal at its class's level.
@@ -26,7 +31,7 @@ impl RefusalLog {
             tracing::debug!(code, request_id, "{refusal}");
             return;
         }
-        let Some(unsaid) = self.turn(clock.now_ms()) else { return };
+        let Some(unsaid) = self.0.turn(clock.now_ms()) else { return };
         let cause = refusal.source().map(ToString::to_string);
         if level == Level::ERROR {
             tracing::error!(code, request_id, unsaid, cause, detail = ?refusal, "{refusal}");
@@ -34,9 +39,11 @@ impl RefusalLog {
             tracing::warn!(code, request_id, unsaid, cause, "{refusal}");
         }
     }
+}
 
+impl Throttle {
     /// How many went unsaid, if it is time to say one.
-    fn turn(&self, now_ms: i64) -> Option<u64> {
+    pub(crate) fn turn(&self, now_ms: i64) -> Option<u64> {
         let last = self.last_ms.load(Ordering::Relaxed);
         let due = now_ms.saturating_sub(last) >= EVERY_MS;
         if due && self.last_ms.compare_exchange(last, now_ms, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
@@ -53,7 +60,7 @@ mod tests {
 
     #[test]
     fn one_a_second_is_said_and_the_others_are_counted() {
-        let log = RefusalLog::default();
+        let log = Throttle::default();
         assert_eq!([10_000, 10_001, 10_999, 11_000].map(|now| log.turn(now)), [Some(0), None, None, Some(2)]);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use fleetlog_log::KafkaConfig;
+use fleetlog_log::{KafkaConfig, TRANSACTION_TIMEOUT_MOST_MS};
 use fleetlog_pricing::PricesConfig;
 use fleetlog_runtime::{AdminConfig, KeyDoc, Settings, SettingsError, config_section};
 
@@ -81,6 +81,14 @@ impl Config {
                 });
             }
         }
+        if config.kafka.transaction_timeout_ms > TRANSACTION_TIMEOUT_MOST_MS {
+            return Err(SettingsError::Invalid {
+                key: "kafka.transaction_timeout_ms".to_owned(),
+                message: format!(
+                    "must be at most {TRANSACTION_TIMEOUT_MOST_MS}: a rebalance waits for a transaction"
+                ),
+            });
+        }
         config.prices.table()?;
         config.processor.redactor()?;
         config.processor.spans()?;
@@ -124,6 +132,12 @@ mod tests {
         std::fs::write(config.path(), file).unwrap();
         let settings = Settings::load(Some(config.path()), &[]).unwrap();
         Config::from_settings(&settings).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_transaction_that_a_rebalance_cannot_wait_for_is_an_error_at_start() {
+        let message = problem("[kafka]\ntransaction_timeout_ms = 20001\n");
+        assert!(message.contains("kafka.transaction_timeout_ms") && message.contains("20000"), "{message}");
     }
 
     #[test]

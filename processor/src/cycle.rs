@@ -12,10 +12,10 @@ use fleetlog_log::{
 };
 use fleetlog_runtime::{Classified, Clock, ErrorClass, Shutdown};
 use futures::FutureExt;
-use tokio::sync::Mutex;
 
 use crate::config::ProcessorConfig;
 use crate::error::ProcessorError;
+use crate::isolation::Isolation;
 use crate::metrics;
 use crate::pack::{Partitions, pack};
 use crate::suspicion::{Begin, Suspicion};
@@ -31,8 +31,7 @@ pub(crate) struct Shared {
     pub(crate) transform: Arc<Transform>,
     pub(crate) partitions: Partitions,
     pub(crate) transactor: Transactor,
-    /// Held by the one record that is decoded alone.
-    pub(crate) alone: Arc<Mutex<()>>,
+    pub(crate) isolation: Arc<Isolation>,
     /// Shown every record before it is decoded.
     pub(crate) witness: fn(&[u8]),
     pub(crate) trimmer: Trimmer,
@@ -120,15 +119,22 @@ impl Shared {
         let offset = |record: Option<&Record>| record.map_or(0, |record| record.position.offset);
         let (first, last) = (offset(records.first()), offset(records.last()));
         let writes = match suspicion.begin(first, last) {
-            Begin::Freely => self.transform(records).await?,
+            Begin::Freely => {
+                let ended = self.ended(lease);
+                let Some(_beside) = self.isolation.beside_others(ended).await else { return Ok(None) };
+                self.transform(records).await?
+            }
             Begin::Noted(note) => {
+                // Before it is noted: a note that is left behind would have the next owner go record by record.
+                let ended = self.ended(lease);
+                let Some(_beside) = self.isolation.beside_others(ended).await else { return Ok(None) };
                 if !self.note(lease, first, &note.text()).await? {
                     return Ok(None);
                 }
                 self.transform(records).await?
             }
             Begin::Alone(note) => {
-                let _nobody_else = self.alone.lock().await;
+                let Some(_alone) = self.isolation.alone(self.ended(lease)).await else { return Ok(None) };
                 if !self.note(lease, first, &note.text()).await? {
                     return Ok(None);
                 }
@@ -158,6 +164,14 @@ impl Shared {
             // Another instance owns the partition by now and repeats the cycle.
             Err(LogError::NotOwner { .. }) => Ok(None),
             Err(e) => Err(e.into()),
+        }
+    }
+
+    /// Waits until the partition is being taken away, or the service is to end.
+    async fn ended(&self, lease: &Lease) {
+        tokio::select! {
+            () = lease.revoked() => {}
+            () = self.shutdown.triggered() => {}
         }
     }
 

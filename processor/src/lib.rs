@@ -10,6 +10,7 @@ mod config;
 mod cycle;
 pub mod drift;
 mod error;
+mod isolation;
 mod json_text;
 pub mod metrics;
 pub mod pack;

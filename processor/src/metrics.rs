@@ -12,7 +12,7 @@ pub const EVENTS: Metric = Metric::counter("fleetlog_processor_events_total", "E
 /// Events kept whole because they were not understood.
 pub const UNKNOWN_EVENTS: Metric = Metric::counter(
     "fleetlog_processor_unknown_events_total",
-    "Events kept as raw.unknown, by reason: unknown_type, unknown_format or bad_shape.",
+    "Events kept as raw.unknown, by reason: unknown_type, unknown_format, bad_shape, no_context or too_many_events.",
 );
 /// Records by fate.
 pub const RECORDS: Metric = Metric::counter(

@@ -45,7 +45,7 @@ pub(crate) async fn run(
         transform: Arc::new(transform),
         partitions: Partitions { events: topics.events, dead: topics.dead },
         transactor,
-        alone: Arc::default(),
+        isolation: Arc::default(),
         witness,
         trimmer: Trimmer::new(admin, deps.clock.clone(), config.kafka.raw_keep_hours),
         control,

@@ -12,7 +12,8 @@
 //! | a record alone, begun `poison_tries` times | it becomes a dead letter without being decoded |
 //!
 //! # Invariants
-//! Only one record at a time is decoded alone, whatever the number of partitions, so that none is blamed for another.
+//! While one record is decoded alone nothing else is, whatever the number of partitions, so that none is blamed for
+//! another ([`crate::isolation`]).
 //! A process that is killed from outside costs its successor some speed: a record is blamed only when its decoding is
 //! not survived `poison_tries` times in a row.
 

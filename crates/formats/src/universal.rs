@@ -2,8 +2,8 @@
 //!
 //! Only `type` is needed. Every typed column may be given directly in camelCase ([`columns`]) or in snake_case, the common
 //! measures also within `metrics`, where `duration` is in milliseconds and `tokenCount` is a total whose split is not
-//! known. `context` and `data` are objects of the sender's own. What has no column, or does not fit it, is kept in `data`
-//! under its own name. A `type` that is not in the vocabulary makes the event `raw.unknown`, named by that word.
+//! known. `context` and `data` are objects of the sender's own. What has no column, does not fit it, or is a second
+//! value for it, is kept in `data` under its own name. A `type` that is not in the vocabulary makes the event `raw.unknown`, named by that word.
 //!
 //! Usage may be given as the disjoint buckets (`inUncached`, `cacheRead`, …), or as `inputTokens`, `outputTokens`,
 //! `cachedInputTokens` and `reasoningTokens` in the convention of OpenAI, where the latter two are part of the former.
@@ -157,8 +157,8 @@ impl<'a> Draft<'a> {
                 self.timestamp(&value, text);
                 true
             }
-            ("context", _) => self.context.replace(text).is_none(),
-            ("data", _) => self.data.replace(text).is_none(),
+            ("context", _) => columns::put(&mut self.context, Some(Some(text))),
+            ("data", _) => columns::put(&mut self.data, Some(Some(text))),
             ("metrics", Scalar::Object(metrics)) => self.measures(metrics)?,
             ("error", Scalar::Object(error)) => self.error(error)?,
             (name, value) => self.measure(name, &value) || columns::set(&mut self.event, name, &value),
@@ -203,16 +203,10 @@ impl<'a> Draft<'a> {
             "cachedInputTokens" => &mut self.stated.cache_read,
             "reasoningTokens" => &mut self.stated.reasoning,
             "tokenCount" => &mut self.token_count,
-            "duration" => {
-                let duration = columns::float(value);
-                self.event.duration_ms = duration.or(self.event.duration_ms);
-                return duration.is_some();
-            }
+            "duration" => return columns::put(&mut self.event.duration_ms, columns::float(value).map(Some)),
             _ => return false,
         };
-        let count = columns::count(value);
-        *into = count.or(*into);
-        count.is_some()
+        columns::put(into, columns::count(value).map(Some))
     }
 
     /// Reads an `error` object; false when some of it has no column.
@@ -286,11 +280,15 @@ impl<'a> Draft<'a> {
     }
 }
 
-/// The name of a column however its words are joined: `session_id` is `sessionId`.
+/// The name of a column however its words are joined: `session_id` is `sessionId`. What is not made of lower-case words
+/// with one underscore between them is no other way to write a column: `type_` and `Session_Id` are names of their own.
 ///
 /// `project_id` is left alone: it is often an id of the sender's own world, and as `projectId` it would be refused.
 fn camel_case(name: &str) -> Cow<'_, str> {
-    if !name.contains('_') || name == "project_id" {
+    let is_word = |word: &str| {
+        !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
+    };
+    if !name.contains('_') || name == "project_id" || !name.split('_').all(is_word) {
         return Cow::Borrowed(name);
     }
     let mut joined = String::with_capacity(name.len());

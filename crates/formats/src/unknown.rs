@@ -12,6 +12,8 @@ pub(crate) const UNKNOWN_FORMAT: &str = "unknown_format";
 pub(crate) const BAD_SHAPE: &str = "bad_shape";
 /// The record is only understandable with what its stream's head said, and that did not arrive.
 pub(crate) const NO_CONTEXT: &str = "no_context";
+/// The record would become more events than one may.
+pub(crate) const TOO_MANY: &str = "too_many_events";
 
 /// Turns `event` into a record kept whole.
 pub(crate) fn keep(event: &mut AgentEvent, reason: &str, record: &[u8], json: bool) {

@@ -314,3 +314,30 @@ fn goose_export_written_anew_adds_only_what_is_new() {
     let (before, after) = (keys(&text), keys(&grown));
     assert_eq!(after.difference(&before).count(), 1, "the totals");
 }
+
+/// A session's export with so many messages of one id.
+fn goose_export(messages: usize) -> String {
+    let messages = vec![r#"{"id":"aa"}"#; messages].join(",");
+    format!(r#"{{"id":"s1","working_dir":"/w","message_count":1,"conversation":[{messages}]}}"#)
+}
+
+#[test]
+fn goose_messages_of_one_id_are_events_of_their_own_however_many_they_are() {
+    let events = decoded_as("", goose_export(20_000).as_bytes(), None).events;
+    let keys: std::collections::BTreeSet<String> =
+        events.iter().map(|event| event.dedup_key.to_string()).collect();
+    assert_eq!((events.len(), keys.len()), (20_001, 20_001));
+    // The first ones are what they are in a short export.
+    let few = decoded_as("", goose_export(3).as_bytes(), None).events;
+    assert!(few[1..].iter().zip(&events[1..]).all(|(one, other)| one.dedup_key == other.dedup_key));
+}
+
+/// INV-9: an export is one record, and no budget between records holds its messages.
+#[test]
+fn goose_export_of_too_many_messages_is_kept_whole() {
+    let export = goose_export(50_001);
+    let events = decoded_as("", export.as_bytes(), None).events;
+    assert_eq!((events.len(), events[0].unknown_reason.as_str()), (1, "too_many_events"));
+    assert_eq!(events[0].event_type, EventType::RawUnknown);
+    assert!(events[0].data.len() >= export.len());
+}

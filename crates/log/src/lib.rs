@@ -73,5 +73,5 @@ pub use producer::{Acks, Delivery, Outgoing, Producer, Target};
 pub use record::{Isolation, Record};
 pub use spools::{SpoolReader, forget_spool, tell_spool};
 pub use tail::{From, Tail, TailRead};
-pub use transaction::{TransactionLog, Transactor, Unit, Write};
+pub use transaction::{TRANSACTION_TIMEOUT_MOST_MS, TransactionLog, Transactor, Unit, Write};
 pub use trim::Trimmer;

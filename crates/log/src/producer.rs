@@ -83,7 +83,8 @@ impl Progress {
     }
 
     fn acks(&self) -> Acks {
-        let waits = self.waiting.load(Ordering::Relaxed) > 0;
+        // Acquired: the time that a waiting record was entered with is seen with it.
+        let waits = self.waiting.load(Ordering::Acquire) > 0;
         let silence = || Duration::from_nanos(self.now().saturating_sub(self.at.load(Ordering::Relaxed)));
         Acks { acknowledged: self.acknowledged.load(Ordering::Relaxed), silent_for: waits.then(silence) }
     }

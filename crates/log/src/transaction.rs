@@ -13,9 +13,11 @@
 //! Who else may write is decided by Kafka: the transactional id fences an earlier process of the same name, the group's
 //! generation in the offsets fences a member that was thrown out (KIP-447). Readers must be `read_committed`.
 //!
-//! Nothing waits for the cluster longer than `kafka.transaction_timeout_ms`, or a rebalance would wait as well. What a
-//! commit that failed has come to is never guessed: librdkafka may report an error although the coordinator has
-//! committed. A new client of the same id first ends whatever is open, then the committed offsets tell:
+//! Once its transaction has begun, a unit waits for the cluster no longer than `kafka.transaction_timeout_ms` and the 7 s
+//! that an abort may take, for a rebalance waits as well; with [`TRANSACTION_TIMEOUT_MOST_MS`] at the most that stays
+//! within the consumer's budget of 30 s. What a commit that failed has come to is never guessed: librdkafka may report an
+//! error although the coordinator has committed. A new client of the same id first ends whatever is open, then the
+//! committed offsets tell:
 //!
 //! | failed | open transaction | the units |
 //! |---|---|---|
@@ -40,6 +42,9 @@ use tokio::sync::{mpsc, oneshot};
 use crate::context::{log_error, log_line};
 use crate::{KafkaConfig, Lease, LogError, metrics};
 use course::{Course, State, Step};
+
+/// Largest `kafka.transaction_timeout_ms` that leaves a rebalance the time to wait for a transaction's end.
+pub const TRANSACTION_TIMEOUT_MOST_MS: u32 = 20_000;
 
 const ACTION: &str = "run a transaction";
 /// Units waiting for a transaction; each partition has at most one.
@@ -219,9 +224,11 @@ impl TransactionLog {
                     let new = Arc::new(self.client().map_err(Failure::beyond_use)?);
                     let opening = Arc::clone(&new);
                     let deadline = Instant::now() + CALL_TIMEOUT;
-                    bounded(deadline, move || opening.init_transactions(CALL_TIMEOUT))
-                        .await?
-                        .map_err(Failure::of)?;
+                    let opened = bounded(deadline, move || opening.init_transactions(CALL_TIMEOUT)).await;
+                    if let Err(failure) = opened.and_then(|opened| opened.map_err(Failure::of)) {
+                        retire(Some(new));
+                        return Err(failure);
+                    }
                     *client = Some(new);
                     course.started();
                 }

@@ -5,6 +5,7 @@
 //! | closed | passes | open when records have waited for `patience` without one acknowledgement, or the queue is full |
 //! | open | is refused; one every `pause` passes, as a probe | closed at the next acknowledgement of any record |
 //!
+//! A probe that turns out to bring nothing for the log is given back, and the next request is one instead.
 //! What had been queued when it opened counts too: a broker that comes back acknowledges it, and no probe is needed.
 //! Silence is of all records together: a single partition without a leader delays its own records only.
 
@@ -15,6 +16,13 @@ pub(crate) struct Seen {
     pub(crate) acknowledged: u64,
     /// How long records have been waiting without any acknowledgement, if any waits.
     pub(crate) silent_ns: Option<i64>,
+}
+
+/// A request that is let through to find out whether the log acknowledges again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Probe {
+    /// When the one after it passes.
+    next: i64,
 }
 
 /// The circuit.
@@ -55,18 +63,26 @@ impl Circuit {
         opens
     }
 
-    /// Whether a request may pass.
+    /// Whether a request may pass, and as which probe, if it is one.
     ///
     /// # Errors
     /// How many nanoseconds until the next probe.
-    pub(super) fn pass(&mut self, now: i64) -> Result<(), i64> {
+    pub(super) fn pass(&mut self, now: i64) -> Result<Option<Probe>, i64> {
         match self.open_until {
-            None => Ok(()),
+            None => Ok(None),
             Some(until) if now >= until => {
-                self.open_until = Some(now.saturating_add(self.pause_ns));
-                Ok(())
+                let next = now.saturating_add(self.pause_ns);
+                self.open_until = Some(next);
+                Ok(Some(Probe { next }))
             }
             Some(until) => Err(until - now),
+        }
+    }
+
+    /// The probe brought nothing for the log: the next request passes in its place, unless one has by now.
+    pub(super) fn give_back(&mut self, probe: Probe, now: i64) {
+        if self.open_until == Some(probe.next) {
+            self.open_until = Some(now.min(probe.next));
         }
     }
 
@@ -92,7 +108,7 @@ mod tests {
     fn silence_opens_it_one_probe_passes_in_a_pause_and_any_acknowledgement_closes_it() {
         let mut circuit = Circuit::new(PATIENCE, PAUSE);
         assert!(!circuit.look(seen(5, PATIENCE - 1), 0));
-        assert_eq!(circuit.pass(0), Ok(()));
+        assert_eq!(circuit.pass(0), Ok(None));
         assert!(circuit.look(seen(5, PATIENCE), 10));
         assert!(!circuit.look(seen(5, PATIENCE + 5), 15), "it opens once");
         assert_eq!(circuit.pass(15), Err(995));
@@ -109,14 +125,31 @@ mod tests {
         circuit.look(seen(5, 1), 0);
         assert!(circuit.queue_is_full(seen(5, 1), 0) && circuit.pass(1).is_err());
         circuit.look(seen(6, 1), 2);
-        assert_eq!(circuit.pass(2), Ok(()));
+        assert_eq!(circuit.pass(2), Ok(None));
+    }
+
+    #[test]
+    fn a_probe_that_brings_nothing_leaves_its_place_to_the_next_request() {
+        let mut circuit = Circuit::new(PATIENCE, PAUSE);
+        circuit.look(seen(5, PATIENCE), 0);
+        let probe = circuit.pass(1_000).unwrap().unwrap();
+        assert!(circuit.pass(1_001).is_err());
+        circuit.give_back(probe, 1_002);
+        let second = circuit.pass(1_003).unwrap().unwrap();
+        // One that took so long that another has passed meanwhile has no place to give back.
+        assert!(circuit.pass(2_003).is_ok());
+        circuit.give_back(second, 2_004);
+        assert!(circuit.pass(2_005).is_err());
+        circuit.look(seen(6, 1), 2_006);
+        circuit.give_back(second, 2_006);
+        assert!(!circuit.is_open(), "and a closed one stays closed");
     }
 
     #[test]
     fn without_patience_it_never_opens() {
         let mut circuit = Circuit::new(0, PAUSE);
         assert!(!circuit.look(seen(0, i64::MAX), 0) && !circuit.queue_is_full(seen(0, 1), 0));
-        assert_eq!(circuit.pass(0), Ok(()));
+        assert_eq!(circuit.pass(0), Ok(None));
     }
 
     proptest! {

@@ -1,8 +1,9 @@
 //! Memory: how much is used, how much there is, and whether new requests must wait.
 //!
 //! Inside a control group with a limit, that of the group counts, for it is what ends the process: the working set as
-//! Kubernetes has it, memory without the file cache that can be given back at once. Else the process's resident set
-//! counts against the machine's memory. Both are read from the files that Linux keeps; elsewhere nothing is shed.
+//! Kubernetes has it, memory without the file cache that can be given back at once. Groups lie within each other, as a
+//! service of systemd does in a slice: the smallest limit counts. Else the process's resident set counts against the
+//! machine's memory. All of it is read from the files that Linux keeps; elsewhere nothing is shed.
 
 use std::fs;
 use std::path::Path;
@@ -62,9 +63,17 @@ fn field(text: &str, name: &str) -> Option<u64> {
     line.split_whitespace().next()?.parse().ok()
 }
 
-/// A control group of version 2, as a container sees its own.
+/// Of the process's control group of version 2 and those it lies in, the one with the smallest limit.
 fn unified_group(root: &Path) -> Option<Memory> {
-    group(&root.join("sys/fs/cgroup"), ["memory.max", "memory.current"], "inactive_file ")
+    let groups = fs::read_to_string(root.join("proc/self/cgroup")).unwrap_or_default();
+    // A container sees its own group as the root, whatever path is said here.
+    let own = groups.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
+    let mount = root.join("sys/fs/cgroup");
+    let names = ["memory.max", "memory.current"];
+    let upwards = Path::new(own).ancestors();
+    upwards
+        .filter_map(|folder| group(&mount.join(folder), names, "inactive_file "))
+        .min_by_key(|group| group.available)
 }
 
 /// A control group of version 1.
@@ -130,6 +139,10 @@ mod tests {
         write_group(root.path(), "sys/fs/cgroup", &[("memory.max", "500\n")]);
         assert_eq!(read_from(root.path()), Some(Memory { used: 50, available: 500 }));
 
+        // A container that is told a path of its host's.
+        fs::write(root.path().join("proc/self/cgroup"), "0::/docker/c0ffee\n").unwrap();
+        assert_eq!(read_from(root.path()), Some(Memory { used: 50, available: 500 }));
+
         let root = machine();
         let files = [
             ("memory.limit_in_bytes", "9223372036854771712\n"),
@@ -140,5 +153,25 @@ mod tests {
         assert_eq!(read_from(root.path()), Some(alone));
         write_group(root.path(), "sys/fs/cgroup/memory", &[("memory.limit_in_bytes", "600")]);
         assert_eq!(read_from(root.path()), Some(Memory { used: 60, available: 600 }));
+    }
+
+    #[test]
+    fn the_smallest_limit_from_the_process_up_counts() {
+        let root = machine();
+        fs::write(
+            root.path().join("proc/self/cgroup"),
+            "1:name=systemd:/x\n0::/system.slice/fleetlog.service\n",
+        )
+        .unwrap();
+        let limited = |folder: &str, limit: &str, used: &str| {
+            let files =
+                [("memory.max", limit), ("memory.current", used), ("memory.stat", "inactive_file 0\n")];
+            write_group(root.path(), &format!("sys/fs/cgroup{folder}"), &files);
+        };
+        limited("/system.slice/fleetlog.service", "700\n", "70\n");
+        limited("/system.slice", "max\n", "80\n");
+        assert_eq!(read_from(root.path()), Some(Memory { used: 70, available: 700 }));
+        limited("/system.slice", "600\n", "80\n");
+        assert_eq!(read_from(root.path()), Some(Memory { used: 80, available: 600 }));
     }
 }

@@ -262,7 +262,9 @@ impl Turns {
         if others { NoTurn::Share } else { NoTurn::Busy }
     }
 
-    /// Forgets a line that has nothing and owes nothing, so that memory is bounded by who is here.
+    /// Forgets a line that has nothing and owes nothing. One that owes is kept, or whoever leaves and comes back would be
+    /// let in ahead of those who stayed; at the latest all are forgotten when nobody is here. So memory is bounded by the
+    /// projects that came since.
     fn tidy(&mut self, project: &str) {
         if self.serving == 0 && self.waiting == 0 {
             self.lines.clear();

@@ -8,6 +8,9 @@
 //!   └───────────────────────────────── all of it drained ──────────────────────────────────────┘
 //! ```
 //!
+//! A message of a request that the spool refused may still be in the producer's queue. Until Kafka has said what became
+//! of it nothing goes directly: the sender repeats the request, and each repeat would be one more copy in that queue.
+//!
 //! Once something is spooled everything goes to the spool until it has drained: so what a sender was told is accepted
 //! is in Kafka before what it sends next. Under a steady load the spool would then never be empty: the last bit is
 //! drained while new requests wait for it (`Closing`), about one round trip to Kafka.
@@ -32,6 +35,8 @@ pub(super) struct Course {
     way: Way,
     /// Requests that are being appended.
     appending: u64,
+    /// Messages of refused requests that Kafka may still take.
+    refused: u64,
     /// Records on disk that are not in Kafka, and their bytes.
     records: u64,
     bytes: u64,
@@ -43,7 +48,7 @@ impl Course {
     /// The course of a spool that holds something from the start, or nothing.
     pub(super) fn resumed(records: u64, bytes: u64, held: Times) -> Self {
         let way = if records == 0 { Way::Direct } else { Way::Spooling };
-        Self { way, appending: 0, records, bytes, held }
+        Self { way, appending: 0, refused: 0, records, bytes, held }
     }
 
     pub(super) const fn way(&self) -> Way {
@@ -83,9 +88,16 @@ impl Course {
         self.settle();
     }
 
-    /// It is not on disk.
-    pub(super) fn refused(&mut self) {
+    /// It is not on disk; so many of its messages are in the producer's queue.
+    pub(super) fn refused(&mut self, messages: u64) {
         self.appending = self.appending.saturating_sub(1);
+        self.refused += messages;
+        self.settle();
+    }
+
+    /// What became of a refused request's message is known.
+    pub(super) fn resolved(&mut self) {
+        self.refused = self.refused.saturating_sub(1);
         self.settle();
     }
 
@@ -113,7 +125,7 @@ impl Course {
         if self.records == 0 {
             self.held.clear();
         }
-        if self.is_idle() {
+        if self.is_idle() && self.refused == 0 {
             self.way = Way::Direct;
         }
     }
@@ -181,7 +193,25 @@ mod tests {
     fn a_refused_request_leaves_an_empty_spool_unused() {
         let mut course = Course::default();
         course.begin();
-        course.refused();
+        course.refused(0);
+        assert_eq!(course.way(), Way::Direct);
+    }
+
+    #[test]
+    fn while_kafka_may_take_what_was_refused_nothing_goes_direct() {
+        let mut course = Course::default();
+        course.begin();
+        course.refused(2);
+        course.begin();
+        course.refused(0);
+        course.resolved();
+        assert_eq!(course.way(), Way::Spooling);
+        // There was room again.
+        course.begin();
+        course.end(1, 100, S);
+        course.drained(1, 100, Some(S), 0);
+        assert_ne!(course.way(), Way::Direct, "one is still with the producer");
+        course.resolved();
         assert_eq!(course.way(), Way::Direct);
     }
 }

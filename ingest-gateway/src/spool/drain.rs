@@ -33,6 +33,24 @@ struct Flying {
     delivery: Result<Delivery, LogError>,
 }
 
+impl Flying {
+    /// What became of it; asked again, an error stays the same.
+    ///
+    /// # Cancellation
+    /// Safe.
+    async fn outcome(&mut self) -> Result<(), LogError> {
+        let outcome = match &mut self.delivery {
+            Ok(delivery) => delivery.await.map(|_| ()),
+            Err(error) => return Err(error.clone()),
+        };
+        // A delivery can be waited for only once, and one that failed keeps its place.
+        if let Err(error) = &outcome {
+            self.delivery = Err(error.clone());
+        }
+        outcome
+    }
+}
+
 /// Where the drain is.
 struct Drain {
     spool: Arc<Spool>,
@@ -43,6 +61,8 @@ struct Drain {
     ready: VecDeque<Record>,
     flying: VecDeque<Flying>,
     flying_bytes: usize,
+    /// What is under way of requests that were refused.
+    refused: VecDeque<Delivery>,
     /// Everything up to here is in Kafka.
     drained: u64,
     pause: Duration,
@@ -69,6 +89,7 @@ impl Spool {
             ready: VecDeque::new(),
             flying: VecDeque::new(),
             flying_bytes: 0,
+            refused: VecDeque::new(),
             drained,
             pause: PAUSE,
         };
@@ -76,7 +97,7 @@ impl Spool {
         // From now on nobody drains, so nobody may wait for it.
         drain.spool.course.send_modify(Course::stalled);
         let deadline = Instant::now() + budget;
-        while let Ok(Some(outcome)) = tokio::time::timeout_at(deadline, drain.next_outcome()).await {
+        while let Ok(Some(outcome)) = tokio::time::timeout_at(deadline, outcome_of(&mut drain.flying)).await {
             if outcome.is_err() {
                 break;
             }
@@ -95,11 +116,13 @@ impl Drain {
         let spool = Arc::clone(&self.spool);
         while !shutdown.is_triggered() {
             let has_more = self.launch().await?;
+            self.refused.append(&mut lock(&spool.refused));
             tokio::select! {
-                Some(outcome) = self.next_outcome() => match outcome {
+                Some(outcome) = outcome_of(&mut self.flying) => match outcome {
                     Ok(()) => self.landed().await,
                     Err(error) => self.failed(error).await?,
                 },
+                Some(()) = end_of(&mut self.refused) => spool.course.send_modify(Course::resolved),
                 // There is room and there was nothing to read, or the producer's queue is full.
                 () = spool.arrived.notified(), if !has_more => {}
                 () = tokio::time::sleep(PAUSE), if has_more && self.flying.is_empty() => {}
@@ -171,18 +194,6 @@ impl Drain {
                 course.drained(chunk.lost, chunk.lost_bytes, None, close_below);
             });
         }
-    }
-
-    /// The outcome of the oldest record under way; `None` when there is none.
-    ///
-    /// # Cancellation
-    /// Safe.
-    async fn next_outcome(&mut self) -> Option<Result<(), LogError>> {
-        let outcome = match &mut self.flying.front_mut()?.delivery {
-            Ok(delivery) => delivery.await.map(|_| ()),
-            Err(error) => Err(error.clone()),
-        };
-        Some(outcome)
     }
 
     /// The oldest record under way is in Kafka.
@@ -272,5 +283,48 @@ impl Drain {
             tracing::warn!(error, "the spool's folder cannot be written");
         }
         failed.is_none()
+    }
+}
+
+/// The outcome of the oldest record under way; `None` when there is none.
+///
+/// # Cancellation
+/// Safe.
+async fn outcome_of(flying: &mut VecDeque<Flying>) -> Option<Result<(), LogError>> {
+    Some(flying.front_mut()?.outcome().await)
+}
+
+/// Waits until one of them is in Kafka or never will be; `None` when there is none.
+///
+/// # Cancellation
+/// Safe.
+async fn end_of(refused: &mut VecDeque<Delivery>) -> Option<()> {
+    // Its sender was told to repeat it, whatever became of it.
+    let _taken = refused.front_mut()?.await.is_ok();
+    refused.pop_front().map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use fleetlog_log::{KafkaConfig, Target};
+
+    use super::super::format::Spot;
+    use super::*;
+
+    #[tokio::test]
+    async fn a_record_that_was_not_taken_says_so_as_often_as_it_is_asked() {
+        let nowhere = KafkaConfig {
+            brokers: "127.0.0.1:1".to_owned(),
+            delivery_timeout_ms: 100,
+            ..KafkaConfig::default()
+        };
+        let producer = Producer::new(&nowhere, topic::RAW_MAX_MESSAGE_BYTES).unwrap();
+        let outgoing = Outgoing { topic: topic::RAW, target: Target::Spread, key: None, payload: Some(b"x") };
+        let record =
+            Record { sequence: 1, target: Spot::of(Target::Spread), received_at: 1, payload: b"x".to_vec() };
+        let mut flying = Flying { record, delivery: producer.enqueue(outgoing) };
+        for _ in 0..3 {
+            assert!(matches!(flying.outcome().await, Err(LogError::NotAcknowledged(_))));
+        }
     }
 }

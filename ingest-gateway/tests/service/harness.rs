@@ -115,11 +115,15 @@ pub(crate) struct Gateway {
 }
 
 impl Gateway {
-    pub(crate) async fn start(mut config: Config) -> Self {
+    pub(crate) async fn start(config: Config) -> Self {
+        Self::start_with(config, Clock::system()).await
+    }
+
+    pub(crate) async fn start_with(mut config: Config, clock: Clock) -> Self {
         config.gateway.listen = "127.0.0.1:0".to_owned();
         config.gateway.grpc_listen = "127.0.0.1:0".to_owned();
         let metrics = init_telemetry(&TelemetryConfig { log: "off".into(), ..TelemetryConfig::default() });
-        let deps = Deps { clock: Clock::system(), health: Health::new(), metrics: metrics.unwrap() };
+        let deps = Deps { clock, health: Health::new(), metrics: metrics.unwrap() };
         let shutdown = Shutdown::new();
         let bound = bind(config, deps).await.unwrap();
         let url = format!("http://{}", bound.local_addr());

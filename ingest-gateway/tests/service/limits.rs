@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use fleetlog_ingest_gateway::{Config, GatewayConfig};
 use fleetlog_log::ControlWriter;
+use fleetlog_runtime::Clock;
 use fleetlog_schemas::control::{PresentedKey, Role, SendLimits};
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::collector::logs::v1::logs_service_client::LogsServiceClient;
@@ -110,6 +111,11 @@ fn with_quota(node: &Node, quota_publish_ms: u64) -> Config {
     Config { gateway, kafka: node.config() }
 }
 
+/// A clock that stands still: a quota's day does not end while a test looks at it.
+fn still() -> Clock {
+    Clock::manual(Clock::system().now_ns())
+}
+
 /// The first answer of a gateway that knows its keys.
 async fn first_answer(gateway: &Gateway) -> (u16, Value) {
     loop {
@@ -124,9 +130,9 @@ async fn first_answer(gateway: &Gateway) -> (u16, Value) {
 #[test]
 fn a_daily_quota_holds_over_gateways_and_their_restarts() {
     on_kafka(|node| async move {
-        let key = node.key(Role::Ingest).await;
+        let (key, clock) = (node.key(Role::Ingest).await, still());
         let start = async || {
-            let mut gateway = Gateway::start(with_quota(node, 20)).await;
+            let mut gateway = Gateway::start_with(with_quota(node, 20), clock.clone()).await;
             gateway.key = key.clone();
             assert_eq!(first_answer(&gateway).await, (202, Value::Null));
             gateway
@@ -143,7 +149,7 @@ fn a_daily_quota_holds_over_gateways_and_their_restarts() {
         one.stop().await;
         other.stop().await;
 
-        let mut again = Gateway::start(with_quota(node, 20)).await;
+        let mut again = Gateway::start_with(with_quota(node, 20), clock).await;
         again.key = key.clone();
         assert_eq!(first_answer(&again).await, (429, json!("quota_exceeded")));
         // Nobody else's.
@@ -157,14 +163,15 @@ fn a_daily_quota_holds_over_gateways_and_their_restarts() {
 fn a_gateway_that_ends_tells_what_it_has_not_told_yet() {
     on_kafka(|node| async move {
         let never = Duration::from_secs(3600).as_millis() as u64;
-        let mut gateway = Gateway::start(with_quota(node, never)).await;
+        let clock = still();
+        let mut gateway = Gateway::start_with(with_quota(node, never), clock.clone()).await;
         gateway.key = node.key(Role::Ingest).await;
         assert_eq!(first_answer(&gateway).await, (202, Value::Null));
         assert_eq!(answer(gateway.events(events(9))).await.0, 202);
         let key = gateway.key.clone();
         gateway.stop().await;
 
-        let mut next = Gateway::start(with_quota(node, never)).await;
+        let mut next = Gateway::start_with(with_quota(node, never), clock).await;
         next.key = key;
         assert_eq!(first_answer(&next).await, (429, json!("quota_exceeded")));
         next.stop().await;

@@ -6,7 +6,8 @@
 //! `conversation/message.rs` and `hooks/mod.rs`, and notes of others on real exports. Goose's Langfuse batches are
 //! [`crate::langfuse`]'s, its spans those of the attribute conventions.
 
-use std::collections::BTreeSet;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use fleetlog_schemas::event::{AgentEvent, Channel, EventType, Status, TokenBasis, UsageRole};
 use fleetlog_schemas::id::NanoUsd;
@@ -16,6 +17,11 @@ use serde_json::Value;
 use super::{copy, ended, fits, further, known_by, moment, session_of_stream, stated, tool, truth};
 use crate::api;
 use crate::records::{Object, Record, RecordFormat, Records, identify, number, object, set_time, text};
+use crate::unknown;
+
+/// Most events that one record may become, as many as a request has records by default: an export is a single record,
+/// and whoever counts records does not count its messages.
+const EVENTS_MOST: usize = 50_000;
 
 /// Exports and lines of sessions.
 pub(crate) const FORMAT: RecordFormat =
@@ -78,26 +84,44 @@ fn decode(records: &mut Records<'_>, record: &Record<'_>) {
         return;
     }
     let said = record.object;
-    let mut told = BTreeSet::new();
+    if most_events(said) > EVENTS_MOST {
+        return records.keep(record, &FORMAT, unknown::TOO_MANY);
+    }
+    // By the identity that its events have in common, the last one that was given for it, and how many were.
+    let mut told = HashMap::new();
     for mut event in events(records, record, said) {
         // What is told twice in one record keeps two identities.
-        for nth in 0_u64.. {
-            if told.insert(event.dedup_key) {
-                break;
+        match told.entry(event.dedup_key) {
+            Entry::Vacant(first) => {
+                first.insert((event.dedup_key, 0_u64));
             }
-            let again = [event.dedup_key.0.as_slice(), &nth.to_le_bytes()];
-            let key = records.identities.stated("again", &again);
-            identify(&mut event, key);
+            Entry::Occupied(mut again) => {
+                let (last, nth) = again.get_mut();
+                let key = records.identities.stated("again", &[last.0.as_slice(), &nth.to_le_bytes()]);
+                (*last, *nth) = (key, *nth + 1);
+                identify(&mut event, key);
+            }
         }
         records.emit(event);
     }
 }
 
-fn events(records: &Records<'_>, record: &Record<'_>, said: &Object) -> Vec<AgentEvent> {
-    if !is_head(said) {
-        return message(records, record, printed(said).unwrap_or(said), None);
+/// How many events a record becomes at the most: one of each message and of each of its parts.
+fn most_events(said: &Object) -> usize {
+    let parts = |message: &Object| message.get("content").and_then(Value::as_array).map_or(0, Vec::len);
+    match said.get("conversation").and_then(Value::as_array).filter(|_| is_head(said)) {
+        Some(messages) => messages.iter().map(|message| 1 + message.as_object().map_or(0, parts)).sum(),
+        None => 1 + parts(printed(said).unwrap_or(said)),
     }
+}
+
+fn events(records: &Records<'_>, record: &Record<'_>, said: &Object) -> Vec<AgentEvent> {
     let mut head = records.events_of(record);
+    if !is_head(said) {
+        return message(records, head, printed(said).unwrap_or(said), None);
+    }
+    // Each message begins as this: what it has to copy does not grow with the export.
+    let blank = AgentEvent { data: "{}".to_owned(), ..head.clone() };
     "session".clone_into(&mut head.name);
     head.event_type = EventType::SessionStart;
     set_time(&mut head, api::time(said, "created_at"));
@@ -108,7 +132,8 @@ fn events(records: &Records<'_>, record: &Record<'_>, said: &Object) -> Vec<Agen
     known_by(records, &mut head, &FORMAT, &[text(said, "id"), text(said, "created_at")]);
     let messages = said.get("conversation").and_then(Value::as_array).into_iter().flatten();
     let messages = messages.filter_map(Value::as_object).enumerate();
-    let messages = messages.flat_map(|(place, written)| message(records, record, written, Some(place)));
+    let messages =
+        messages.flat_map(|(place, written)| message(records, blank.clone(), written, Some(place)));
     [head].into_iter().chain(messages).chain(totals).collect()
 }
 
@@ -144,14 +169,14 @@ fn totals(records: &Records<'_>, head: &AgentEvent, said: &Object) -> Option<Age
     Some(event)
 }
 
-/// What a message says, and each call of a tool that it asks for or answers. `place` is its place in an export.
+/// What a message says, and each call of a tool that it asks for or answers. `event` is one of its record that says
+/// nothing more yet; `place` is its place in an export.
 fn message(
     records: &Records<'_>,
-    record: &Record<'_>,
+    mut event: AgentEvent,
     message: &Object,
     place: Option<usize>,
 ) -> Vec<AgentEvent> {
-    let mut event = records.events_of(record);
     let id = text(message, "id");
     if let Some(place) = place {
         event.data = Value::Object(message.clone()).to_string();
@@ -228,7 +253,7 @@ fn named(event: &mut AgentEvent, full: &str, arguments: Option<&Object>) {
 
 fn hook(records: &mut Records<'_>, record: &Record<'_>) {
     if !is_hook(record.object) {
-        return records.keep(record, &HOOKS, crate::unknown::BAD_SHAPE);
+        return records.keep(record, &HOOKS, unknown::BAD_SHAPE);
     }
     let said = record.object;
     let mut event = records.event(record, &HOOKS, Channel::Hook);

@@ -47,44 +47,52 @@ fn integer(value: &Scalar<'_>) -> Option<i32> {
     (f64::from(i32::MIN)..=f64::from(i32::MAX)).contains(&number).then_some(number as i32)
 }
 
-/// Puts `value` into the column called `name`; false when there is none or it does not fit.
+/// Puts `value` into a column that holds nothing yet, or the same; false when it holds another, or there is no value.
+pub(super) fn put<T: Default + PartialEq>(column: &mut T, value: Option<T>) -> bool {
+    match value {
+        Some(value) if *column == T::default() || *column == value => {
+            *column = value;
+            true
+        }
+        _ => false,
+    }
+}
+
+/// Puts `value` into the column called `name`; false when there is none, it does not fit, or the column holds another.
 pub(super) fn set(event: &mut AgentEvent, name: &str, value: &Scalar<'_>) -> bool {
     if matches!(value, Scalar::Null) {
         return true;
     }
     if let Some(column) = text_column(event, name) {
-        return text(value).map(|text| *column = text).is_some();
+        return put(column, text(value));
     }
     if let Some(column) = count_column(event, name) {
-        return count(value).map(|count| *column = count).is_some();
+        return put(column, count(value));
     }
     if let Some(column) = optional_count_column(event, name) {
-        return count(value).map(|count| *column = Some(count)).is_some();
+        return put(column, count(value).map(Some));
     }
     match name {
-        "durationMs" => float(value).map(|number| event.duration_ms = Some(number)).is_some(),
-        "ttftMs" => float(value).map(|number| event.ttft_ms = Some(number)).is_some(),
-        "exitCode" => integer(value).map(|code| event.exit_code = Some(code)).is_some(),
+        "durationMs" => put(&mut event.duration_ms, float(value).map(Some)),
+        "ttftMs" => put(&mut event.ttft_ms, float(value).map(Some)),
+        "exitCode" => put(&mut event.exit_code, integer(value).map(Some)),
         "attempt" => {
             let attempt = count(value).and_then(|count| u32::try_from(count).ok());
-            attempt.map(|attempt| event.attempt = Some(attempt)).is_some()
+            put(&mut event.attempt, attempt.map(Some))
         }
         "costReported" | "costUsd" => {
             let cost = float(value).and_then(NanoUsd::from_usd);
-            cost.map(|cost| event.cost_reported = Some(cost)).is_some()
+            put(&mut event.cost_reported, cost.map(Some))
         }
         "status" => {
             let status = text(value).and_then(|word| Status::parse(&word.to_ascii_lowercase()));
-            status.map(|status| event.status = status).is_some()
+            put(&mut event.status, status)
         }
-        "usageRole" => {
-            let role = text(value).and_then(|word| UsageRole::parse(&word));
-            role.map(|role| event.usage_role = role).is_some()
-        }
-        "level" => text(value).map(|level| event.level = level.to_ascii_lowercase()).is_some(),
+        "usageRole" => put(&mut event.usage_role, text(value).and_then(|word| UsageRole::parse(&word))),
+        "level" => put(&mut event.level, text(value).map(|level| level.to_ascii_lowercase())),
         "endTimestamp" => {
             let end = Moment::of_scalar(value).filter(|moment| !moment.clamped);
-            end.map(|moment| event.end_timestamp = Some(moment.nanos)).is_some()
+            put(&mut event.end_timestamp, end.map(|moment| Some(moment.nanos)))
         }
         _ => false,
     }

@@ -176,3 +176,29 @@ fn names_in_snake_case_find_the_same_columns() {
     let data: serde_json::Value = serde_json::from_str(&event.data).unwrap();
     assert_eq!((&data["project_id"], &data["_hidden"]), (&42.into(), &1.into()), "{data}");
 }
+
+#[test]
+fn a_second_value_for_a_column_is_kept_beside_the_first() {
+    let event = one(
+        r#"{"type":"log","userId":"a","user_id":"b","durationMs":1,"metrics":{"duration":2},"data":{"x":1},"data":{"y":2},
+            "sessionId":"s","session_id":"s"}"#,
+    );
+    assert_eq!((event.user_id.as_str(), event.duration_ms, event.session_id.as_str()), ("a", Some(1.0), "s"));
+    let data: serde_json::Value = serde_json::from_str(&event.data).unwrap();
+    let expected = serde_json::json!({"x": 1, "user_id": "b", "metrics": {"duration": 2}, "data": {"y": 2}});
+    assert_eq!(data, expected, "what says the same twice needs no second place");
+}
+
+#[test]
+fn only_lower_case_words_with_one_underscore_between_them_are_another_spelling() {
+    let event = one(
+        r#"{"type":"log","type_":"x","id":"e","id_":"f","data":{"a":1},"data_":{"b":2},"project_Id":"q","project__id":"r",
+            "_session_id":"s","Session_Id":"t","tool__name":"u"}"#,
+    );
+    assert_eq!((event.name.as_str(), event.event_id.as_str()), ("log", "e"));
+    assert_eq!((event.session_id.as_str(), event.tool_name.as_str()), ("", ""));
+    let data: serde_json::Value = serde_json::from_str(&event.data).unwrap();
+    let expected = serde_json::json!({"a": 1, "type_": "x", "id_": "f", "data_": {"b": 2}, "project_Id": "q",
+        "project__id": "r", "_session_id": "s", "Session_Id": "t", "tool__name": "u"});
+    assert_eq!(data, expected);
+}
