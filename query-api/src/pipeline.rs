@@ -205,6 +205,7 @@ impl Api {
             Param::Text(text) => query.param(name, text),
             Param::Texts(texts) => query.param(name, texts),
             Param::Int(number) => query.param(name, number),
+            Param::Ints(numbers) => query.param(name, numbers),
             Param::UInt(number) => query.param(name, number),
         }))
     }

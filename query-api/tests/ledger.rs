@@ -179,7 +179,8 @@ async fn what_waits_is_bounded_by_number() {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_record_that_the_gateway_counted_has_one_fate() {
     let logs = Arc::new(StillLogs::default());
-    logs.reach(0..0);
+    // All of them are older than what is looked at.
+    logs.reach(5..5);
     let Some(service) = service_with_logs(&logs).await else { return };
     let (first, second) = (NOON - 3_600 * S, NOON - 3_600 * S + 10 * S);
     let mixed = Settlement {
@@ -238,6 +239,31 @@ async fn every_record_that_the_gateway_counted_has_one_fate() {
     assert_eq!(rows, [fates(newer)]);
     assert_eq!(service.ask("viewer-q", "/v1/completeness").await.good()["totals"]["records"], 100);
     assert_eq!(service.ask("viewer-r", "/v1/completeness").await.good()["totals"], fates(json!({})));
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_comes_late_with_an_old_time_is_on_its_way_and_not_lost() {
+    let logs = Arc::new(StillLogs::default());
+    logs.reach(5..5);
+    let Some(service) = service_with_logs(&logs).await else { return };
+    let state = async || service.ask("viewer-p", "/v1/completeness").await.good();
+    within_a_while(async || state().await["settled_through"] == NOON_TEXT).await;
+    // A spool drains, an hour late: of one request a piece is stored, of another no settlement yet.
+    logs.reach(5..7);
+    let old = NOON - 3_600 * S;
+    service.store_settlements(0, &[settlement("p", 5, old, 3)]).await;
+    service.store_pieces(0, &[piece("p", 5, old, 1, 0), piece("p", 6, old + 10 * S, 1, 0)]).await;
+    let windows = async || {
+        let rows = state().await["data"].as_array().unwrap().clone();
+        rows.iter().map(|row| json!([row["complete"], row["in_flight"], row["lost"]])).collect::<Vec<_>>()
+    };
+    assert_eq!(windows().await, [json!([false, 0, 0]), json!([false, 2, 0])]);
+    // The rest comes.
+    service.store_pieces(1, &[piece("p", 5, old, 2, 0)]).await;
+    service.store_settlements(1, &[settlement("p", 6, old + 10 * S, 1)]).await;
+    let settled = [json!([true, 0, 0]), json!([true, 0, 0])];
+    within_a_while(async || windows().await == settled).await;
     service.stop().await;
 }
 
