@@ -78,7 +78,7 @@ pub(crate) async fn run_partition<F: Facts>(
                 Some(Read::CaughtUp) => {}
                 Some(Read::Record(record)) => {
                     let bytes = record.payload.as_ref().map_or(0, |payload| payload.len());
-                    let rows = take(&shared, &mut facts, &record).await?;
+                    let Some(rows) = take(&shared, &lease, &mut facts, &record).await? else { break };
                     batcher.add(Instant::now(), record.position.offset, rows, bytes);
                 }
             },
@@ -134,18 +134,24 @@ fn report_loss(topic: &'static str, lease: &Lease, start: Start) {
     }
 }
 
-/// Takes a record's facts; one that does not decode becomes a dead letter and never stops the partition (INV-8).
-async fn take<F: Facts>(shared: &Shared, facts: &mut F, record: &Record) -> Result<usize, AggregatorError> {
-    let Some(payload) = &record.payload else { return Ok(0) };
+/// Takes a record's facts and returns how many rows they are; one that does not decode becomes a dead letter and never
+/// stops the partition (INV-8). `None`: the partition, or the service, is going away, and the record is the next owner's.
+async fn take<F: Facts>(
+    shared: &Shared,
+    lease: &Lease,
+    facts: &mut F,
+    record: &Record,
+) -> Result<Option<usize>, AggregatorError> {
+    let Some(payload) = &record.payload else { return Ok(Some(0)) };
     let error = match facts.add(record.position, payload) {
-        Ok(rows) => return Ok(rows),
+        Ok(rows) => return Ok(Some(rows)),
         Err(error) => error,
     };
     metrics::UNDECODABLE.add_for("topic", F::TOPIC, 1);
     tracing::error!(topic = F::TOPIC, position = %record.position, %error, "a record does not decode");
     if F::TOPIC == topic::DEAD {
         // It is where dead letters end, and its bytes stay there.
-        return Ok(0);
+        return Ok(Some(0));
     }
     let now = shared.clock.now_ns();
     let letter = DeadLetter {
@@ -161,30 +167,42 @@ async fn take<F: Facts>(shared: &Shared, facts: &mut F, record: &Record) -> Resu
         payload: Blob(payload.to_vec()),
         ..DeadLetter::default()
     };
-    bury(shared, letter).await?;
-    Ok(0)
+    Ok(bury(shared, lease, letter).await?.then_some(0))
 }
 
-/// Writes a dead letter and waits until it is durable.
-pub(crate) async fn bury(shared: &Shared, mut letter: DeadLetter) -> Result<(), AggregatorError> {
+/// Writes a dead letter and waits until it is durable. Returns false when the partition, or the service, is going away
+/// before it is known to be: the next owner writes it again.
+pub(crate) async fn bury(
+    shared: &Shared,
+    lease: &Lease,
+    mut letter: DeadLetter,
+) -> Result<bool, AggregatorError> {
     let mut backoff = BACKOFF_START;
     loop {
         let bytes = to_single_object(&letter).map_err(|e| LogError::Control(e.to_string()))?;
         let outgoing =
             Outgoing { topic: topic::DEAD, target: Target::Spread, key: None, payload: Some(&bytes) };
         let delivered = match shared.producer.enqueue(outgoing) {
-            Ok(delivery) => delivery.await.map(|_| ()),
+            Ok(delivery) => tokio::select! {
+                delivered = delivery => delivered.map(|_| ()),
+                // A rebalance of the whole group waits for us.
+                () = lease.revoked() => return Ok(false),
+            },
             Err(error) => Err(error),
         };
         match delivered {
-            Ok(()) => return Ok(()),
+            Ok(()) => return Ok(true),
             // The reason and the position are worth keeping even where the bytes are too many.
             Err(LogError::TooLarge { .. }) if !letter.payload.0.is_empty() => {
                 letter.payload = Blob::default()
             }
-            Err(error) if error.class() == ErrorClass::Unavailable && !shared.shutdown.is_triggered() => {
+            Err(error) if error.class() == ErrorClass::Unavailable => {
                 tracing::warn!(%error, "a dead letter could not be written yet");
-                tokio::time::sleep(backoff).await;
+                tokio::select! {
+                    () = tokio::time::sleep(backoff) => {}
+                    () = lease.revoked() => return Ok(false),
+                    () = shared.shutdown.triggered() => return Ok(false),
+                }
                 backoff = (backoff * 2).min(BACKOFF_MAX);
             }
             Err(error) => return Err(error.into()),
@@ -343,7 +361,8 @@ async fn replay<F: Facts>(
             // A log that ends before the note does was truncated: what is there is proved.
             Some(Read::CaughtUp) => break,
             Some(Read::Record(record)) => {
-                rows += take(shared, &mut facts, &record).await?;
+                let Some(taken) = take(shared, &lease, &mut facts, &record).await? else { return Ok(false) };
+                rows += taken;
                 if record.position.offset >= note.last {
                     break;
                 }

@@ -73,8 +73,11 @@ pub struct Report {
     pub by_table: BTreeMap<&'static str, u64>,
     /// Groups some of whose facts have expired: what is stored of these stays, and stands beside the others.
     pub expired: u64,
-    /// Groups that differ and have facts that wait for an aggregator to derive them.
+    /// Groups that differ and cannot be judged: facts of theirs wait for an aggregator, or one wrote them anew between any
+    /// two looks.
     pub waiting: u64,
+    /// Whether usage differs in more places than were counted: then what is counted of it is the least.
+    pub more_usage: bool,
     /// Some of the differences, in words.
     pub examples: Vec<String>,
 }
@@ -246,7 +249,7 @@ impl Run<'_> {
         mut differences: Vec<Difference>,
         mut versions: HashMap<GroupKey, u64>,
     ) -> Result<(), StoreError> {
-        let mut waiting = HashSet::new();
+        let mut unsure = HashSet::new();
         for pause in LOOKS {
             if differences.is_empty() {
                 return Ok(());
@@ -264,20 +267,16 @@ impl Run<'_> {
             let before = self.store.unsettled_groups(UNSETTLED).await?;
             let found = self.recomputer.run(&again).await?.found;
             let after = self.store.unsettled_groups(UNSETTLED).await?;
-            waiting = before.union(&after).cloned().collect();
-            let settled = found.differences.iter().all(|difference| {
-                let key = &difference.key;
-                !waiting.contains(key) && versions.get(key) == found.versions.get(key)
-            });
+            let waiting = before.union(&after).cloned().collect();
+            unsure = cannot_be_judged(&found.differences, &waiting, &versions, &found.versions);
             (differences, versions) = (found.differences, found.versions);
-            if settled {
+            if unsure.is_empty() {
                 break;
             }
         }
-        let (late, sure): (Vec<Difference>, Vec<Difference>) =
-            differences.into_iter().partition(|difference| waiting.contains(&difference.key));
-        self.report.waiting += late.iter().map(|late| &late.key).collect::<BTreeSet<_>>().len() as u64;
-        self.report.count(&sure);
+        differences.retain(|difference| !unsure.contains(&difference.key));
+        self.report.waiting += unsure.len() as u64;
+        self.report.count(&differences);
         Ok(())
     }
 
@@ -310,6 +309,7 @@ impl Run<'_> {
                 break;
             }
         }
+        self.report.more_usage |= differing.len() >= BUCKETS;
         self.tell_of(scale, &differing);
         Ok(())
     }
@@ -332,6 +332,18 @@ impl Run<'_> {
         };
         buckets.iter().map(|bucket| (bucket.project_id.clone(), first(bucket))).collect()
     }
+}
+
+/// Of the groups that differ, those of which that says nothing: facts of theirs wait to be derived, or what is stored of
+/// them is another version than it was at the look before.
+fn cannot_be_judged(
+    differences: &[Difference],
+    waiting: &HashSet<GroupKey>,
+    before: &HashMap<GroupKey, u64>,
+    now: &HashMap<GroupKey, u64>,
+) -> HashSet<GroupKey> {
+    let keys = differences.iter().map(|difference| &difference.key);
+    keys.filter(|key| waiting.contains(key) || before.get(key) != now.get(key)).cloned().collect()
 }
 
 /// The groups that have to be recomputed because others were not right: a trace that changes hands changes who had it.
@@ -368,6 +380,25 @@ mod tests {
         let absurd = windows(&[-2_000_000, i32::MAX], 0);
         assert_eq!(absurd.len(), 2);
         assert!(absurd.iter().all(|(first, end)| first < end));
+    }
+
+    #[test]
+    fn a_group_that_waits_or_was_written_between_two_looks_is_not_judged() {
+        let key =
+            |id: &str| GroupKey { project_id: "p".to_owned(), kind: GroupKind::Session, id: id.to_owned() };
+        let differences: Vec<Difference> = ["still", "waits", "busy", "busy", "new"]
+            .map(|id| Difference {
+                key: key(id),
+                part: fleetlog_store::derived::Part::Group,
+                fields: Vec::new(),
+            })
+            .into();
+        let versions = |all: [(&str, u64); 3]| HashMap::from(all.map(|(id, version)| (key(id), version)));
+        let before = versions([("still", 1), ("waits", 1), ("busy", 1)]);
+        let mut now = versions([("still", 1), ("waits", 1), ("busy", 2)]);
+        now.insert(key("new"), 1);
+        let unsure = cannot_be_judged(&differences, &[key("waits")].into(), &before, &now);
+        assert_eq!(unsure, HashSet::from(["waits", "busy", "new"].map(key)));
     }
 
     #[test]

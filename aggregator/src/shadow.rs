@@ -45,11 +45,11 @@ impl ShadowWriter {
     /// The store's; after one, the shadow database is of no use.
     pub async fn store(&self, raw_partition: i32, events: &[AgentEvent]) -> Result<usize, StoreError> {
         let all: Vec<&AgentEvent> = events.iter().collect();
-        let stored = self.live.known_places(&all).await?;
-        let unstored = not_among(&all, &stored);
-        let mut known = self.shadow.known_places(&unstored).await?;
-        known.extend(stored);
         let window_ns = i64::from(self.config.dedup_window_hours) * 3600 * 1_000_000_000;
+        let stored = self.live.known_places(&all, window_ns).await?;
+        let unstored = not_among(&all, &stored);
+        let mut known = self.shadow.known_places(&unstored, window_ns).await?;
+        known.extend(stored);
         let kept = fresh(events, &known, window_ns);
         let (Some(first), Some(last)) = (kept.first(), kept.last()) else { return Ok(0) };
         let range = FactRange {

@@ -80,7 +80,8 @@ impl Api {
             project_queue: count(config.project_queue_max),
             wait: Duration::from_millis(config.queue_wait_ms),
         });
-        let waits = Waits::new(ledger, count(config.waits_max), count(config.project_waits_max));
+        let waits =
+            Waits::new(ledger, admission.clone(), count(config.waits_max), count(config.project_waits_max));
         let derived = Mutex::default();
         Self(Arc::new(Inner { config, clock, keys, reader, admission, originals, derived, waits }))
     }
@@ -204,6 +205,7 @@ impl Api {
             Param::Text(text) => query.param(name, text),
             Param::Texts(texts) => query.param(name, texts),
             Param::Int(number) => query.param(name, number),
+            Param::Ints(numbers) => query.param(name, numbers),
             Param::UInt(number) => query.param(name, number),
         }))
     }

@@ -38,6 +38,8 @@ pub(crate) enum Param {
     Texts(Vec<String>),
     /// `Int64`.
     Int(i64),
+    /// `Array(Int64)`.
+    Ints(Vec<i64>),
     /// `UInt64`.
     UInt(u64),
 }

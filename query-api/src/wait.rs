@@ -1,12 +1,15 @@
 //! Waiting for a receipt: an answer that has what its caller has just sent (INV-7).
 //!
-//! How many wait is bounded like statements are, of the process and of each project; who leaves stops waiting.
+//! How many wait is bounded like statements are, of the process and of each project; who leaves stops waiting. What they
+//! ask the store they ask as a statement of their project does, and how far the derivations are, together ([`Followed`]).
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::time::{Duration, Instant as Stopwatch};
 
 use fleetlog_schemas::id::Position;
-use fleetlog_store::Store;
+use fleetlog_store::{Store, StoreError};
+use tokio::sync::Mutex;
 
 use crate::admission::{Admission, Bounds};
 use crate::error::QueryError;
@@ -14,21 +17,28 @@ use crate::ledger::{Ledger, Receipt, Redeemed};
 use crate::metrics;
 use crate::pipeline::Rests;
 
-/// Between two looks at what no look of the ledger covers.
-const LOOK_AGAIN: Duration = Duration::from_millis(100);
+/// Between two looks at places that no look of the ledger covers: they are hours old, so hardly ever on their way.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// Between two looks at how far the derivations are, however many wait for them.
+const FOLLOW_EVERY: Duration = Duration::from_millis(100);
+/// The same after one that failed.
+const FOLLOW_AFTER_FAILURE: Duration = Duration::from_secs(1);
 
 /// Lets queries wait.
 pub(crate) struct Waits {
     ledger: Ledger,
     admission: Admission,
+    /// Of statements, which those of who waits are among.
+    statements: Admission,
+    followed: Followed,
 }
 
 impl Waits {
     /// At most so many wait, of the process and of a project.
-    pub(crate) fn new(ledger: Ledger, process: usize, project: usize) -> Self {
+    pub(crate) fn new(ledger: Ledger, statements: Admission, process: usize, project: usize) -> Self {
         // Who cannot wait is told at once: to wait for a wait would be one more queue.
         let bounds = Bounds { process, project, project_queue: project, wait: Duration::ZERO };
-        Self { ledger, admission: Admission::new(bounds) }
+        Self { ledger, admission: Admission::new(bounds), statements, followed: Followed::default() }
     }
 
     /// What the ledger knows.
@@ -53,10 +63,10 @@ impl Waits {
     ) -> Result<(), QueryError> {
         let _admitted = self.admission.enter(project_id).await?;
         let redeemed = async {
-            self.stored(receipt, store).await?;
+            self.stored(project_id, receipt, store).await?;
             match rests {
                 Rests::Facts => Ok(()),
-                Rests::Derivations => derived(receipt, store).await,
+                Rests::Derivations => self.derived(project_id, receipt, store).await,
             }
         };
         let outcome = match tokio::time::timeout(wait, redeemed).await {
@@ -77,7 +87,7 @@ impl Waits {
     }
 
     /// Waits until all places of the receipt are settled.
-    async fn stored(&self, receipt: &Receipt, store: &Store) -> Result<(), QueryError> {
+    async fn stored(&self, project_id: &str, receipt: &Receipt, store: &Store) -> Result<(), QueryError> {
         let shown = Stopwatch::now();
         let mut looks = self.ledger.looks();
         let mut hurry = None;
@@ -85,7 +95,9 @@ impl Waits {
             let redeemed = looks.borrow_and_update().as_ref().map(|look| look.redeem(receipt, shown));
             match redeemed {
                 Some(Redeemed::Stored) => return Ok(()),
-                Some(Redeemed::Old(places)) => return settled(&places, store).await,
+                Some(Redeemed::Old(places)) => {
+                    return self.settled(project_id, &places, store).await;
+                }
                 Some(Redeemed::Unknown) => return Err(QueryError::UnknownReceipt),
                 Some(Redeemed::Lost) => return Err(QueryError::ReceiptLost),
                 Some(Redeemed::Open) | None => {}
@@ -94,44 +106,128 @@ impl Waits {
             looks.changed().await.map_err(|_| QueryError::LedgerNotReady)?;
         }
     }
-}
 
-/// Waits until places that the ledger does not look back to are settled.
-async fn settled(places: &[Position], store: &Store) -> Result<(), QueryError> {
-    let asked: Vec<_> =
-        places.iter().map(|at| (at.partition, at.offset..at.offset.saturating_add(1))).collect();
-    again_until(async || {
-        let runs = store.settled_runs(&asked).await?;
-        Ok(places.iter().all(|at| {
-            runs.iter()
-                .any(|run| run.raw_partition == at.partition && (run.first..=run.last).contains(&at.offset))
-        }))
-    })
-    .await
-}
-
-/// Waits until the derivations have seen everything that came of the receipt's records.
-async fn derived(receipt: &Receipt, store: &Store) -> Result<(), QueryError> {
-    let carried = store.carried_to(receipt.positions()).await?;
-    if carried.is_empty() {
-        return Ok(());
+    /// Waits until places that the ledger does not look back to are settled.
+    async fn settled(&self, project_id: &str, places: &[Position], store: &Store) -> Result<(), QueryError> {
+        let asked: Vec<_> =
+            places.iter().map(|at| (at.partition, at.offset..at.offset.saturating_add(1))).collect();
+        loop {
+            let admitted = self.statements.enter(project_id).await?;
+            let runs = store.settled_runs(&asked).await?;
+            drop(admitted);
+            let is_settled = |at: &Position| {
+                runs.iter().any(|run| {
+                    run.raw_partition == at.partition && (run.first..=run.last).contains(&at.offset)
+                })
+            };
+            if places.iter().all(is_settled) {
+                return Ok(());
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
     }
-    again_until(async || {
-        let progress = store.progress().await?;
+
+    /// Waits until the derivations have seen everything that came of the receipt's records.
+    async fn derived(&self, project_id: &str, receipt: &Receipt, store: &Store) -> Result<(), QueryError> {
+        let admitted = self.statements.enter(project_id).await?;
+        let carried = store.carried_to(receipt.positions()).await?;
+        drop(admitted);
+        self.followed.reaches(&carried, || store.progress()).await;
+        Ok(())
+    }
+}
+
+/// How far the derivations are, read once for all who wait and only while somebody does.
+#[derive(Debug, Default)]
+struct Followed(Mutex<Followings>);
+
+/// What was read last.
+#[derive(Debug, Default)]
+struct Followings {
+    /// Up to which offset each partition of the events topic is derived; it only ever grows.
+    progress: HashMap<i32, i64>,
+    /// When the next look is due; at once before the first.
+    due: Option<Stopwatch>,
+}
+
+impl Followed {
+    /// Waits until every partition is derived up to its offset. A look that fails is repeated.
+    ///
+    /// # Cancellation
+    /// Safe; the next one who waits looks instead.
+    async fn reaches<F>(&self, carried: &[(i32, i64)], read: impl Fn() -> F)
+    where
+        F: Future<Output = Result<HashMap<i32, i64>, StoreError>>,
+    {
+        loop {
+            let wait = {
+                // Held while it is read: who comes meanwhile waits for the same look.
+                let mut last = self.0.lock().await;
+                if last.reaches(carried) {
+                    return;
+                }
+                if last.due.is_none_or(|due| due <= Stopwatch::now()) {
+                    let next = match read().await {
+                        Ok(progress) => {
+                            last.progress = progress;
+                            FOLLOW_EVERY
+                        }
+                        Err(error) => {
+                            tracing::warn!(%error, "how far the derivations are cannot be read");
+                            FOLLOW_AFTER_FAILURE
+                        }
+                    };
+                    last.due = Some(Stopwatch::now() + next);
+                    if last.reaches(carried) {
+                        return;
+                    }
+                }
+                last.due.map_or(FOLLOW_EVERY, |due| due.saturating_duration_since(Stopwatch::now()))
+            };
+            tokio::time::sleep(wait).await;
+        }
+    }
+}
+
+impl Followings {
+    fn reaches(&self, carried: &[(i32, i64)]) -> bool {
         let reached = |(partition, offset): &(i32, i64)| {
-            progress.get(partition).is_some_and(|derived| derived >= offset)
+            self.progress.get(partition).is_some_and(|derived| derived >= offset)
         };
-        Ok(carried.iter().all(reached))
-    })
-    .await
+        carried.iter().all(reached)
+    }
 }
 
-async fn again_until<F>(mut holds: impl FnMut() -> F) -> Result<(), QueryError>
-where
-    F: Future<Output = Result<bool, QueryError>>,
-{
-    while !holds().await? {
-        tokio::time::sleep(LOOK_AGAIN).await;
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicI64, Ordering};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn however_many_wait_the_derivations_are_read_once_for_all() {
+        let (followed, reads) = (Followed::default(), AtomicI64::new(0));
+        // Each look finds one more offset derived; the second one fails.
+        let read = || async {
+            tokio::task::yield_now().await;
+            match reads.fetch_add(1, Ordering::Relaxed) {
+                1 => Err(StoreError::Config("away".to_owned())),
+                derived => Ok(HashMap::from([(0, derived)])),
+            }
+        };
+        let carried = [(0, 2)];
+        futures::future::join_all((0..256).map(|_| followed.reaches(&carried, &read))).await;
+        assert_eq!(reads.load(Ordering::Relaxed), 3);
+        followed.reaches(&[(0, 1)], &read).await;
+        followed.reaches(&[], &read).await;
+        assert_eq!(reads.load(Ordering::Relaxed), 3, "what is known is not asked for");
     }
-    Ok(())
+
+    #[tokio::test]
+    async fn who_leaves_in_the_midst_of_a_look_leaves_it_to_the_next() {
+        let followed = Followed::default();
+        let never = followed.reaches(&[(0, 1)], std::future::pending);
+        assert!(tokio::time::timeout(Duration::from_millis(10), never).await.is_err());
+        followed.reaches(&[(0, 1)], || std::future::ready(Ok(HashMap::from([(0, 1)])))).await;
+    }
 }

@@ -33,6 +33,7 @@ async fn nothing_is_silently_ignored() {
         ("/v1/usage?group_by=tool", "bad_parameter"),
         ("/v1/usage?step=1m&from=now-400d", "bad_parameter"),
         ("/v1/dead-letters?reason=bad", "bad_parameter"),
+        ("/v1/dead-letters/0/0?wait=0:1", "unknown_parameter"),
         ("/v1/traces?status=ok", "bad_parameter"),
         ("/v1/scores?trace_id=x", "unknown_parameter"),
         ("/v1/traces?from=now-100d", "bad_range"),

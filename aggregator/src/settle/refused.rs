@@ -144,9 +144,11 @@ impl<F: Facts> Settling<'_, F> {
 
     /// Keeps the bytes of an event whose row cannot hold them.
     async fn bury(&mut self, place: Place) -> Result<(), Unsettled> {
-        match self.facts.letter(place, self.shared.clock.now_ns()) {
-            Some(letter) => bury(self.shared, letter).await.map_err(Unsettled::Failed),
-            None => Ok(()),
+        let Some(letter) = self.facts.letter(place, self.shared.clock.now_ns()) else { return Ok(()) };
+        match bury(self.shared, self.lease, letter).await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Unsettled::Abandoned),
+            Err(error) => Err(Unsettled::Failed(error)),
         }
     }
 }

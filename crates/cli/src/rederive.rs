@@ -126,8 +126,11 @@ pub(crate) fn text(report: &Report, check: bool) -> String {
     if report.expired > 0 {
         line(format!("{} keep what is stored of events that have expired", report.expired));
     }
+    if report.more_usage {
+        line("usage: at least; more differs than was counted".to_owned());
+    }
     if report.waiting > 0 {
-        line(format!("{} not told: their events still wait to be derived", report.waiting));
+        line(format!("{} not told: an aggregator is at work on them", report.waiting));
     }
     report.examples.iter().for_each(|example| line(format!("  {example}")));
     text
@@ -141,6 +144,7 @@ pub(crate) fn json(report: &Report, check: bool) -> String {
         "by_table": report.by_table,
         "expired": report.expired,
         "waiting": report.waiting,
+        "more_usage": report.more_usage,
         "examples": report.examples,
     })
     .to_string()
@@ -165,7 +169,9 @@ mod tests {
         report.by_table.insert("session_groups", 1);
         report.examples.push("session_groups: project p, session s: calls.model".to_owned());
         report.expired = 2;
+        (report.waiting, report.more_usage) = (3, true);
         let said = text(&report, true);
+        assert!(said.contains("\n3 not told") && said.contains("\nusage: at least"), "{said}");
         assert!(said.contains("\nsession_groups: 1\n2 keep what is stored") && said.ends_with("calls.model"));
         assert!(text(&report, false).contains("session_groups: 1 written anew"));
         let json: serde_json::Value = serde_json::from_str(&json(&report, true)).unwrap();

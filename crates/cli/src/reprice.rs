@@ -41,9 +41,6 @@ pub(crate) struct Reprice {
 
 impl Reprice {
     pub(crate) async fn run(self) -> anyhow::Result<ExitCode> {
-        if self.to <= self.from {
-            anyhow::bail!("--to is not after --from");
-        }
         match self.reprice().await {
             Ok(report) => {
                 say(&if self.json { json(&report, false) } else { text(&report, false) });
@@ -55,6 +52,9 @@ impl Reprice {
     }
 
     async fn reprice(&self) -> anyhow::Result<Report> {
+        if self.to <= self.from {
+            anyhow::bail!("--to is not after --from");
+        }
         let config = Config::from_settings(&self.config.load()?)?;
         let which = Repricings {
             project_id: self.project.clone().unwrap_or_default(),
@@ -68,5 +68,25 @@ impl Reprice {
         let report = reprice(&config, &which, |step| advance(&bar, step)).await;
         bar.finish_and_clear();
         report.with_context(|| format!("ClickHouse at {}", config.clickhouse.url))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Only {
+        #[command(flatten)]
+        reprice: Reprice,
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_done_is_a_failure_and_no_difference() {
+        let asked = ["reprice", "--from", "2026-03-02", "--to", "2026-03-01"];
+        let code = Only::try_parse_from(asked).unwrap().reprice.run().await.unwrap();
+        assert_eq!(format!("{code:?}"), format!("{:?}", ExitCode::from(FAILED)));
     }
 }

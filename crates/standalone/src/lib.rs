@@ -21,8 +21,10 @@ pub use reference::{config_keys, reference};
 const DRAIN: Duration = Duration::from_secs(2);
 /// What must be ready before the addresses are told.
 const COMPONENTS: &[&str] = &["gateway", "processor", "aggregator", "query_keys", "query_store"];
-/// How long all services together may take to end.
-const STOP_BUDGET: Duration = Duration::from_secs(40);
+/// What ending takes beside the services' own budgets.
+const STOP_MARGIN: Duration = Duration::from_secs(2);
+/// How long all services together may take to end, at least: gateway and query API keep their budgets themselves.
+const STOP_BUDGET_MIN: Duration = Duration::from_secs(40);
 
 /// The configuration of all four services.
 #[derive(Clone, Debug)]
@@ -49,6 +51,14 @@ impl StandaloneConfig {
         config.processor.admin = AdminConfig::default();
         config.aggregator.admin = AdminConfig::default();
         Ok(config)
+    }
+
+    /// How long all services together may take to end: those behind the log begin later, and have their budgets then.
+    fn stop_budget(&self) -> Duration {
+        let processor = self.processor.processor.shutdown_budget_ms;
+        let aggregator = self.aggregator.aggregator.shutdown_budget_ms;
+        let behind = Duration::from_millis(processor.max(aggregator));
+        DRAIN.saturating_add(behind).saturating_add(STOP_MARGIN).max(STOP_BUDGET_MIN)
     }
 }
 
@@ -90,6 +100,7 @@ pub async fn run(
     shutdown: Shutdown,
     ready: oneshot::Sender<Addresses>,
 ) -> Result<(), StandaloneError> {
+    let stop_budget = config.stop_budget();
     let gateway = fleetlog_ingest_gateway::bind(config.gateway, deps.clone()).await?;
     let query = fleetlog_query_api::bind(config.query, deps.clone()).await?;
     let addresses =
@@ -110,7 +121,7 @@ pub async fn run(
         behind.trigger();
         Ok::<_, StandaloneError>(())
     });
-    Ok(services.join(STOP_BUDGET).await?)
+    Ok(services.join(stop_budget).await?)
 }
 
 async fn announce(
@@ -126,4 +137,19 @@ async fn announce(
         () = shutdown.triggered() => {}
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_stops_last_has_its_whole_budget() {
+        for budget_ms in [1_000, 45_000, 90_000] {
+            let mut config = StandaloneConfig::from_settings(&Settings::load(None, &[]).unwrap()).unwrap();
+            config.aggregator.aggregator.shutdown_budget_ms = budget_ms;
+            let left = config.stop_budget() - DRAIN;
+            assert!(left > Duration::from_millis(budget_ms) && left >= Duration::from_secs(38), "{left:?}");
+        }
+    }
 }

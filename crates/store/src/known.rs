@@ -55,16 +55,28 @@ impl Store {
         events: &[&AgentEvent],
         window_ns: i64,
     ) -> Result<Vec<KnownRow>, StoreError> {
-        const COLUMNS: &str = "dedup_key, received_at, log_partition, log_offset, log_index";
+        self.known(events, window_ns, "dedup_key, received_at, log_partition, log_offset, log_index").await
+    }
+
+    /// Columns of the rows that [`known_events`](Self::known_events) finds.
+    pub(crate) async fn known<T>(
+        &self,
+        events: &[&AgentEvent],
+        window_ns: i64,
+        columns: &str,
+    ) -> Result<Vec<T>, StoreError>
+    where
+        T: Row + RowOwned + RowRead,
+    {
         let (untimed, timed): (Vec<&AgentEvent>, Vec<&AgentEvent>) =
             events.iter().partition(|event| event.timestamp_source == TimestampSource::Ingest);
-        let mut known = self.same_identity::<KnownRow>(&timed, 0, COLUMNS).await?;
-        known.extend(self.same_identity::<KnownRow>(&untimed, window_ns, COLUMNS).await?);
+        let mut known = self.same_identity(&timed, 0, columns).await?;
+        known.extend(self.same_identity(&untimed, window_ns, columns).await?);
         Ok(known)
     }
 
     /// Columns of the stored rows with the identity of any of these events, of the hours up to `window_ns` around each.
-    pub(crate) async fn same_identity<T>(
+    async fn same_identity<T>(
         &self,
         events: &[&AgentEvent],
         window_ns: i64,
@@ -137,6 +149,7 @@ impl Store {
         };
         Ok((rows, complete_below))
     }
+
     /// Identity and receipt of the partition's stored events without a time of their own that were received from a time on
     /// (nanoseconds), the latest first, and the time from which on they are complete.
     ///

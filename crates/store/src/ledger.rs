@@ -58,7 +58,8 @@ impl Store {
         self.read_with(&sql, |query| query.with_setting("select_sequential_consistency", "1")).await
     }
 
-    /// Up to which offset each partition of the events topic carries events of these raw records that are stored.
+    /// Up to which offset each partition of the events topic carries events of these raw records, duplicates included: what
+    /// a retry repeats lies before it in the same partition.
     ///
     /// # Errors
     /// Whatever keeps the query from being answered.
@@ -67,8 +68,7 @@ impl Store {
             positions.iter().map(|at| (at.partition, at.offset..at.offset.saturating_add(1))).collect();
         let Some(places) = places(&asked) else { return Ok(Vec::new()) };
         let sql = format!(
-            "SELECT log_partition, max(log_offset) FROM {}.piece_settlements WHERE ({places}) AND events > 0 \
-             GROUP BY log_partition",
+            "SELECT log_partition, max(log_offset) FROM {}.piece_settlements WHERE {places} GROUP BY log_partition",
             self.database()
         );
         self.read_with(&sql, |query| query.with_setting("select_sequential_consistency", "1")).await

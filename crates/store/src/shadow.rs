@@ -285,8 +285,12 @@ impl Store {
     ///
     /// # Errors
     /// Whatever keeps the query from being answered.
-    pub async fn known_places(&self, events: &[&AgentEvent]) -> Result<Vec<PlaceRow>, StoreError> {
-        self.same_identity(events, 0, "dedup_key, received_at, raw_partition, raw_offset, raw_index").await
+    pub async fn known_places(
+        &self,
+        events: &[&AgentEvent],
+        window_ns: i64,
+    ) -> Result<Vec<PlaceRow>, StoreError> {
+        self.known(events, window_ns, "dedup_key, received_at, raw_partition, raw_offset, raw_index").await
     }
 
     /// Up to which offset each partition of the log is stored, of those that have events.

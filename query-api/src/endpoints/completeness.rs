@@ -36,6 +36,8 @@ struct WindowRow {
     lost: u64,
     excess: u64,
     unsettled_batches: u64,
+    /// Batches that are not settled and may still be on their way.
+    moving_batches: u64,
 }
 
 /// What became of the records of accepted requests. Every record has one fate:
@@ -60,7 +62,7 @@ pub(crate) struct Fates {
     /// Records that are processed and not known to be stored yet. Requests that are not processed yet are not in it, and
     /// in no window: they are the `in_flight` of `partitions`.
     in_flight: u64,
-    /// Records that are neither stored nor on their way.
+    /// Records that are neither stored nor on their way: missing of requests below the `settled_below` of their partition.
     lost: u64,
     /// Records that were stored beyond those that the gateway counted.
     excess: u64,
@@ -147,7 +149,7 @@ impl WindowRow {
         Window {
             window: Instant(self.window_s.saturating_mul(NS_PER_S)),
             fates,
-            complete: self.window_s < decided_s,
+            complete: self.window_s < decided_s && self.moving_batches == 0,
             balanced: fates.balance(),
         }
     }
@@ -220,9 +222,10 @@ pub(crate) async fn list(
     // Before the statement: what is decided by then is what it sees.
     let standing = api.standing();
     let decided_s = decided_s(&standing, config.completeness_margin_ms);
+    let settled_below: Vec<i64> = standing.partitions.iter().map(Partition::settled_below).collect();
     let project_id = caller.project_id();
-    let rows = sql::completeness(project_id, range, decided_s, plan.after, plan.fetch());
-    let totals = sql::completeness_totals(project_id, range, decided_s);
+    let rows = sql::completeness(project_id, range, &settled_below, plan.after, plan.fetch());
+    let totals = sql::completeness_totals(project_id, range, &settled_below);
     let (rows, totals) =
         futures::try_join!(api.rows::<WindowRow>(&caller, rows), api.rows::<Fates>(&caller, totals))?;
     let mut page = plan.page(rows, |row| row.window_s, currency).map(|row| row.window(decided_s));

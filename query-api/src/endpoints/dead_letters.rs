@@ -10,10 +10,10 @@ use fleetlog_store::row::Row;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use crate::answer::{Currency, Instant, One, Page};
+use crate::answer::{Instant, One, Page};
 use crate::auth::Caller;
 use crate::error::{ErrorBody, QueryError};
-use crate::params::{self, ListParams, ListQuery, WaitParams};
+use crate::params::{self, ListParams, ListQuery, NoParams, Params, WaitParams};
 use crate::pipeline::{Api, Rests};
 use crate::plan::Plan;
 use crate::sql::{self, DeadLetterFilter, EventKey};
@@ -202,6 +202,7 @@ impl Original {
     params(
         ("partition" = i32, Path, description = "`log_partition` of the list."),
         ("offset" = i64, Path, description = "`log_offset` of the list."),
+        WaitParams,
     ),
     responses(
         (status = 200, body = One<Original>),
@@ -213,15 +214,17 @@ pub(crate) async fn one(
     State(api): State<Api>,
     caller: Caller,
     Path((partition, offset)): Path<(String, String)>,
+    Params(NoParams {}, wait): Params<NoParams>,
 ) -> Result<Json<One<Original>>, QueryError> {
     caller.must_be_admin()?;
     let none = QueryError::NotFound { what: "dead letter" };
     let (Ok(partition), Ok(offset)) = (partition.parse(), offset.parse()) else { return Err(none) };
+    let currency = api.current(&caller, &wait, Rests::Facts).await?;
     // Another project's is not there either: that there is one must not be told.
     let at = Position { partition, offset };
     let letter = api.originals().letter(at, caller.project_id()).await?.ok_or(none)?;
     let data = Original::of(letter, api.config().dead_letter_max_bytes);
-    Ok(Json(One { data, currency: Currency::facts(api.standing().complete_ns) }))
+    Ok(Json(One { data, currency }))
 }
 
 #[cfg(test)]

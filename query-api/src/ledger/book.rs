@@ -137,12 +137,20 @@ impl Book {
         (0..).zip(self.partitions.iter()).flat_map(of).collect()
     }
 
-    /// Forgets losses found before a time, and those that are stored after all.
-    pub(crate) fn forgive(&mut self, found_before_ns: i64, stored: &[RawRun]) {
+    /// Forgets losses found before a time.
+    pub(crate) fn expire(&mut self, found_before_ns: i64) {
+        Arc::make_mut(&mut self.partitions)
+            .iter_mut()
+            .for_each(|partition| partition.expire(found_before_ns));
+        self.prove();
+    }
+
+    /// Forgets losses that are stored after all.
+    pub(crate) fn forgive(&mut self, stored: &[RawRun]) {
         for (number, partition) in (0_i32..).zip(Arc::make_mut(&mut self.partitions)) {
             let own = stored.iter().filter(|run| run.raw_partition == number);
             let own: Vec<Range<i64>> = own.map(|run| run.first..run.last.saturating_add(1)).collect();
-            partition.forgive(found_before_ns, &own);
+            partition.forgive(&own);
         }
         self.prove();
     }
@@ -255,7 +263,7 @@ mod tests {
         book.sampled(20, 20, &[0..5]);
         assert_eq!((book.standing().complete_ns, book.standing().settled_ns), (None, Some(20)));
         assert_eq!(book.losses(), [(0, 2..3)]);
-        book.forgive(0, &[run(0, 2..3)]);
+        book.forgive(&[run(0, 2..3)]);
         assert_eq!(book.standing().complete_ns, Some(20));
     }
 

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-/// Losses told apart, of one partition; what is lost beyond is added to the last one, so nothing lost is forgotten.
+/// Losses told apart, of one partition; what is lost beyond is counted, and where it lies only about known.
 const LOSSES_MAX: usize = 1_000;
 
 /// What is known of one place of the raw log.
@@ -16,7 +16,7 @@ pub(crate) enum Fate {
     Lost,
     /// The log has no such place yet.
     Beyond,
-    /// It is older than what is looked at.
+    /// It is older than what is looked at, or among losses that are not told apart: only the store knows.
     Before,
 }
 
@@ -28,10 +28,21 @@ pub(crate) struct Loss {
     pub(crate) found_ns: i64,
 }
 
+/// Losses beyond the number that is told apart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Untold {
+    /// From the first to the last of them; stored offsets may lie in between.
+    within: Range<i64>,
+    /// Offsets that are lost.
+    count: u64,
+    /// When the last of them was found, nanoseconds.
+    found_ns: i64,
+}
+
 /// A partition as far as it has been looked at.
 ///
 /// # Invariants
-/// `start <= floor`, and each offset from `start` up to `floor` is stored, or in `losses`. `beyond` holds runs of stored
+/// `start <= floor`, and each offset from `start` up to `floor` is stored, in `losses`, or within `untold`. `beyond` holds runs of stored
 /// offsets above `floor`, in order, with gaps between them and before the first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Partition {
@@ -41,6 +52,7 @@ pub(crate) struct Partition {
     log: Range<i64>,
     beyond: Vec<Range<i64>>,
     losses: Vec<Loss>,
+    untold: Option<Untold>,
     /// Since when `floor` has stood where it is although the log goes on, nanoseconds.
     standing_since_ns: Option<i64>,
 }
@@ -49,7 +61,15 @@ impl Partition {
     /// Nothing is known yet; what lies below `start` is not looked at.
     pub(crate) fn new(start: i64, log: Range<i64>) -> Self {
         let start = start.clamp(log.start, log.end);
-        Self { start, floor: start, log, beyond: Vec::new(), losses: Vec::new(), standing_since_ns: None }
+        Self {
+            start,
+            floor: start,
+            log,
+            beyond: Vec::new(),
+            losses: Vec::new(),
+            untold: None,
+            standing_since_ns: None,
+        }
     }
 
     /// The log reaches so far now. Returns false when it ends before what was settled: it was made anew, and so is this.
@@ -102,12 +122,18 @@ impl Partition {
         lost
     }
 
-    /// Forgets losses found before a time, and those that are stored after all.
-    pub(crate) fn forgive(&mut self, found_before_ns: i64, stored: &[Range<i64>]) {
+    /// Forgets losses found before a time.
+    pub(crate) fn expire(&mut self, found_before_ns: i64) {
+        self.losses.retain(|loss| loss.found_ns >= found_before_ns);
+        self.untold.take_if(|untold| untold.found_ns < found_before_ns);
+    }
+
+    /// Forgets losses that are stored after all.
+    pub(crate) fn forgive(&mut self, stored: &[Range<i64>]) {
         let whole = |loss: &Loss| {
             stored.iter().any(|run| run.start <= loss.offsets.start && loss.offsets.end <= run.end)
         };
-        self.losses.retain(|loss| loss.found_ns >= found_before_ns && !whole(loss));
+        self.losses.retain(|loss| !whole(loss));
     }
 
     /// What is known of an offset.
@@ -116,7 +142,9 @@ impl Partition {
             Fate::Beyond
         } else if self.losses.iter().any(|loss| loss.offsets.contains(&offset)) {
             Fate::Lost
-        } else if offset < self.start {
+        } else if offset < self.start
+            || self.untold.as_ref().is_some_and(|untold| untold.within.contains(&offset))
+        {
             Fate::Before
         } else if offset < self.floor || self.beyond.iter().any(|run| run.contains(&offset)) {
             Fate::Stored
@@ -132,7 +160,8 @@ impl Partition {
 
     /// Each offset below it, as far back as is looked at, is stored.
     pub(crate) fn stored_below(&self) -> i64 {
-        self.losses.iter().map(|loss| loss.offsets.start).min().unwrap_or(self.floor)
+        let told = self.losses.iter().map(|loss| loss.offsets.start);
+        told.chain(self.untold.as_ref().map(|untold| untold.within.start)).min().unwrap_or(self.floor)
     }
 
     /// First offset and next offset of the log.
@@ -149,10 +178,10 @@ impl Partition {
     /// Offsets known to be lost.
     pub(crate) fn lost(&self) -> u64 {
         let lost: i64 = self.losses.iter().map(|loss| loss.offsets.end - loss.offsets.start).sum();
-        u64::try_from(lost).unwrap_or(0)
+        u64::try_from(lost).unwrap_or(0) + self.untold.as_ref().map_or(0, |untold| untold.count)
     }
 
-    /// The losses.
+    /// The losses that are told apart.
     pub(crate) fn losses(&self) -> &[Loss] {
         &self.losses
     }
@@ -185,13 +214,17 @@ impl Partition {
     }
 
     fn lose(&mut self, offsets: Range<i64>, found_ns: i64) {
-        let full = self.losses.len() >= LOSSES_MAX;
-        match self.losses.last_mut() {
-            Some(last) if last.offsets.end == offsets.start || full => {
-                last.offsets.end = offsets.end;
-                last.found_ns = found_ns;
-            }
-            _ => self.losses.push(Loss { offsets, found_ns }),
+        if let Some(last) = self.losses.last_mut().filter(|last| last.offsets.end == offsets.start) {
+            last.offsets.end = offsets.end;
+            last.found_ns = found_ns;
+        } else if self.losses.len() < LOSSES_MAX {
+            self.losses.push(Loss { offsets, found_ns });
+        } else {
+            let count = u64::try_from(offsets.end - offsets.start).unwrap_or(0);
+            let untold = self.untold.get_or_insert(Untold { within: offsets.clone(), count: 0, found_ns });
+            untold.within.end = offsets.end;
+            untold.count += count;
+            untold.found_ns = found_ns;
         }
     }
 }
@@ -244,9 +277,9 @@ mod tests {
             (Fate::Lost, Fate::Lost, Fate::InFlight)
         );
         // One is found stored after all, the other is old.
-        partition.forgive(0, &[2..3]);
+        partition.forgive(&[2..3]);
         assert_eq!((partition.stored_below(), partition.fate(2)), (5, Fate::Stored));
-        partition.forgive(51, &[]);
+        partition.expire(51);
         assert_eq!((partition.stored_below(), partition.lost()), (7, 0));
     }
 
@@ -274,12 +307,22 @@ mod tests {
     }
 
     #[test]
-    fn losses_beyond_number_are_one() {
+    fn of_losses_beyond_number_nothing_stored_is_said_to_be_lost() {
         let mut partition = Partition::new(0, 0..10_000);
         let every_other: Vec<Range<i64>> = (0..5_000).map(|n| 2 * n..2 * n + 1).collect();
         partition.found(&every_other, 0);
-        partition.lost_below(10_000, 1);
-        assert_eq!(partition.losses().len(), LOSSES_MAX);
-        assert!((1..10_000).step_by(2).all(|offset| partition.fate(offset) == Fate::Lost));
+        assert_eq!(partition.lost_below(10_000, 1), 5_000);
+        assert_eq!((partition.losses().len(), partition.lost()), (LOSSES_MAX, 5_000));
+        let said =
+            |offsets: Range<i64>, fate| offsets.step_by(2).all(|offset| partition.fate(offset) == fate);
+        assert!(said(0..2_000, Fate::Stored) && said(1..2_000, Fate::Lost));
+        assert!(said(2_000..2_001, Fate::Stored) && said(2_001..10_000, Fate::Before));
+        assert!(said(2_002..10_000, Fate::Before), "only the store knows");
+        // They hold back what is stored in full until they are old.
+        partition.forgive(&(0..1_000).map(|n| 2 * n..2 * n + 2).collect::<Vec<_>>());
+        assert_eq!((partition.losses().len(), partition.stored_below()), (0, 2_001));
+        partition.expire(2);
+        assert_eq!((partition.stored_below(), partition.lost()), (10_000, 0));
+        assert_eq!(partition.fate(9_998), Fate::Stored);
     }
 }

@@ -11,12 +11,13 @@ macro_rules! windows {
             "SELECT
   window_s, count() AS batches, sum(counted) AS records, sum(found) AS stored, sum(repeated) AS duplicate,
   sum(dropped) AS filtered, sum(buried) AS dead, sum(used) AS context,
-  toUInt64(sumIf(open, open > 0 AND window_s >= {decided_s:Int64})) AS in_flight,
-  toUInt64(sumIf(open, open > 0 AND window_s < {decided_s:Int64})) AS lost, toUInt64(-sumIf(open, open < 0)) AS excess,
-  countIf(NOT settled) AS unsettled_batches
+  toUInt64(sumIf(open, open > 0 AND NOT decided)) AS in_flight,
+  toUInt64(sumIf(open, open > 0 AND decided)) AS lost, toUInt64(-sumIf(open, open < 0)) AS excess,
+  countIf(NOT settled) AS unsettled_batches, countIf((open > 0 OR NOT settled) AND NOT decided) AS moving_batches
 FROM (
   SELECT
-    window_s, max(known) = 1 AS settled, sum(part_stored) AS found, sum(part_duplicate) AS repeated,
+    window_s, raw_offset < {settled_below:Array(Int64)}[raw_partition + 1] AS decided,
+    max(known) = 1 AS settled, sum(part_stored) AS found, sum(part_duplicate) AS repeated,
     toUInt64(max(all_filtered)) AS dropped, toUInt64(max(all_dead)) AS buried, toUInt64(max(all_context)) AS used,
     if(settled, toUInt64(max(all_records)), found + repeated) AS counted,
     toInt64(counted) - toInt64(found + repeated + dropped + buried + used) AS open
@@ -45,16 +46,17 @@ GROUP BY window_s"
     };
 }
 
-/// What the windows of 10 s within the range come to, newest first. Nothing is on its way any more in a window that begins
-/// before `decided_s`: what is missing there is lost.
+/// What the windows of 10 s within the range come to, newest first. Of a raw record below `settled_below` of its partition
+/// nothing is on its way any more: what is missing there is lost. When it was accepted does not tell that: what comes out of
+/// a spool or is replayed keeps its time, and is on its way as long as anything else.
 pub(crate) fn completeness(
     project_id: &str,
     range: TimeRange,
-    decided_s: i64,
+    settled_below: &[i64],
     after: Option<i64>,
     limit: u32,
 ) -> Statement {
-    let query = of(Builder::select(windows!()), project_id, range, decided_s);
+    let query = of(Builder::select(windows!()), project_id, range, settled_below);
     let query = match after {
         None => query,
         Some(window_s) => {
@@ -65,7 +67,7 @@ pub(crate) fn completeness(
 }
 
 /// What all windows within the range come to.
-pub(crate) fn completeness_totals(project_id: &str, range: TimeRange, decided_s: i64) -> Statement {
+pub(crate) fn completeness_totals(project_id: &str, range: TimeRange, settled_below: &[i64]) -> Statement {
     let query = Builder::select(concat!(
         "SELECT
   sum(w.batches) AS batches, sum(w.records) AS records, sum(w.stored) AS stored, sum(w.duplicate) AS duplicate,
@@ -75,13 +77,13 @@ FROM (",
         windows!(),
         ") AS w"
     ));
-    of(query, project_id, range, decided_s).build()
+    of(query, project_id, range, settled_below).build()
 }
 
-fn of(query: Builder, project_id: &str, range: TimeRange, decided_s: i64) -> Builder {
+fn of(query: Builder, project_id: &str, range: TimeRange, settled_below: &[i64]) -> Builder {
     query
         .bind("project", Param::Text(project_id.to_owned()))
         .bind("from_ns", Param::Int(range.from_ns))
         .bind("to_ns", Param::Int(range.to_ns))
-        .bind("decided_s", Param::Int(decided_s))
+        .bind("settled_below", Param::Ints(settled_below.to_vec()))
 }

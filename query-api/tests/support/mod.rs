@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::future::ready;
 use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -91,6 +92,8 @@ pub struct StillLogs {
     pub raw: Mutex<Vec<Range<i64>>>,
     pub pipeline: Mutex<Pipeline>,
     pub spools: Mutex<Vec<SpoolStanding>>,
+    /// How often anybody has looked.
+    pub looks: AtomicU64,
 }
 
 impl StillLogs {
@@ -102,6 +105,7 @@ impl StillLogs {
 
 impl Logs for StillLogs {
     fn raw(&self) -> BoxFuture<'_, Result<Vec<Range<i64>>, LogError>> {
+        self.looks.fetch_add(1, Ordering::Relaxed);
         ready(Ok(self.raw.lock().unwrap().clone())).boxed()
     }
 
@@ -126,6 +130,12 @@ pub async fn service(query: QueryConfig) -> Option<Service> {
 /// The same with these logs, which are looked at as often as can be.
 pub async fn service_with_logs(logs: &Arc<StillLogs>) -> Option<Service> {
     let query = QueryConfig { ledger_interval_ms: 20, ..QueryConfig::default() };
+    started(query, Some(Arc::clone(logs))).await
+}
+
+/// The same with these logs, which nobody looks at but for who waits.
+pub async fn service_with_idle_logs(logs: &Arc<StillLogs>) -> Option<Service> {
+    let query = QueryConfig { ledger_interval_ms: 600_000, ..QueryConfig::default() };
     started(query, Some(Arc::clone(logs))).await
 }
 

@@ -174,8 +174,12 @@ impl Run {
             note(&self.so_far());
         }
         let at = record.position;
-        let letter: DeadLetter = from_single_object(record.payload.as_deref().unwrap_or_default())
-            .with_context(|| format!("dead letter {}/{} cannot be read", at.partition, at.offset))?;
+        let payload = record.payload.as_deref().unwrap_or_default();
+        let Ok(letter) = from_single_object::<DeadLetter>(payload) else {
+            // Whether it was asked for is not known either, and the letters behind it are to be read.
+            self.refuse(Refusal::UnreadableLetter, 1, &format!("{}/{}", at.partition, at.offset));
+            return Ok(());
+        };
         match self.selection.choose(&letter) {
             Choice::Other => return Ok(()),
             Choice::Replay => {

@@ -54,6 +54,8 @@ impl Selection {
 pub(crate) enum Refusal {
     /// Not even the envelope could be read: whose it is and what it held is unknown.
     Unreadable,
+    /// The letter itself cannot be read.
+    UnreadableLetter,
     /// The letter holds what its record became, or a part that means nothing alone, and the raw record is gone.
     RawGone,
     /// The raw record at its position is not the one it came of.
@@ -66,6 +68,7 @@ impl Refusal {
     pub(crate) const fn code(self) -> &'static str {
         match self {
             Self::Unreadable => "bad_envelope",
+            Self::UnreadableLetter => "unreadable_letter",
             Self::RawGone => "raw_record_gone",
             Self::OtherRaw => "other_raw_record",
             Self::TooLarge => "too_large",
@@ -77,6 +80,7 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Unreadable => "its envelope is not readable: whose it is and what it held is unknown",
+            Self::UnreadableLetter => "the letter itself is not readable: perhaps a newer version wrote it",
             Self::RawGone => {
                 "the raw topic no longer has its raw record, and the letter alone does not say enough"
             }

@@ -31,7 +31,8 @@ use super::report::{Report, Side};
 use crate::moment::{Moment, told};
 use crate::output::{complain, note, say};
 
-/// What `diff` says when it is in trouble: 1 is taken for a difference.
+/// What `diff` says of differences, and when it is in trouble.
+const DIFFERS: u8 = 1;
 const TROUBLE: u8 = 2;
 /// How long the pipeline is waited for when it is still storing the window.
 const STORED_WITHIN: Duration = Duration::from_secs(60);
@@ -80,11 +81,10 @@ impl Raw {
     pub(crate) async fn run(self, settings: &Settings) -> anyhow::Result<ExitCode> {
         let processor = fleetlog_processor::Config::from_settings(settings)?;
         let aggregator = fleetlog_aggregator::Config::from_settings(settings)?;
-        match self.compare(processor, aggregator).await {
-            Ok(report) => {
-                self.tell(&report)?;
-                Ok(if report.equal { ExitCode::SUCCESS } else { ExitCode::from(1) })
-            }
+        let compared = self.compare(processor, aggregator).await;
+        match compared.and_then(|report| self.tell(&report).map(|()| report.equal)) {
+            Ok(true) => Ok(ExitCode::SUCCESS),
+            Ok(false) => Ok(ExitCode::from(DIFFERS)),
             Err(e) => {
                 complain(&format!("{e:#}"));
                 Ok(ExitCode::from(TROUBLE))

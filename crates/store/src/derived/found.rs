@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::progress::UnderivedGroup;
+use super::progress::{GROUP, HOUR, UnderivedGroup};
 use super::{GroupHour, GroupKey};
 use crate::{Store, StoreError};
 
@@ -14,12 +14,6 @@ pub struct Range {
     /// Hours, as [`super::hour_of`] counts them, both ends included.
     pub hours: Option<(i32, i32)>,
 }
-
-/// The group of an event as expressions, in the order of [`UnderivedGroup`].
-const GROUP: &str = "project_id, multiIf(session_id != '', 'session', trace_id != '', 'trace', 'loose') AS kind, \
-   multiIf(session_id != '', session_id, trace_id != '', trace_id, \
-     toString(intDiv(toUnixTimestamp64Nano(timestamp), 60000000000) * 60)) AS id";
-const HOUR: &str = "intDiv(toUnixTimestamp64Nano(timestamp), 3600000000000)";
 
 impl Store {
     /// The hours in which there are facts, ascending.

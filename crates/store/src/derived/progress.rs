@@ -37,6 +37,14 @@ pub struct UnderivedGroup {
     pub first_offset: i64,
 }
 
+/// The group of an event as expressions, in the order of [`UnderivedGroup`].
+pub(super) const GROUP: &str = "project_id, \
+   multiIf(session_id != '', 'session', trace_id != '', 'trace', 'loose') AS kind, \
+   multiIf(session_id != '', session_id, trace_id != '', trace_id, \
+     toString(intDiv(toUnixTimestamp64Nano(timestamp), 60000000000) * 60)) AS id";
+/// The hour of an event as an expression.
+pub(super) const HOUR: &str = "intDiv(toUnixTimestamp64Nano(timestamp), 3600000000000)";
+
 impl UnderivedGroup {
     /// The group.
     pub fn key(&self) -> GroupKey {
@@ -97,10 +105,7 @@ impl Store {
         limit: usize,
     ) -> Result<Vec<UnderivedGroup>, StoreError> {
         let sql = format!(
-            "SELECT project_id, multiIf(session_id != '', 'session', trace_id != '', 'trace', 'loose') AS kind, \
-               multiIf(session_id != '', session_id, trace_id != '', trace_id, \
-                 toString(intDiv(toUnixTimestamp64Nano(timestamp), 60000000000) * 60)) AS id, \
-               toInt32(intDiv(toUnixTimestamp64Nano(timestamp), 3600000000000)) AS hour, \
+            "SELECT {GROUP}, toInt32({HOUR}) AS hour, \
                toUnixTimestamp(toStartOfDay(max(received_at))) AS received_day, min(log_offset) AS first_offset \
              FROM {}.events WHERE log_partition = {{partition:Int32}} AND log_offset > {{beyond:Int64}} \
                AND log_offset <= {{through:Int64}} \

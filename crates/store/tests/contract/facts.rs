@@ -104,6 +104,8 @@ async fn a_range_sent_again_is_stored_once_and_a_late_one_not_at_all() {
     {
         let known = store.known_events(&[&untimed(retried)], hours(24)).await.unwrap();
         assert_eq!(known.len(), found, "{}", retried - NOON);
+        let places = store.known_places(&[&untimed(retried)], hours(24)).await.unwrap();
+        assert_eq!(places.len(), found, "{}", retried - NOON);
     }
     let (keys, complete_from) = store.untimed_keys(0, NOON - hours(1)).await.unwrap();
     assert_eq!((keys, complete_from), (vec![(first[0].dedup_key.as_u128(), NOON - 1)], NOON - hours(1)));
