@@ -165,6 +165,9 @@ struct Garbage {
     /// Address of ClickHouse's HTTP interface; empty for none
     #[arg(long, default_value = "127.0.0.1:8123")]
     clickhouse: String,
+    /// Leave the query API out: its questions take most of the time
+    #[arg(long)]
+    no_questions: bool,
     /// Addresses of services' listeners for health and metrics
     #[arg(long, value_delimiter = ',')]
     admin: Vec<String>,
@@ -212,13 +215,15 @@ impl Visibility {
 impl Garbage {
     async fn run(self, now_ms: i64) -> anyhow::Result<()> {
         let address = |url: &str| url.trim_start_matches("http://").trim_end_matches('/').to_owned();
+        let query = if self.no_questions { String::new() } else { address(&self.target.query_url) };
         let mut listeners = vec![
             (Listener::Ingest, address(&self.target.url)),
-            (Listener::Query, address(&self.target.query_url)),
+            (Listener::Query, query),
+            (Listener::Grpc, self.grpc),
+            (Listener::Store, self.clickhouse),
         ];
-        listeners.extend(Some((Listener::Grpc, self.grpc)).filter(|(_, address)| !address.is_empty()));
-        listeners.extend(Some((Listener::Store, self.clickhouse)).filter(|(_, address)| !address.is_empty()));
         listeners.extend(self.admin.into_iter().map(|address| (Listener::Admin, address)));
+        listeners.retain(|(_, address)| !address.is_empty());
         let seed = self.target.seed.unwrap_or(now_ms as u64);
         say(&format!("seed {seed}, {} requests against {listeners:?}", self.requests));
         let plan = garbage::Plan {
