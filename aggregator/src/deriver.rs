@@ -280,10 +280,7 @@ impl Task {
                 _ => break (through, rows),
             }
         };
-        let touches = rows.into_iter().map(|row| {
-            let hour = GroupHour { key: row.key(), hour: row.hour, received_day: row.received_day };
-            (hour, row.first_offset)
-        });
+        let touches = rows.iter().map(|row| (row.group_hour(), row.first_offset));
         lock(&self.deriver.touched).found(Instant::now(), gap.partition, covered, touches);
         Ok(())
     }

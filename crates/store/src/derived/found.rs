@@ -65,10 +65,7 @@ impl Store {
                     .param("limit", limit as u64)
             })
             .await?;
-        Ok(rows
-            .into_iter()
-            .map(|row| GroupHour { key: row.key(), hour: row.hour, received_day: row.received_day })
-            .collect())
+        Ok(rows.iter().map(UnderivedGroup::group_hour).collect())
     }
 
     /// Groups that have facts which, as far as is recorded, no derivation has seen yet, at most `limit`.

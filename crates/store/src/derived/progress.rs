@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{GroupKey, facts::GroupFilter};
+use super::{GroupHour, GroupKey, facts::GroupFilter};
 use crate::{GroupKind, Store, StoreError};
 
 /// Up to where a partition of the events topic is derived.
@@ -54,6 +54,11 @@ impl UnderivedGroup {
             _ => GroupKind::Loose,
         };
         GroupKey { project_id: self.project_id.clone(), kind, id: self.id.clone() }
+    }
+
+    /// The group and the hour.
+    pub fn group_hour(&self) -> GroupHour {
+        GroupHour { key: self.key(), hour: self.hour, received_day: self.received_day }
     }
 }
 

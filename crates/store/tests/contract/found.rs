@@ -7,7 +7,7 @@ use fleetlog_schemas::id::{Key128, NanoUsd};
 use fleetlog_schemas::{AgentEvent, EventType};
 use fleetlog_store::GroupKind;
 use fleetlog_store::derived::{
-    Adopted, GroupFilter, GroupHour, GroupKey, Progress, hour_of, loose_id_of, minute_of,
+    Adopted, GroupFilter, GroupHour, GroupKey, Progress, UnderivedGroup, hour_of, loose_id_of, minute_of,
 };
 
 use crate::support::{NOON, at, attempt, engine, full_event, range};
@@ -95,7 +95,7 @@ async fn a_traces_events_without_a_session_are_found_with_the_session_that_owns_
         .await
         .unwrap()
         .iter()
-        .map(|group| GroupHour { key: group.key(), hour: group.hour, received_day: group.received_day })
+        .map(UnderivedGroup::group_hour)
         .collect();
     store.add_group_hours(&hours).await.unwrap();
     let filter = store.group_filter(GroupKind::Session, vec![key("s"), key("late")]).await.unwrap();
@@ -159,10 +159,7 @@ async fn a_summary_counts_prompts_once_and_lasts_as_long_as_its_own_times_say() 
     events[5].timestamp += 5 * 3600 * 1_000_000_000;
     store.insert_events(&range(7, 7), &attempt, at(7, &events)).await.unwrap();
     let underived = store.underived(0, (-1, i64::MAX), 100).await.unwrap();
-    let hours: Vec<GroupHour> = underived
-        .iter()
-        .map(|group| GroupHour { key: group.key(), hour: group.hour, received_day: group.received_day })
-        .collect();
+    let hours: Vec<GroupHour> = underived.iter().map(UnderivedGroup::group_hour).collect();
     store.add_group_hours(&hours).await.unwrap();
     let filter = store.group_filter(GroupKind::Session, vec![key("s")]).await.unwrap();
     let summary = &store.summaries(&filter).await.unwrap()[0];
@@ -190,10 +187,7 @@ async fn facts_are_found_by_group_and_progress_says_what_is_missing() {
     let underived = store.underived(0, (-1, i64::MAX), 100).await.unwrap();
     assert_eq!(underived.len(), 3);
     assert!(store.underived(0, (7, i64::MAX), 100).await.unwrap().is_empty());
-    let hours: Vec<GroupHour> = underived
-        .iter()
-        .map(|group| GroupHour { key: group.key(), hour: group.hour, received_day: group.received_day })
-        .collect();
+    let hours: Vec<GroupHour> = underived.iter().map(UnderivedGroup::group_hour).collect();
     store.add_group_hours(&hours).await.unwrap();
     let filter = store.group_filter(GroupKind::Session, vec![key("s")]).await.unwrap();
     assert_eq!(filter.hours.len(), 2);
