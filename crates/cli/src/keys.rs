@@ -8,7 +8,7 @@ use fleetlog_schemas::control::{ApiKey, PresentedKey, Project, Role, SendLimits}
 
 use crate::ConfigArgs;
 use crate::limits::{self, LimitArgs};
-use crate::output::{note, say};
+use crate::output::{ListArgs, note, say};
 
 /// The project that the first start creates.
 pub(crate) const FIRST_PROJECT: &str = "default";
@@ -64,9 +64,8 @@ struct List {
     /// Only keys of this project
     #[arg(long)]
     project: Option<String>,
-    /// One JSON object a line
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    printed: ListArgs,
 }
 
 #[derive(Debug, Args)]
@@ -117,7 +116,7 @@ impl List {
     async fn run(self, writer: &ControlWriter) -> anyhow::Result<()> {
         let wanted = |key: &ApiKey| self.project.as_ref().is_none_or(|project| *project == key.project_id);
         let keys: Vec<ApiKey> = writer.keys().await?.into_iter().filter(wanted).collect();
-        if !self.json && !keys.is_empty() {
+        if !self.printed.json && !keys.is_empty() {
             say(&format!(
                 "{:<18} {:<20} {:<8} {:<8} {}",
                 "KEY", "PROJECT", "ROLE", "STATE", "LABEL (LIMITS)"
@@ -125,7 +124,7 @@ impl List {
         }
         for key in &keys {
             let state = if key.revoked_at_ms.is_some() { "revoked" } else { "active" };
-            if self.json {
+            if self.printed.json {
                 say(&serde_json::json!({
                     "key_id": key.key_id, "project_id": key.project_id, "role": key.role, "state": state,
                     "label": key.label, "created_at_ms": key.created_at_ms, "revoked_at_ms": key.revoked_at_ms,

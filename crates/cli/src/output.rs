@@ -2,6 +2,16 @@
 
 use std::io::Write as _;
 
+use clap::Args;
+
+/// How a list is printed.
+#[derive(Debug, Args)]
+pub(crate) struct ListArgs {
+    /// One JSON object a line
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
 /// Prints a result. When nobody reads any more (`… | head`), the command ends quietly.
 pub(crate) fn say(line: &str) {
     let mut stdout = std::io::stdout().lock();

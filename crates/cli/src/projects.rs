@@ -8,7 +8,7 @@ use fleetlog_schemas::control::Project;
 use crate::ConfigArgs;
 use crate::keys::{ensure_project, open};
 use crate::limits::{self, LimitArgs};
-use crate::output::{note, say};
+use crate::output::{ListArgs, note, say};
 
 /// Lists projects and changes their settings.
 #[derive(Debug, Args)]
@@ -22,16 +22,9 @@ pub(crate) struct Projects {
 #[derive(Debug, Subcommand)]
 enum Action {
     /// List the projects and their settings
-    List(List),
+    List(ListArgs),
     /// Change a project's settings, and create it if there is none of that name
     Set(Set),
-}
-
-#[derive(Debug, Args)]
-struct List {
-    /// One JSON object a line
-    #[arg(long)]
-    json: bool,
 }
 
 #[derive(Debug, Args)]

@@ -9,7 +9,7 @@ use fleetlog_schemas::record::SpoolStanding;
 
 use crate::ConfigArgs;
 use crate::moment::told;
-use crate::output::{note, say};
+use crate::output::{ListArgs, note, say};
 
 /// A gateway that runs tells every second.
 const LISTEN: Duration = Duration::from_secs(3);
@@ -31,16 +31,9 @@ pub(crate) struct Spools {
 #[derive(Debug, Subcommand)]
 enum Action {
     /// List the gateways with a spool, as each of them last told
-    List(List),
+    List(ListArgs),
     /// Forget a gateway that never returns: what it may hold is given up, and `complete_through` goes on without it
     Forget(Forget),
-}
-
-#[derive(Debug, Args)]
-struct List {
-    /// One JSON object a line
-    #[arg(long)]
-    json: bool,
 }
 
 #[derive(Debug, Args)]
