@@ -64,6 +64,12 @@ impl Client {
         }
     }
 
+    /// The same holder, who sends to a gateway at another port of this machine.
+    #[must_use]
+    pub fn sending_to(&self, port: u16) -> Self {
+        Self { ingest: format!("http://127.0.0.1:{port}"), ..self.clone() }
+    }
+
     /// The API key.
     pub fn key(&self) -> &str {
         &self.key

@@ -377,7 +377,7 @@ async fn nothing_is_lost_nothing_is_stored_twice_and_the_ledger_balances_whateve
     let mut services = deployment.start().await?;
     let ([port], spool) = (free_ports()?, folder.path().join("spool"));
     services.push(deployment.launch_spooling(port, &spool)?);
-    let spooling = Client::new(&format!("http://127.0.0.1:{port}"), client.query_url(), client.key());
+    let spooling = client.sending_to(port);
     let outage = if minutes < SHORT_RUN { SHORT_OUTAGE } else { OUTAGE };
     let mut stage = Stage { outage, engines, deployment, services, spooling: (port, spool) };
 

@@ -238,11 +238,7 @@ async fn nothing_is_said_to_be_complete_beyond_what_a_killed_gateway_holds() -> 
     let _services = deployment.start().await?;
     let clickhouse = ClickHouse::at(&engines.clickhouse.url());
     let [port] = free_ports()?;
-    let spooling = Spooling {
-        port,
-        folder: folder.path().join("spool"),
-        client: Client::new(&format!("http://127.0.0.1:{port}"), client.query_url(), client.key()),
-    };
+    let spooling = Spooling { port, folder: folder.path().join("spool"), client: client.sending_to(port) };
 
     // With nothing to do it holds nothing back.
     let process = spooling.launch(&deployment).await?;
