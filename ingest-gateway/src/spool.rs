@@ -10,7 +10,6 @@
 //!   carries the same request id, acceptance time and (gateway id, sequence), so its events have the same identity and
 //!   are duplicates to the aggregator, those with neither id nor time included (INV-5, MAPPING §9).
 //! - **Bounded** by bytes and by what the file system must keep free; full is 503, as without a spool.
-//!
 //! - **Known**: what it holds is acknowledged and in no log yet, so it is told to whoever proves what is complete
 //!   ([`standing`]), from before the first request on.
 //!

@@ -49,7 +49,7 @@ config_section! {
         /// a transaction have as long as it.
         pub delivery_timeout_ms: u32 = 10_000,
         /// Longest that one of the processor's transactions may take, milliseconds, after which it is ended and tried again.
-        /// While the cluster does not answer, a rebalance waits this long and up to 7 s for its end: at most 20000.
+        /// While the cluster does not answer, a rebalance waits this long and a second for its end: at most 20000.
         pub transaction_timeout_ms: u32 = 10_000,
         /// Most records waiting in a producer, after which it refuses more.
         pub queue_max_records: u32 = 10_000,

@@ -13,8 +13,8 @@
 //! Who else may write is decided by Kafka: the transactional id fences an earlier process of the same name, the group's
 //! generation in the offsets fences a member that was thrown out (KIP-447). Readers must be `read_committed`.
 //!
-//! Once its transaction has begun, a unit waits for the cluster no longer than `kafka.transaction_timeout_ms` and the 7 s
-//! that an abort may take, for a rebalance waits as well; with [`TRANSACTION_TIMEOUT_MOST_MS`] at the most that stays
+//! Once its transaction has begun, a unit waits for the cluster no longer than `kafka.transaction_timeout_ms` and a second,
+//! an abort included, for a rebalance waits as well; with [`TRANSACTION_TIMEOUT_MOST_MS`] at the most that stays well
 //! within the consumer's budget of 30 s. What a commit that failed has come to is never guessed: librdkafka may report an
 //! error although the coordinator has committed. A new client of the same id first ends whatever is open, then the
 //! committed offsets tell:

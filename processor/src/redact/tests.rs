@@ -161,7 +161,7 @@ fn operators_rules_see_each_text_and_never_break_the_json() {
     let mut event = AgentEvent {
         data: r#"{"ACME-1":"ACME-2 and ACME-3","b":["the plan\nis"],"c":"say \"x\""}"#.into(),
         context: "{}".into(),
-        file_path: "/work/ACME-4".into(),
+        file_path: "/src/ACME-4".into(),
         session_id: "ACME-5".into(),
         ..AgentEvent::default()
     };
@@ -171,7 +171,7 @@ fn operators_rules_see_each_text_and_never_break_the_json() {
     assert_eq!(data["ACME-1"], "[redacted:ticket] and [redacted:ticket]");
     assert_eq!(data["b"][0], "the <plan>\nis");
     assert_eq!(data["c"], "\"");
-    assert_eq!((event.file_path.as_str(), event.session_id.as_str()), ("/work/[redacted:ticket]", "ACME-5"));
+    assert_eq!((event.file_path.as_str(), event.session_id.as_str()), ("/src/[redacted:ticket]", "ACME-5"));
     let by_name: Vec<_> = redactor.by_name(&counts).collect();
     assert_eq!(by_name, [("ticket", 3), ("anything", 1), ("quote", 1)]);
 }

@@ -42,8 +42,8 @@ struct Untold {
 /// A partition as far as it has been looked at.
 ///
 /// # Invariants
-/// `start <= floor`, and each offset from `start` up to `floor` is stored, in `losses`, or within `untold`. `beyond` holds runs of stored
-/// offsets above `floor`, in order, with gaps between them and before the first.
+/// `start <= floor`, and each offset from `start` up to `floor` is stored, in `losses`, or within `untold`. `beyond` holds
+/// runs of stored offsets above `floor`, in order, with gaps between them and before the first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Partition {
     start: i64,
