@@ -45,11 +45,11 @@ config_section! {
         pub linger_ms: u32 = 0,
         /// Compression of produced batches: `none`, `lz4`, `zstd`, `gzip` or `snappy`.
         pub compression: Compression = Compression::Lz4,
-        /// Longest a record may take from the producer's queue to the broker's acknowledgement, milliseconds. The records of
-        /// a transaction have as long as it.
+        /// Longest a record may take from the producer's queue to the broker's acknowledgement, milliseconds; in a
+        /// transaction no longer than that may take.
         pub delivery_timeout_ms: u32 = 10_000,
         /// Longest that one of the processor's transactions may take, milliseconds, after which it is ended and tried again.
-        /// While the cluster does not answer, a rebalance waits this long and a second for its end: at most 20000.
+        /// While the cluster does not answer, a rebalance waits this long and up to 7 s for its end: at most 20000.
         pub transaction_timeout_ms: u32 = 10_000,
         /// Most records waiting in a producer, after which it refuses more.
         pub queue_max_records: u32 = 10_000,

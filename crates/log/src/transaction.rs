@@ -13,15 +13,15 @@
 //! Who else may write is decided by Kafka: the transactional id fences an earlier process of the same name, the group's
 //! generation in the offsets fences a member that was thrown out (KIP-447). Readers must be `read_committed`.
 //!
-//! Once its transaction has begun, a unit waits for the cluster no longer than `kafka.transaction_timeout_ms` and a second,
-//! an abort included, for a rebalance waits as well; with [`TRANSACTION_TIMEOUT_MOST_MS`] at the most that stays well
+//! Once its transaction has begun, a unit waits for the cluster no longer than `kafka.transaction_timeout_ms` and the 7 s
+//! that an abort may take, for a rebalance waits as well; with [`TRANSACTION_TIMEOUT_MOST_MS`] at the most that stays
 //! within the consumer's budget of 30 s. What a commit that failed has come to is never guessed: librdkafka may report an
 //! error although the coordinator has committed. A new client of the same id first ends whatever is open, then the
 //! committed offsets tell:
 //!
 //! | failed | open transaction | the units |
 //! |---|---|---|
-//! | before the commit | aborted once nothing is on its way, or ended by the next client's start | are tried again |
+//! | before the commit | aborted, or ended by the next client's start | are tried again |
 //! | in the commit, offsets moved | is committed | are settled |
 //! | in the commit, offsets stand | is aborted: the next client's start has seen to it | are tried again |
 //! | anywhere, and the partition goes | whatever it is, the next owner waits for its end | are the next owner's |
@@ -29,7 +29,6 @@
 mod course;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
@@ -245,10 +244,12 @@ impl TransactionLog {
         let timeout = self.config.transaction_timeout_ms.to_string();
         let mut properties = self.config.producer(self.max_message_bytes);
         properties.set("transactional.id", &self.id).set("transaction.timeout.ms", &timeout);
-        // A record lives as long as its transaction: one that is given up earlier may still be on its way ([`abort`]).
-        properties.set("message.timeout.ms", &timeout);
-        Client::from_config_and_context(&properties, Quiet::default())
-            .map_err(|e| LogError::from_kafka(ACTION, &e))
+        // A record may not outlive its transaction.
+        let wanted = properties.get("message.timeout.ms").and_then(|ms| ms.parse::<u128>().ok());
+        if wanted.is_none_or(|ms| ms > self.timeout().as_millis()) {
+            properties.set("message.timeout.ms", &timeout);
+        }
+        Client::from_config_and_context(&properties, Quiet).map_err(|e| LogError::from_kafka(ACTION, &e))
     }
 }
 
@@ -362,7 +363,7 @@ async fn transact(client: &Arc<Client>, units: Vec<Arc<Unit>>, deadline: Instant
     let writing = Arc::clone(client);
     let (offsets, group) = match bounded(deadline, move || write(&writing, &units, deadline)).await? {
         Ok(settled) => settled,
-        Err(error) => return Err(abort(client, error, deadline).await),
+        Err(error) => return Err(abort(client, error).await),
     };
     let settling = Arc::clone(client);
     let settle = move || {
@@ -371,7 +372,7 @@ async fn transact(client: &Arc<Client>, units: Vec<Arc<Unit>>, deadline: Instant
         if Instant::now() < deadline { Ok(()) } else { Err(KafkaError::Canceled) }
     };
     if let Err(error) = bounded(deadline, settle).await? {
-        return Err(abort(client, error, deadline).await);
+        return Err(abort(client, error).await);
     }
     let committing = Arc::clone(client);
     // From here on an error says nothing: "the EndTxn(commit) may have succeeded" (librdkafka, rdkafka_txnmgr.c).
@@ -384,19 +385,14 @@ async fn transact(client: &Arc<Client>, units: Vec<Arc<Unit>>, deadline: Instant
 
 /// Aborts after a failure before the commit. It is refused where a call was not answered, and then the client is of no
 /// further use.
-///
-/// The client waits for what is on its way before it asks for the abort, and it must: a record that the broker takes up
-/// afterwards is written all the same (tried with Kafka 4.3.1, frozen), and the next commit of this client makes it
-/// visible. So a record that the client has given up, or would give up meanwhile, leaves the abort to the start of the
-/// next one, which fences whatever this one has sent.
-async fn abort(client: &Arc<Client>, error: KafkaError, deadline: Instant) -> Failure {
+async fn abort(client: &Arc<Client>, error: KafkaError) -> Failure {
     let failure = Failure::of(error);
-    let left = deadline.saturating_duration_since(Instant::now()).min(CALL_TIMEOUT);
-    if failure.client == State::Fenced || left.is_zero() || client.context().lost.load(Ordering::Acquire) {
+    if failure.client == State::Fenced {
         return failure;
     }
     let aborting = Arc::clone(client);
-    let aborted = bounded(Instant::now() + left, move || aborting.abort_transaction(left)).await;
+    let aborted =
+        bounded(Instant::now() + CALL_TIMEOUT, move || aborting.abort_transaction(CALL_TIMEOUT)).await;
     let client = if matches!(aborted, Ok(Ok(()))) { State::Usable } else { State::Unknown };
     Failure { client, ..failure }
 }
@@ -472,11 +468,7 @@ fn again(
 }
 
 /// A failed delivery fails the commit, so nobody needs to hear of a single record.
-#[derive(Default)]
-struct Quiet {
-    /// Whether a record may be on its way that the client waits for no more.
-    lost: AtomicBool,
-}
+struct Quiet;
 
 impl ClientContext for Quiet {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
@@ -491,11 +483,5 @@ impl ClientContext for Quiet {
 impl ProducerContext for Quiet {
     type DeliveryOpaque = ();
 
-    fn delivery(&self, outcome: &DeliveryResult<'_>, (): ()) {
-        if let Err((error, _)) = outcome
-            && error.rdkafka_error_code() != Some(RDKafkaErrorCode::PurgeQueue)
-        {
-            self.lost.store(true, Ordering::Release);
-        }
-    }
+    fn delivery(&self, _: &DeliveryResult<'_>, (): ()) {}
 }
