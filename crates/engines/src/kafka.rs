@@ -1,8 +1,19 @@
 //! A real Apache Kafka node: one process that is broker and controller, on loopback.
 //!
 //! The settings differ from a cluster's only where one node on a developer's machine must: replication factor 1,
-//! small buffers, a short session so that a killed node can come back at once. What the pipeline relies on
-//! (acks, transactions, retention by its consumers) is Kafka's own.
+//! small buffers, and a session that does not end. What the pipeline relies on (acks, transactions, retention by its
+//! consumers) is Kafka's own.
+//!
+//! A node must not lose the lead of its partitions while it serves, and nobody could take it over: Kafka 4.3.1 leaves out
+//! the markers of a transaction that ends while its partitions have no leader ("Couldn't find leader endpoint … can be
+//! skipped"), and tells the producer that all is well. Records without a marker hold up whoever reads committed ones, and
+//! the producer's next transaction decides about them as well: aborted, it takes back what was committed, and the other way
+//! round. A controller takes the lead away from a broker that was silent for the length of a session, if only because
+//! both were frozen, and from one that announces its stop. So here a session has no end in practice, a stop is not
+//! announced, and the session of a node that runs no more is ended before the next start (`session.rs`).
+
+mod session;
+mod settings;
 
 use std::ffi::OsString;
 use std::fs;
@@ -23,7 +34,11 @@ use crate::pins::Engine;
 use crate::ports::{ensure_free, free_ports};
 use crate::process::{EngineExit, EngineProcess, Stopped};
 use crate::{launcher, toolchain};
+use session::end_session;
+use settings::server_properties;
 
+/// What a node prints once it serves.
+const SERVES: &str = "Kafka Server started";
 /// How often a start is tried again with other ports, when the free ones that were picked are lost to others.
 const PORT_ATTEMPTS: usize = 3;
 
@@ -165,9 +180,10 @@ async fn launch(
             .arg(&settings);
         format(command, folder.path()).await?;
     }
+    end_session(&java, options, folder, controller).await?;
     let mut command = jvm(&java, options, folder.path())?;
     command.arg("kafka.Kafka").arg(&settings);
-    let log = EngineLog::open(folder.path().join("kafka.log"), |line| line.contains("Kafka Server started"))?;
+    let log = EngineLog::open(folder.path().join("kafka.log"), |line| line.contains(SERVES))?;
     let process = EngineProcess::launch(Engine::Kafka, command, folder, log)?;
     process.ready(options.ready_within).await.map_err(explain)?;
     let accepted = timeout(options.ready_within, TcpStream::connect((Ipv4Addr::LOCALHOST, port))).await;
@@ -249,59 +265,6 @@ fn new_cluster_id() -> String {
     }
 }
 
-fn server_properties(port: u16, controller: u16) -> String {
-    format!(
-        "# Written at every start; changes are lost.
-process.roles=broker,controller
-node.id=1
-controller.quorum.voters=1@127.0.0.1:{controller}
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port}
-controller.listener.names=CONTROLLER
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
-inter.broker.listener.name=PLAINTEXT
-log.dirs=data
-
-# One node: every internal topic has one replica.
-default.replication.factor=1
-min.insync.replicas=1
-offsets.topic.replication.factor=1
-offsets.topic.num.partitions=4
-transaction.state.log.replication.factor=1
-transaction.state.log.min.isr=1
-transaction.state.log.num.partitions=4
-share.coordinator.state.topic.replication.factor=1
-share.coordinator.state.topic.min.isr=1
-share.coordinator.state.topic.num.partitions=1
-
-# After a kill -9 the node is refused until its own old session has ended; 9 s by default.
-broker.session.timeout.ms=2000
-broker.heartbeat.interval.ms=500
-# An abandoned transaction holds back its readers until it is looked at; 10 s by default.
-transaction.abort.timed.out.transaction.cleanup.interval.ms=1000
-
-# Topics are made by the services, with their own limits; these bound them from above.
-auto.create.topics.enable=false
-message.max.bytes=41943040
-replica.fetch.max.bytes=41943040
-# Consumers trim what they have consumed; time alone deletes nothing (INV-2).
-log.retention.ms=-1
-log.retention.bytes=-1
-offsets.retention.minutes=525600
-log.segment.bytes=268435456
-
-# A small machine.
-num.partitions=1
-num.network.threads=2
-num.io.threads=4
-background.threads=4
-num.recovery.threads.per.data.dir=2
-log.cleaner.dedupe.buffer.size=4194304
-group.initial.rebalance.delay.ms=0
-"
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -313,14 +276,6 @@ mod tests {
             assert_eq!(id.len(), 22);
             assert!(!id.starts_with('-'), "{id}");
         }
-    }
-
-    #[test]
-    fn the_settings_name_the_ports_and_no_other_address_than_loopback() {
-        let settings = server_properties(9092, 19093);
-        assert!(settings.contains("advertised.listeners=PLAINTEXT://127.0.0.1:9092\n"));
-        assert!(settings.contains("controller.quorum.voters=1@127.0.0.1:19093\n"));
-        assert_eq!(settings.matches("://").count(), settings.matches("://127.0.0.1:").count());
     }
 
     #[test]

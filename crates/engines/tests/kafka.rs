@@ -11,6 +11,8 @@ use fleetlog_schemas::topic::EVENTS;
 use tokio::net::TcpStream;
 
 const BUDGET: Duration = Duration::from_secs(30);
+/// Longer than the session of a broker by Kafka's default.
+const FROZEN: Duration = Duration::from_secs(11);
 
 /// Kafka's jars; `None`, said aloud, on a machine without Java or Maven.
 fn kafka_lib() -> Option<PathBuf> {
@@ -80,6 +82,30 @@ async fn a_killed_node_comes_back_on_its_port_with_its_data() {
     assert_eq!(stored(&node).await, published);
     assert_eq!(node.stop(BUDGET).await, Stopped::Cleanly);
     assert_eq!(node.stop(BUDGET).await, Stopped::AlreadyEnded);
+}
+
+/// Transactions that end while their partitions have no leader get no markers.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_keeps_the_lead_of_its_partitions_until_it_has_ended() {
+    let Some(lib) = kafka_lib() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let mut node = KafkaNode::start(options(&lib, dir.path())).await.unwrap();
+    let lost = || {
+        let log = std::fs::read_to_string(dir.path().join("kafka.log")).unwrap();
+        let took = ["handleBrokerFenced: changing", "handleBrokerInControlledShutdown: changing"];
+        log.lines().filter(|line| took.iter().any(|took| line.contains(took))).count()
+    };
+    publish(&node, &["before".to_owned()]).await;
+    node.pause();
+    std::thread::sleep(FROZEN);
+    node.resume();
+    publish(&node, &["after".to_owned()]).await;
+    assert_eq!(node.stop(BUDGET).await, Stopped::Cleanly);
+    assert_eq!(lost(), 0);
+    // It is the next start that ends what the run before has left.
+    node.restart().await.unwrap();
+    assert_eq!(lost(), 1);
+    assert_eq!(stored(&node).await, ["before", "after"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
