@@ -1,8 +1,8 @@
 //! Child processes that end with the test, whatever happens to it.
 
 use std::collections::VecDeque;
-use std::fs;
-use std::io::{self, BufRead, BufReader, Read};
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, Read, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -40,10 +40,14 @@ pub fn program(name: &str) -> Result<PathBuf> {
 struct Lines(Arc<Mutex<VecDeque<String>>>);
 
 impl Lines {
-    fn collect(&self, stream: impl Read + Send + 'static) -> JoinHandle<()> {
+    /// Keeps the last lines of a stream, and all of them in a file if there is one.
+    fn collect(&self, stream: impl Read + Send + 'static, mut file: Option<File>) -> JoinHandle<()> {
         let lines = self.clone();
         thread::spawn(move || {
             for line in BufReader::new(stream).lines().map_while(io::Result::ok) {
+                if let Some(file) = &mut file {
+                    writeln!(file, "{line}").ok();
+                }
                 let mut kept = lines.0.lock().unwrap_or_else(PoisonError::into_inner);
                 if kept.len() == LINES_KEPT {
                     kept.pop_front();
@@ -80,10 +84,11 @@ impl Process {
         configure(&mut command);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = spawn(command).with_context(|| format!("starting {name}"))?;
+        let log = log_file(name, child.id())?;
         let (stdout, stderr) = (Lines::default(), Lines::default());
         let readers = [
-            child.stdout.take().map(|stream| stdout.collect(stream)),
-            child.stderr.take().map(|stream| stderr.collect(stream)),
+            child.stdout.take().map(|stream| stdout.collect(stream, None)),
+            child.stderr.take().map(|stream| stderr.collect(stream, log)),
         ];
         let readers = readers.into_iter().flatten().collect();
         Ok(Self { name: name.to_owned(), pid: child.id(), child: Mutex::new(child), stdout, stderr, readers })
@@ -169,6 +174,15 @@ pub fn run(name: &str, configure: impl FnOnce(&mut Command)) -> Result<Output> {
     isolate(&mut command);
     configure(&mut command);
     command.stdin(Stdio::null()).output().with_context(|| format!("running {name}"))
+}
+
+/// Where everything that a program says is kept, when `FLEETLOG_TEST_LOGS` names a folder: after a fault, the last lines
+/// often say too little.
+fn log_file(name: &str, pid: u32) -> Result<Option<File>> {
+    let Some(folder) = std::env::var_os("FLEETLOG_TEST_LOGS").map(PathBuf::from) else { return Ok(None) };
+    let path = folder.join(format!("{name}-{pid}.log"));
+    let file = File::create(&path).with_context(|| format!("creating {}", path.display()))?;
+    Ok(Some(file))
 }
 
 /// Takes away what the developer's own environment would set.
