@@ -45,6 +45,10 @@ pub struct ConsumerOptions {
     /// Longest that a rebalance waits for the work on revoked partitions to stop. Must stay below
     /// `max.poll.interval.ms` (5 minutes), after which the group goes on without this member.
     pub revocation_budget: Duration,
+    /// Longest that a commit waits for Kafka's answer, retries included; what is not answered then is unknown
+    /// ([`Lease::commit`]). While the cluster is silent a rebalance waits for it as well, so it must stay well below
+    /// `revocation_budget`.
+    pub commit_budget: Duration,
 }
 
 /// A consumer group's member; gives out its partitions as they are assigned.
@@ -56,13 +60,14 @@ pub struct Consumer {
 }
 
 impl ConsumerOptions {
-    /// A reader of committed records with a budget of 30 s for revocations.
+    /// A reader of committed records with a budget of 30 s for revocations and 10 s for commits.
     pub fn new(group: impl Into<String>, topic: impl Into<String>) -> Self {
         Self {
             group: group.into(),
             topic: topic.into(),
             isolation: Isolation::Committed,
             revocation_budget: Duration::from_secs(30),
+            commit_budget: Duration::from_secs(10),
         }
     }
 }

@@ -33,6 +33,11 @@ pub const COMMIT_SECONDS: Metric = Metric::histogram(
     "fleetlog_log_commit_seconds",
     "Time from a commit to its confirmation, retries included.",
 );
+/// Commits without an answer.
+pub const UNANSWERED_COMMITS: Metric = Metric::counter(
+    "fleetlog_log_unanswered_commits_total",
+    "Times a commit was not answered within its budget: its outcome is unknown, and the partition waits for it.",
+);
 
 /// Transactions.
 pub const TRANSACTIONS: Metric =
@@ -69,6 +74,7 @@ pub const ALL: &[Metric] = &[
     LOST,
     REVOCATION_SECONDS,
     COMMIT_SECONDS,
+    UNANSWERED_COMMITS,
     TRANSACTIONS,
     ABORTED_TRANSACTIONS,
     DOUBTFUL_TRANSACTIONS,

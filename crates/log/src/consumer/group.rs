@@ -29,6 +29,7 @@ const LOOKUP_RETRY: Duration = Duration::from_millis(200);
 pub(super) struct Group {
     topic: String,
     budget: Duration,
+    commit_budget: Duration,
     assignments: mpsc::Sender<Result<AssignedPartition, LogError>>,
     /// The client itself, which exists only after its context.
     client: Arc<OnceLock<Weak<BaseConsumer<Group>>>>,
@@ -54,6 +55,7 @@ impl Group {
         Self {
             topic: options.topic.clone(),
             budget: options.revocation_budget,
+            commit_budget: options.commit_budget,
             assignments,
             client,
             stop,
@@ -179,10 +181,11 @@ impl Group {
             epoch: assignment.epoch,
             phase: seen_phase,
             client: Arc::downgrade(&client),
+            commit_budget: self.commit_budget,
             // A log created anew begins below what was committed of the old one.
             committed: tokio::sync::Mutex::new(LastCommit {
                 offset: assignment.committed.as_ref().map_or(0, |c| c.offset.min(assignment.offset)),
-                unanswered: false,
+                unanswered: None,
             }),
             _alive: alive,
         });

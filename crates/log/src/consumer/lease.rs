@@ -11,6 +11,8 @@ use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerGroupMe
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::Offset;
 use tokio::sync::{Mutex, watch};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use super::group::Group;
 use crate::{LogError, metrics};
@@ -19,11 +21,6 @@ const COMMIT: &str = "commit";
 /// What Kafka stores with a commit (`offset.metadata.max.bytes`).
 const METADATA_MAX_BYTES: usize = 4096;
 const QUERY_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a commit is tried again while the group or its coordinator is settling.
-const COMMIT_BUDGET: Duration = Duration::from_secs(30);
-/// How long a commit that is not answered holds up a rebalance: well below what that grants. The client waits without end
-/// for a cluster that is silent.
-const REVOKED_WAIT: Duration = Duration::from_secs(10);
 const COMMIT_RETRY: Duration = Duration::from_millis(50);
 
 /// How far an assignment has come.
@@ -50,6 +47,7 @@ pub(super) struct Inner {
     pub(super) epoch: u64,
     pub(super) phase: watch::Receiver<Phase>,
     pub(super) client: Weak<BaseConsumer<Group>>,
+    pub(super) commit_budget: Duration,
     /// What was committed, and the lock that keeps commits in order.
     pub(super) committed: Mutex<LastCommit>,
     /// Its disconnection tells the rebalance that the last lease is gone.
@@ -57,12 +55,19 @@ pub(super) struct Inner {
 }
 
 /// The last commit under a lease.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(super) struct LastCommit {
-    /// Its offset.
+    /// Offset of the last one that Kafka confirmed.
     pub(super) offset: i64,
-    /// It was never answered and may still be carried out, so none may come after it.
-    pub(super) unanswered: bool,
+    /// One that is not answered. It may still be carried out, so none may come after it.
+    pub(super) unanswered: Option<Asked>,
+}
+
+/// A commit on its way: the client waits for its answer on a thread of its own.
+#[derive(Debug)]
+pub(super) struct Asked {
+    offset: i64,
+    answer: JoinHandle<Result<(), KafkaError>>,
 }
 
 impl Lease {
@@ -116,52 +121,52 @@ impl Lease {
     /// # Errors
     /// [`LogError::NotOwner`] when the assignment has ended; [`LogError::CommitBackwards`] for an offset below the
     /// committed one; [`LogError::MetadataTooLong`] above 4,096 bytes; else what Kafka said, after retries.
+    /// [`LogError::Unavailable`] says neither that it happened nor that it will not.
+    ///
+    /// # Invariants
+    /// A commit that is not answered within the budget is still on its way. Carried out after a later one, it would put
+    /// back an offset, or take away the note of an insert that runs (INV-4), and reading the committed offset does not
+    /// tell what is still to come. So it is taken neither for done nor for not done: the next commit first waits for its
+    /// answer, and is sent only then. While the cluster is silent nothing moves, until it answers, the session ends, or the
+    /// caller gives the partition up, whose next owner Kafka lets in after this member is gone.
     ///
     /// # Cancellation
-    /// Dropped, the commit may still happen.
+    /// Dropped, the commit may still happen; the next one waits for it.
     pub async fn commit(&self, offset: i64, metadata: &str) -> Result<(), LogError> {
         if metadata.len() > METADATA_MAX_BYTES {
             return Err(LogError::MetadataTooLong(metadata.len()));
         }
         let mut committed = self.0.committed.lock().await;
-        if committed.unanswered {
-            return Err(self.not_owner());
+        let asked = Instant::now();
+        let deadline = asked + self.0.commit_budget;
+        if committed.unanswered.is_some() {
+            // A rebalance waits for an answer once, not once a caller.
+            if !self.is_active() {
+                return Err(self.not_owner());
+            }
+            // Whatever it is: what comes now says more.
+            let _superseded = committed.answer(deadline).await?.is_err();
         }
         if offset < committed.offset {
             return Err(LogError::CommitBackwards { asked: offset, committed: committed.offset });
         }
-        let asked = tokio::time::Instant::now();
-        let deadline = asked + COMMIT_BUDGET;
         loop {
             let phase = *self.0.phase.borrow();
             if phase == Phase::Ended {
                 return Err(self.not_owner());
             }
-            let list = self.commit_list(offset, metadata).map_err(|e| LogError::from_kafka(COMMIT, &e))?;
-            let client = Weak::clone(&self.0.client);
-            // Without the lease, for which the rebalance waits. Letting go of the call is safe: librdkafka joins the next
-            // generation, or leaves, only when no commit is under way (`wait_commit_cnt`).
-            let answered = tokio::select! {
-                answered = tokio::task::spawn_blocking(move || commit_once(&client, &list)) => answered,
-                () = self.overdue() => {
-                    committed.unanswered = true;
-                    return Err(LogError::Unavailable { action: COMMIT, reason: "not answered".to_owned() });
-                }
-            };
-            match answered.map_err(|_| LogError::Closed)? {
+            committed.unanswered = Some(self.ask(offset, metadata)?);
+            match committed.answer(deadline).await? {
                 Ok(()) => {
-                    committed.offset = offset;
                     metrics::COMMIT_SECONDS.record(asked.elapsed().as_secs_f64());
                     return Ok(());
                 }
-                Err(e) if settling(&e) && tokio::time::Instant::now() < deadline => {
+                Err(e) if settling(&e) && Instant::now() < deadline => {
                     tokio::time::sleep(COMMIT_RETRY).await;
                 }
                 // A generation that this member has not heard of yet: it may keep the partition in the next one, and then
                 // nobody else works on it. Only the end of the assignment, which is on its way otherwise, tells.
-                Err(e)
-                    if disowned(&e) && phase == Phase::Active && tokio::time::Instant::now() < deadline =>
-                {
+                Err(e) if disowned(&e) && phase == Phase::Active && Instant::now() < deadline => {
                     tokio::time::sleep(COMMIT_RETRY).await;
                 }
                 Err(e) if disowned(&e) && phase != Phase::Active => return Err(self.not_owner()),
@@ -234,10 +239,13 @@ impl Lease {
             .map_err(|e| LogError::from_kafka("look up offsets", &e))
     }
 
-    /// Waits until the partition is being taken away and the time has come to let go of it.
-    async fn overdue(&self) {
-        self.revoked().await;
-        tokio::time::sleep(REVOKED_WAIT).await;
+    /// Sends a commit.
+    fn ask(&self, offset: i64, metadata: &str) -> Result<Asked, LogError> {
+        let list = self.commit_list(offset, metadata).map_err(|e| LogError::from_kafka(COMMIT, &e))?;
+        // Without the lease, for which the rebalance waits. Letting go of the call is safe: librdkafka joins the next
+        // generation, or leaves, only when no commit is under way (`wait_commit_cnt`).
+        let client = Weak::clone(&self.0.client);
+        Ok(Asked { offset, answer: tokio::task::spawn_blocking(move || commit_once(&client, &list)) })
     }
 
     fn commit_list(&self, offset: i64, metadata: &str) -> Result<TopicPartitionList, KafkaError> {
@@ -250,6 +258,26 @@ impl Lease {
 
     pub(crate) fn not_owner(&self) -> LogError {
         LogError::NotOwner { topic: self.0.topic.clone(), partition: self.0.partition, epoch: self.0.epoch }
+    }
+}
+
+impl LastCommit {
+    /// Waits for the answer to the commit on its way. The client itself waits without end for a cluster that is silent.
+    ///
+    /// # Errors
+    /// [`LogError::Unavailable`] when it does not come in time: the commit is on its way still.
+    async fn answer(&mut self, deadline: Instant) -> Result<Result<(), KafkaError>, LogError> {
+        let Some(asked) = &mut self.unanswered else { return Ok(Ok(())) };
+        let Ok(answer) = tokio::time::timeout_at(deadline, &mut asked.answer).await else {
+            metrics::UNANSWERED_COMMITS.add(1);
+            return Err(LogError::Unavailable { action: COMMIT, reason: "not answered".to_owned() });
+        };
+        let answer = answer.map_err(|_| LogError::Closed);
+        if matches!(answer, Ok(Ok(()))) {
+            self.offset = asked.offset;
+        }
+        self.unanswered = None;
+        answer
     }
 }
 
