@@ -25,6 +25,8 @@
 //! | in the commit, offsets moved | is committed | are settled |
 //! | in the commit, offsets stand | is aborted: the next client's start has seen to it | are tried again |
 //! | anywhere, and the partition goes | whatever it is, the next owner waits for its end | are the next owner's |
+//!
+//! All of it needs a broker that writes the markers of what it calls ended: docs/kafka.md says when it does not.
 
 mod course;
 
