@@ -6,8 +6,8 @@
 //!
 //! Two thirds of the requests are something real made wrong, the rest is nonsense in the body, in the head, in the
 //! framing, or in a question's parameters. Each must be answered, or its connection closed; an answer that does not
-//! come within a minute, a 500, and a listener that takes no connections any more are failures. Refusals are not:
-//! they are what is asked for. Some of the mutated events are valid still, so that the stages behind the gateway are fed
+//! come within a minute, a 500 (but ClickHouse's, whose status for a wrong statement it is), and a listener that takes no
+//! connections any more are failures. Refusals are not: they are what is asked for. Some of the mutated events are valid still, so that the stages behind the gateway are fed
 //! too. The order of requests on one connection follows from the seed; which connection comes first does not.
 
 mod http1;

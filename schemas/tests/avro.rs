@@ -198,7 +198,7 @@ fn a_schema_nobody_published_is_named_in_the_error() {
 /// A frozen record of each topic, as the first released version wrote it. Regenerate never: a schema change must
 /// keep these readable, by adding the old `.avsc` to `avro/history/`.
 #[test]
-fn bytes_of_every_earlier_version_still_decode() {
+fn bytes_of_the_first_version_still_decode() {
     let raw: RawBatch = from_single_object(include_bytes!("golden/raw_batch.v1.avro")).unwrap();
     assert_eq!(
         (raw.project_id.as_str(), raw.route, raw.payload.0.as_slice()),
@@ -217,8 +217,8 @@ fn bytes_of_every_earlier_version_still_decode() {
     assert_eq!((spool.records, spool.bytes, spool.oldest), (3, 4_711, Some(1_789_999_999_000_000_000)));
 }
 
-/// The mechanism the test above will need on the day a field is added: bytes of a schema without the last fields
-/// resolve to today's record, with defaults for what they lack.
+/// The mechanism that every later version rests on: bytes of a schema without the last fields resolve to today's record,
+/// with defaults for what they lack.
 #[test]
 fn a_record_written_before_a_field_existed_resolves_with_the_default() {
     let current = RawBatch::schemas().unwrap().current();

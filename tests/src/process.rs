@@ -176,8 +176,8 @@ pub fn run(name: &str, configure: impl FnOnce(&mut Command)) -> Result<Output> {
     command.stdin(Stdio::null()).output().with_context(|| format!("running {name}"))
 }
 
-/// Where everything that a program says is kept, when `FLEETLOG_TEST_LOGS` names a folder: after a fault, the last lines
-/// often say too little.
+/// Where all that a program says on stderr is kept, when `FLEETLOG_TEST_LOGS` names a folder: after a fault, the last
+/// lines often say too little.
 fn log_file(name: &str, pid: u32) -> Result<Option<File>> {
     let Some(folder) = std::env::var_os("FLEETLOG_TEST_LOGS").map(PathBuf::from) else { return Ok(None) };
     let path = folder.join(format!("{name}-{pid}.log"));

@@ -4,8 +4,8 @@
 //! [`Delivery`] resolves to the record's position once every in-sync replica has it, without a task per record:
 //! librdkafka's callback completes it from the one polling thread.
 //!
-//! Exactly-once output (INV-3) needs a transactional producer beside this one, with its own client and id; it
-//! belongs in a module of its own because it may never share a client with the gateway's latency.
+//! Exactly-once output (INV-3) has a producer, a client and an id of its own, in `transaction.rs`: it may never share a
+//! client with the gateway's latency.
 
 use std::future::Future;
 use std::pin::Pin;

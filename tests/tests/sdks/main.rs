@@ -1,8 +1,8 @@
 //! The official client libraries, used as their users use them with only the URL and the key changed: they finish
 //! without an error or a retry, and what they sent is found.
 //!
-//! They run in Python and in Node. The scripts and the pinned packages are in `tests/sdks`. A library is skipped, with a message, only where the package
-//! registry cannot be reached.
+//! They run in Python and in Node. The scripts and the pinned packages are in `tests/sdks`. A library is skipped, with a
+//! message, where its interpreter or the package registry cannot be reached.
 
 mod library;
 
