@@ -27,6 +27,8 @@ use crate::output::{note, say};
 
 /// How long each engine may take to stop before it is killed.
 const ENGINE_STOP_BUDGET: Duration = Duration::from_secs(20);
+/// `kafka.session_timeout_ms`, where nothing else is configured.
+const SESSION_TIMEOUT_MS: &str = "60000";
 
 /// Runs Kafka, ClickHouse and the four services on loopback.
 ///
@@ -124,6 +126,10 @@ impl Up {
         };
         // A name makes this process the same group member after a crash: it gets its partitions back at once.
         let instance = settings.text("kafka.instance_id").unwrap_or_else(|| "standalone".to_owned());
+        // So nobody waits for the end of its session, which may be long. It has to be: a member whose session ended because
+        // the broker stood still joins again, and is then refused as its own rival.
+        let session =
+            settings.text("kafka.session_timeout_ms").unwrap_or_else(|| SESSION_TIMEOUT_MS.to_owned());
         let listen = |port: u16| format!("{}:{port}", Ipv4Addr::LOCALHOST);
         let grpc_listen = match settings.text("gateway.grpc_listen") {
             Some(off) if off.trim().is_empty() => off,
@@ -135,6 +141,7 @@ impl Up {
             ("kafka.brokers", engines.brokers.clone()),
             ("gateway.disk_watch_path", watched),
             ("kafka.instance_id", instance),
+            ("kafka.session_timeout_ms", session),
             ("clickhouse.url", engines.clickhouse_url.clone()),
             ("gateway.listen", listen(ports.ingest)),
             ("gateway.grpc_listen", grpc_listen),

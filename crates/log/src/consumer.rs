@@ -30,6 +30,8 @@ use group::Group;
 
 /// Bounds how late a stop is noticed; events end the wait at once.
 const POLL: Duration = Duration::from_millis(100);
+/// However long a session is, a rebalance is to be noticed soon.
+const HEARTBEAT_MOST_MS: u32 = 3_000;
 /// Assignments not yet taken; a service takes them at once, and no instance is given more partitions than this.
 const ASSIGNMENTS: usize = 1024;
 
@@ -139,7 +141,7 @@ fn properties(config: &KafkaConfig, options: &ConsumerOptions) -> rdkafka::Clien
     for (key, value) in [
         ("partition.assignment.strategy", "cooperative-sticky".to_owned()),
         ("session.timeout.ms", config.session_timeout_ms.to_string()),
-        ("heartbeat.interval.ms", (config.session_timeout_ms / 4).max(100).to_string()),
+        ("heartbeat.interval.ms", (config.session_timeout_ms / 4).clamp(100, HEARTBEAT_MOST_MS).to_string()),
     ] {
         if !config.extra.contains_key(key) {
             properties.set(key, value);
@@ -171,5 +173,21 @@ fn serve(consumer: &Arc<BaseConsumer<Group>>, stop: &AtomicBool, budget: Duratio
     let deadline = Instant::now() + budget;
     while consumer.context().holds_partitions() && Instant::now() < deadline {
         let _only_the_callback_matters = consumer.poll(POLL);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_member_whose_session_is_long_still_hears_of_a_rebalance_soon() {
+        let heartbeat = |session_timeout_ms| {
+            let config = KafkaConfig { session_timeout_ms, ..KafkaConfig::default() };
+            let properties = properties(&config, &ConsumerOptions::new("group", "topic"));
+            properties.get("heartbeat.interval.ms").map(str::to_owned)
+        };
+        assert_eq!(heartbeat(6_000).as_deref(), Some("1500"));
+        assert_eq!(heartbeat(60_000).as_deref(), Some("3000"));
     }
 }
