@@ -60,7 +60,8 @@ config_section! {
         /// How long a silent group member keeps its partitions, milliseconds; a crash stops them this long.
         pub session_timeout_ms: u32 = 10_000,
         /// Name of this instance within its consumer groups: a restart under the same name gets its partitions back
-        /// at once instead of after the session timeout. Empty: every start is a new member.
+        /// at once instead of after the session timeout, which should be a minute then: a broker that stands still for
+        /// longer ends the service. Empty: every start is a new member.
         pub instance_id: String = String::new(),
         /// Further librdkafka properties, by their own names; they win over everything above.
         pub extra: BTreeMap<String, Secret> = BTreeMap::new(),
