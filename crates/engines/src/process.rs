@@ -1,12 +1,16 @@
 //! A running engine as a process: its readiness, its end, and the signals it gets.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::process::{Child, Command, ExitStatus};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal, setpriority_process};
+use rustix::io::retry_on_intr;
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, setpriority_process,
+    waitid,
+};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
@@ -172,9 +176,15 @@ impl EngineProcess {
         self.wait().await;
     }
 
-    /// Freezes the engine: it keeps its sockets, and answers nothing.
+    /// Freezes the engine: it keeps its sockets, and answers nothing. When this returns, every thread of it stands still: the
+    /// signal itself returns before.
     pub(crate) fn pause(&self) {
         self.signal(Signal::STOP);
+        let options = WaitIdOptions::STOPPED | WaitIdOptions::NOWAIT;
+        let stopped = retry_on_intr(|| waitid(WaitId::PidFd(self.pidfd.as_fd()), options));
+        if let Err(error) = stopped {
+            tracing::warn!(engine = %self.engine, %error, "engine ended instead of standing still");
+        }
     }
 
     /// Lets a paused engine go on.
