@@ -37,8 +37,6 @@ use crate::{launcher, toolchain};
 use session::end_session;
 use settings::server_properties;
 
-/// What a node prints once it serves.
-const SERVES: &str = "Kafka Server started";
 /// How often a start is tried again with other ports, when the free ones that were picked are lost to others.
 const PORT_ATTEMPTS: usize = 3;
 
@@ -181,15 +179,26 @@ async fn launch(
         format(command, folder.path()).await?;
     }
     end_session(&java, options, folder, controller).await?;
-    let mut command = jvm(&java, options, folder.path())?;
-    command.arg("kafka.Kafka").arg(&settings);
-    let log = EngineLog::open(folder.path().join("kafka.log"), |line| line.contains(SERVES))?;
-    let process = EngineProcess::launch(Engine::Kafka, command, folder, log)?;
-    process.ready(options.ready_within).await.map_err(explain)?;
+    let command = jvm(&java, options, folder.path())?;
+    let process = serve(command, &settings, options, folder).await?;
     let accepted = timeout(options.ready_within, TcpStream::connect((Ipv4Addr::LOCALHOST, port))).await;
     if !matches!(accepted, Ok(Ok(_))) {
         return Err(process.not_ready(options.ready_within));
     }
+    Ok(process)
+}
+
+/// Has a Java command run Kafka with these settings, and waits until it says that it serves.
+async fn serve(
+    mut command: Command,
+    settings: &Path,
+    options: &KafkaOptions,
+    folder: &DataFolder,
+) -> Result<EngineProcess> {
+    command.arg("kafka.Kafka").arg(settings);
+    let log = EngineLog::open(folder.path().join("kafka.log"), |line| line.contains("Kafka Server started"))?;
+    let process = EngineProcess::launch(Engine::Kafka, command, folder, log)?;
+    process.ready(options.ready_within).await.map_err(explain)?;
     Ok(process)
 }
 

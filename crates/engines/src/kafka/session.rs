@@ -12,12 +12,9 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::settings::controller_properties;
-use super::{KafkaOptions, SERVES, explain, jvm};
+use super::{KafkaOptions, jvm, serve};
 use crate::error::{IoContext as _, Result};
 use crate::folder::DataFolder;
-use crate::log::EngineLog;
-use crate::pins::Engine;
-use crate::process::EngineProcess;
 
 /// How long a controller that serves is given to end a session; there may be none.
 const BUDGET: Duration = Duration::from_secs(5);
@@ -44,10 +41,8 @@ pub(super) async fn end_session(
     fs::write(&settings, controller_properties(controller)).context("write", &settings)?;
     let mut command = jvm(java, options, folder.path())?;
     // What pays only after a while costs it its two seconds.
-    command.args(["-XX:TieredStopAtLevel=1", "kafka.Kafka"]).arg(&settings);
-    let printed = EngineLog::open(folder.path().join("kafka.log"), |line| line.contains(SERVES))?;
-    let process = EngineProcess::launch(Engine::Kafka, command, folder, printed)?;
-    process.ready(options.ready_within).await.map_err(explain)?;
+    command.arg("-XX:TieredStopAtLevel=1");
+    let process = serve(command, &settings, options, folder).await?;
     let deadline = Instant::now() + BUDGET;
     while !ends_session(&log.since()?) && Instant::now() < deadline {
         sleep(LOOK_EVERY).await;
