@@ -93,7 +93,17 @@ pub(crate) fn on_kafka<F: Future<Output = ()>>(test: impl FnOnce(&'static Node) 
     }
 }
 
-/// Runs a test that brings a node of its own.
-pub(crate) fn run(test: impl Future<Output = ()>) {
+/// Runs a test on a node of its own, which it may kill and freeze, or says why it is skipped.
+pub(crate) fn on_own_kafka<F: Future<Output = ()>>(test: impl FnOnce(Node) -> F) {
+    run(async {
+        match Node::start().await {
+            Ok(node) => test(node).await,
+            Err(why) => println!("skipped: Kafka cannot be had here: {why}"),
+        }
+    });
+}
+
+/// Runs a test, for as long as anything may take.
+fn run(test: impl Future<Output = ()>) {
     RUNTIME.block_on(async { tokio::time::timeout(PATIENCE, test).await.expect("the test takes too long") });
 }

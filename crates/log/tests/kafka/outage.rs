@@ -7,7 +7,7 @@ use fleetlog_log::{
 };
 use fleetlog_schemas::topic;
 
-use crate::node::{Node, run};
+use crate::node::{Node, on_own_kafka};
 
 fn record(payload: &[u8]) -> Outgoing<'_> {
     Outgoing { topic: topic::RAW, target: Target::Partition(0), key: None, payload: Some(payload) }
@@ -15,11 +15,7 @@ fn record(payload: &[u8]) -> Outgoing<'_> {
 
 #[test]
 fn what_was_acknowledged_survives_a_kill_and_commits_wait_it_out() {
-    run(async {
-        let mut node = match Node::start().await {
-            Ok(node) => node,
-            Err(why) => return println!("skipped: Kafka cannot be had here: {why}"),
-        };
+    on_own_kafka(|mut node| async move {
         // An outage longer than the session would end the assignment instead.
         let config = KafkaConfig { delivery_timeout_ms: 60_000, session_timeout_ms: 60_000, ..node.config() };
         let producer = Producer::new(&config, topic::RAW_MAX_MESSAGE_BYTES).unwrap();
@@ -63,11 +59,7 @@ fn what_was_acknowledged_survives_a_kill_and_commits_wait_it_out() {
 
 #[test]
 fn an_outage_longer_than_the_session_ends_the_assignment_and_a_new_one_replays() {
-    run(async {
-        let mut node = match Node::start().await {
-            Ok(node) => node,
-            Err(why) => return println!("skipped: Kafka cannot be had here: {why}"),
-        };
+    on_own_kafka(|mut node| async move {
         let topic = node.topic(1).await;
         node.append(&topic, 0, &["a", "b"]).await;
         let mut consumer = Consumer::start(&node.config(), ConsumerOptions::new("outage", &topic)).unwrap();
@@ -90,23 +82,23 @@ fn an_outage_longer_than_the_session_ends_the_assignment_and_a_new_one_replays()
     });
 }
 
+/// A member that waits for a commit's answer for two seconds, and whose session outlives the silence: nothing else ends the
+/// wait.
+fn impatient(node: &Node, group: &str, topic: &str) -> (KafkaConfig, ConsumerOptions) {
+    let config = KafkaConfig { session_timeout_ms: 30_000, ..node.config() };
+    let options =
+        ConsumerOptions { commit_budget: Duration::from_secs(2), ..ConsumerOptions::new(group, topic) };
+    (config, options)
+}
+
 /// INV-4: an unanswered commit is taken neither for done nor for not done.
 #[test]
 fn nothing_is_committed_behind_a_commit_that_is_not_answered() {
-    run(async {
-        let node = match Node::start().await {
-            Ok(node) => node,
-            Err(why) => return println!("skipped: Kafka cannot be had here: {why}"),
-        };
+    on_own_kafka(|node| async move {
         let topic = node.topic(1).await;
         node.append(&topic, 0, &["a", "b", "c"]).await;
-        // The session outlives the silence: nothing but the budget ends the wait.
-        let config = KafkaConfig { session_timeout_ms: 30_000, ..node.config() };
-        let options = || ConsumerOptions {
-            commit_budget: Duration::from_secs(2),
-            ..ConsumerOptions::new("frozen", &topic)
-        };
-        let mut consumer = Consumer::start(&config, options()).unwrap();
+        let (config, options) = impatient(&node, "frozen", &topic);
+        let mut consumer = Consumer::start(&config, options.clone()).unwrap();
         let partition = consumer.next_assignment().await.unwrap().unwrap();
         let lease = partition.lease();
         lease.commit(1, "").await.unwrap();
@@ -133,7 +125,7 @@ fn nothing_is_committed_behind_a_commit_that_is_not_answered() {
         drop((partition, lease));
         consumer.close().await;
 
-        let mut next = Consumer::start(&config, options()).unwrap();
+        let mut next = Consumer::start(&config, options).unwrap();
         let partition = next.next_assignment().await.unwrap().unwrap();
         let committed = Committed { offset: 3, metadata: "later".to_owned() };
         assert_eq!(partition.assignment().committed, Some(committed));
@@ -145,19 +137,11 @@ fn nothing_is_committed_behind_a_commit_that_is_not_answered() {
 /// The cluster stays silent: whoever gives its partition up is not held back, and its late commit harms nobody.
 #[test]
 fn a_partition_with_an_unanswered_commit_can_be_given_up() {
-    run(async {
-        let node = match Node::start().await {
-            Ok(node) => node,
-            Err(why) => return println!("skipped: Kafka cannot be had here: {why}"),
-        };
+    on_own_kafka(|node| async move {
         let topic = node.topic(1).await;
         node.append(&topic, 0, &["a", "b", "c"]).await;
-        let config = KafkaConfig { session_timeout_ms: 30_000, ..node.config() };
-        let options = || ConsumerOptions {
-            commit_budget: Duration::from_secs(2),
-            ..ConsumerOptions::new("given-up", &topic)
-        };
-        let mut consumer = Consumer::start(&config, options()).unwrap();
+        let (config, options) = impatient(&node, "given-up", &topic);
+        let mut consumer = Consumer::start(&config, options.clone()).unwrap();
         let partition = consumer.next_assignment().await.unwrap().unwrap();
         let lease = partition.lease();
 
@@ -171,7 +155,7 @@ fn a_partition_with_an_unanswered_commit_can_be_given_up() {
         node.kafka.resume();
         closing.await.unwrap();
 
-        let mut next = Consumer::start(&config, options()).unwrap();
+        let mut next = Consumer::start(&config, options.clone()).unwrap();
         let partition = next.next_assignment().await.unwrap().unwrap();
         let note = Committed { offset: 2, metadata: "a note".to_owned() };
         let found = &partition.assignment().committed;
@@ -181,7 +165,7 @@ fn a_partition_with_an_unanswered_commit_can_be_given_up() {
         next.close().await;
 
         // Whatever the next owner found, nothing has come behind its back since.
-        let mut last = Consumer::start(&config, options()).unwrap();
+        let mut last = Consumer::start(&config, options).unwrap();
         let partition = last.next_assignment().await.unwrap().unwrap();
         let later = Committed { offset: 3, metadata: "later".to_owned() };
         assert_eq!(partition.assignment().committed, Some(later));

@@ -9,7 +9,7 @@ use fleetlog_log::{
 use rdkafka::ClientConfig;
 use rdkafka::producer::{BaseRecord, Producer as _, ThreadedProducer};
 
-use crate::node::{Node, on_kafka, run};
+use crate::node::{Node, on_kafka, on_own_kafka};
 
 /// Topics of a test: what is read and what is written, the latter named for as long as the program runs.
 struct Topics {
@@ -173,29 +173,17 @@ fn a_message_above_the_bound_is_refused_without_harm_to_others() {
     });
 }
 
-/// A node of the test's own, that may be frozen.
-async fn freezable() -> Option<&'static Node> {
-    match Node::start().await {
-        Ok(node) => Some(Box::leak(Box::new(node))),
-        Err(why) => {
-            println!("skipped: Kafka cannot be had here: {why}");
-            None
-        }
-    }
-}
-
 /// A silent cluster must not make a member overrun what a rebalance grants it: nobody would get the partition.
 #[test]
 fn a_cluster_that_falls_silent_keeps_no_rebalance_waiting() {
-    run(async {
-        let Some(node) = freezable().await else { return };
-        let topics = Topics::of(node).await;
+    on_own_kafka(|node| async move {
+        let topics = Topics::of(&node).await;
         let config =
             KafkaConfig { session_timeout_ms: 60_000, transaction_timeout_ms: 4_000, ..node.config() };
         let (consumer, partition) = topics.member(&config, LONG).await;
-        let transactor = transactor(node, &config, &topics);
+        let transactor = transactor(&node, &config, &topics);
         transactor.commit(topics.unit(&partition, 1, "before")).await.unwrap();
-        let (another, noted) = Topics::of(node).await.member(&config, LONG).await;
+        let (another, noted) = Topics::of(&node).await.member(&config, LONG).await;
 
         node.kafka.pause();
         let waiting = node.spawn({
@@ -228,13 +216,12 @@ fn a_cluster_that_falls_silent_keeps_no_rebalance_waiting() {
 #[test]
 fn a_commit_whose_outcome_is_unknown_is_not_repeated_when_it_has_happened() {
     const FREEZES: u64 = 6;
-    run(async {
-        let Some(node) = freezable().await else { return };
-        let topics = Topics::of(node).await;
+    on_own_kafka(|node| async move {
+        let topics = Topics::of(&node).await;
         let config =
             KafkaConfig { session_timeout_ms: 60_000, transaction_timeout_ms: 2_000, ..node.config() };
         let (consumer, partition) = topics.member(&config, LONG).await;
-        let transactor = transactor(node, &config, &topics);
+        let transactor = transactor(&node, &config, &topics);
         let mut next = 1;
         for freeze in 0..FREEZES {
             // Each freeze meets the transactions at another of their steps.
