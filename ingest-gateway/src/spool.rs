@@ -109,8 +109,8 @@ pub(crate) struct Spool {
     /// Bytes of drained messages under way to Kafka.
     window_bytes: usize,
     id: String,
-    // Released by the kernel when this process ends, however it does.
-    _lock: File,
+    // Released when this is dropped, and by the kernel when this process ends, however it does.
+    lock: File,
 }
 
 /// What waits to be on disk.
@@ -180,7 +180,7 @@ impl Spool {
             patience: Duration::from_millis(config.spool_after_ms),
             window_bytes: config.spool_drain_max_bytes,
             id,
-            _lock: lock,
+            lock,
         };
         spool.show();
         Ok(Some(Arc::new(spool)))
@@ -391,6 +391,14 @@ enum Attempt {
     Stored,
     Pending(Delivery),
     Failed,
+}
+
+impl Drop for Spool {
+    fn drop(&mut self) {
+        // Closing is not enough: a process that is just being started has its own copy of the file until it executes its
+        // program, and would hold the folder for as long.
+        self.lock.unlock().ok();
+    }
 }
 
 /// Waits for acknowledgements until the deadline, and returns the positions of those that came.

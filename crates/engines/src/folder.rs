@@ -21,8 +21,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 pub(crate) struct DataFolder {
     engine: Engine,
     path: PathBuf,
-    // Released by the kernel when this is dropped, or when this process dies in any way.
-    _lock: File,
+    // Released when this is dropped, and by the kernel when this process dies in any way.
+    lock: File,
 }
 
 /// The process that an owner started, so that the next owner can recognise it.
@@ -62,7 +62,7 @@ impl DataFolder {
         }
         lock.set_len(0).context("write", &lock_path)?;
         writeln!(lock, "{}", std::process::id()).context("write", &lock_path)?;
-        let folder = Self { engine, path, _lock: lock };
+        let folder = Self { engine, path, lock };
         folder.end_leftover()?;
         Ok(folder)
     }
@@ -129,6 +129,14 @@ impl DataFolder {
     }
 }
 
+impl Drop for DataFolder {
+    fn drop(&mut self) {
+        // Closing is not enough: a process that another thread is just starting has its own copy of the file until it
+        // executes its program, and would hold the folder for as long.
+        self.lock.unlock().ok();
+    }
+}
+
 /// What `/proc/PID/stat` says about a process.
 struct Stat {
     /// Its first thread has ended; others may still run.
@@ -174,6 +182,16 @@ mod tests {
         assert!(message.contains(&format!("process {}", std::process::id())), "{message}");
         drop(first);
         DataFolder::claim(Engine::Kafka, dir.path()).unwrap();
+    }
+
+    #[test]
+    fn a_folder_is_free_at_once_though_a_process_being_started_still_has_a_copy_of_its_lock() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = DataFolder::claim(Engine::Kafka, dir.path()).unwrap();
+        let inherited = first.lock.try_clone().unwrap();
+        drop(first);
+        DataFolder::claim(Engine::Kafka, dir.path()).unwrap();
+        drop(inherited);
     }
 
     #[test]

@@ -28,6 +28,16 @@ async fn publish(spool: &Arc<Spool>, producer: &Producer) -> Result<Stored, Refu
 }
 
 #[tokio::test]
+async fn a_folder_is_free_at_once_though_a_process_being_started_still_has_a_copy_of_its_lock() {
+    let folder = tempfile::tempdir().unwrap();
+    let (spool, _) = without_room(folder.path(), 0);
+    let inherited = spool.lock.try_clone().unwrap();
+    drop(spool);
+    without_room(folder.path(), 0);
+    drop(inherited);
+}
+
+#[tokio::test]
 async fn repeats_of_a_refused_request_are_not_queued_for_kafka_again() {
     let folder = tempfile::tempdir().unwrap();
     let (spool, producer) = without_room(folder.path(), 0);
