@@ -205,15 +205,16 @@ fn confined(what: &str) -> ServerError {
     ServerError::new(Code::Readonly, format_args!("Cannot use {what} in a reader confined to one project"))
 }
 
-/// Refuses parameters that would put a forbidden name into the statement.
+/// Refuses parameters that would put a forbidden name into the statement, which only one of type `Identifier` can: any
+/// other is a value, whatever it says.
 ///
 /// # Errors
-/// A value is the name of a function that leaves the engine.
-pub(crate) fn admit_params(params: &[(String, String)]) -> Result<(), ServerError> {
-    match params.iter().find(|(_, value)| reaches_out(value.trim())) {
-        Some((_, value)) => Err(denied(format_args!("the name {value}"))),
-        None => Ok(()),
-    }
+/// The statement takes an identifier, and a value is the name of a function that leaves the engine.
+pub(crate) fn admit_params(params: &[(String, String)], sql: &[u8]) -> Result<(), ServerError> {
+    let Some((_, value)) = params.iter().find(|(_, value)| reaches_out(value.trim())) else { return Ok(()) };
+    let takes_a_name = Lexer::new(sql)
+        .any(|token| identifier(sql, &token).is_some_and(|name| name.eq_ignore_ascii_case("identifier")));
+    if takes_a_name { Err(denied(format_args!("the name {value}"))) } else { Ok(()) }
 }
 
 /// Refuses settings that a statement could reach out with.
@@ -399,8 +400,20 @@ mod tests {
         assert_eq!(judge(CONTROLLING, "ALTER TABLE t DELETE WHERE 1 INTO OUTFILE 'x'"), Some(497));
         assert_eq!(admit_rows(b" (1, file('/etc/passwd'))").unwrap_err().code(), 497);
         assert_eq!(admit_settings(&[("dialect".to_owned(), "kusto".to_owned())]).unwrap_err().code(), 497);
-        let params = [("f".to_owned(), "file".to_owned())];
-        assert!(admit_params(&params).is_err());
+    }
+
+    #[test]
+    fn a_parameter_may_say_anything_but_where_it_becomes_a_name() {
+        let params = [("f".to_owned(), " FILE".to_owned()), ("n".to_owned(), "1".to_owned())];
+        for sql in [
+            "SELECT {f:Identifier}(1)",
+            "SELECT { f : `identifier` }(1)",
+            "SELECT {f:/**/Identifier}({n:UInt8})",
+        ] {
+            assert_eq!(admit_params(&params, sql.as_bytes()).unwrap_err().code(), 497, "{sql}");
+        }
+        assert!(admit_params(&params, b"SELECT count() FROM t WHERE tool = {f:String}").is_ok());
+        assert!(admit_params(&params[1..], b"SELECT * FROM {n:Identifier}").is_ok());
     }
 
     #[test]

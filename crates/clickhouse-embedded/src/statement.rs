@@ -129,7 +129,7 @@ fn execute(
     reply: &mut ReplyWriter,
 ) -> Result<Counters, ServerError> {
     let statement = Statement::read(request, body)?;
-    gate::admit_params(&request.params)?;
+    gate::admit_params(&request.params, statement.code())?;
     gate::admit_settings(&request.settings)?;
     let mut session = host.connect()?;
     prepare(&mut session, limits, request, &statement.shape)?;
@@ -147,6 +147,7 @@ fn execute(
                 // Rows of VALUES are expressions, so they pass the gate as a whole.
                 read_sql(body, &mut first, |_| false)?;
                 gate::admit_rows(&first)?;
+                gate::admit_params(&request.params, &first)?;
                 if !request.params.is_empty() {
                     // The insert stream knows no parameters inside of the rows.
                     let whole = [&statement.sql[..*data], &first].concat();
