@@ -18,6 +18,9 @@ config_section! {
         pub cycle_max_records: usize = 500,
         /// A cycle takes no further record once it has read this many bytes; bounds what is redone after a crash.
         pub cycle_max_bytes: usize = 8 * 1024 * 1024,
+        /// A cycle transforms no further record once what it made is about this large, bytes; the rest is left to the next
+        /// cycle. Bounds, for each partition, the memory and the size of a transaction, whatever compression hides.
+        pub cycle_max_output_bytes: usize = 32 * 1024 * 1024,
         /// Largest request body after decompression, bytes; at least the gateway's limit.
         pub decoded_max_bytes: usize = 20 * 1024 * 1024,
         /// Size at which a message of events is closed, bytes.
@@ -70,6 +73,7 @@ impl Config {
         for (key, value) in [
             ("processor.cycle_max_records", own.cycle_max_records),
             ("processor.cycle_max_bytes", own.cycle_max_bytes),
+            ("processor.cycle_max_output_bytes", own.cycle_max_output_bytes),
             ("processor.decoded_max_bytes", own.decoded_max_bytes),
             ("processor.message_target_bytes", own.message_target_bytes),
             ("processor.poison_tries", own.poison_tries as usize),

@@ -11,15 +11,17 @@ use fleetlog_log::{
     AssignedPartition, ControlView, Lease, LogError, Read, Record, Start, Transactor, Trimmer, Unit, Write,
 };
 use fleetlog_runtime::{Classified, Clock, ErrorClass, Shutdown};
+use fleetlog_schemas::avro::DecodeError;
+use fleetlog_schemas::id::Position;
 use futures::FutureExt;
 
 use crate::config::ProcessorConfig;
 use crate::error::ProcessorError;
 use crate::isolation::Isolation;
 use crate::metrics;
-use crate::pack::{Partitions, pack};
+use crate::pack::{Packer, Partitions};
 use crate::suspicion::{Begin, Suspicion};
-use crate::tally::tally;
+use crate::tally::Tally;
 use crate::transform::{Transform, Transformed};
 
 const NOTE_RETRY: Duration = Duration::from_millis(500);
@@ -50,18 +52,40 @@ pub(crate) async fn run_partition(
 ) -> Result<(), ProcessorError> {
     let lease = partition.lease();
     let mut suspicion = shared.suspicion(&partition);
+    let mut left = Vec::new();
     loop {
-        let most = if suspicion.isolates() { 1 } else { shared.config.cycle_max_records };
-        let records = tokio::select! {
-            records = shared.read(&mut partition, most) => records?,
-            () = shared.shutdown.triggered() => return Ok(()),
+        let records = if left.is_empty() {
+            let most = if suspicion.isolates() { 1 } else { shared.config.cycle_max_records };
+            let read = tokio::select! {
+                records = shared.read(&mut partition, most) => records?,
+                () = shared.shutdown.triggered() => return Ok(()),
+            };
+            let Some(records) = read else { return Ok(()) };
+            records
+        } else {
+            left
         };
-        let Some(records) = records else { return Ok(()) };
         let started = Instant::now();
-        let Some(next) = shared.settle(&lease, records, &suspicion).await? else { return Ok(()) };
-        suspicion.settled(next);
+        let Some(settled) = shared.settle(&lease, records, &suspicion).await? else { return Ok(()) };
+        suspicion.settled(settled.next_offset);
+        left = settled.left;
         metrics::CYCLE_SECONDS.record(started.elapsed().as_secs_f64());
     }
+}
+
+/// What the first of some records became.
+struct Made {
+    writes: Vec<Write>,
+    /// The records behind them: what was made has reached its bound.
+    left: Vec<Record>,
+}
+
+/// What a cycle settled.
+struct Settled {
+    /// Everything below is settled.
+    next_offset: i64,
+    /// Read, and left to the next cycle.
+    left: Vec<Record>,
 }
 
 impl Shared {
@@ -108,17 +132,17 @@ impl Shared {
         Ok(Some(records))
     }
 
-    /// Transforms, writes and commits, and returns the next record's offset; `None` when the partition was taken away
-    /// before.
+    /// Transforms, writes and commits as many of the records as the bound of what they make allows, at least one; `None`
+    /// when the partition was taken away before.
     async fn settle(
         &self,
         lease: &Lease,
         records: Vec<Record>,
         suspicion: &Suspicion,
-    ) -> Result<Option<i64>, ProcessorError> {
+    ) -> Result<Option<Settled>, ProcessorError> {
         let offset = |record: Option<&Record>| record.map_or(0, |record| record.position.offset);
         let (first, last) = (offset(records.first()), offset(records.last()));
-        let writes = match suspicion.begin(first, last) {
+        let Made { writes, left } = match suspicion.begin(first, last) {
             Begin::Freely => {
                 let ended = self.ended(lease);
                 let Some(_beside) = self.isolation.beside_others(ended).await else { return Ok(None) };
@@ -139,28 +163,25 @@ impl Shared {
                     return Ok(None);
                 }
                 metrics::ISOLATED_RECORDS.add(1);
-                let writes = self.transform(records).await?;
+                let made = self.transform(records).await?;
                 if !self.note(lease, first, "").await? {
                     return Ok(None);
                 }
-                writes
+                made
             }
             Begin::Bury(tries) => {
                 tracing::error!(partition = lease.partition(), offset = first, tries, "a record is given up");
                 let now_ns = self.clock.now_ns();
-                let give_up = |record: &Record| {
-                    let payload = record.payload.as_deref().unwrap_or_default();
-                    self.transform.bury(record.position, payload, tries, now_ns)
-                };
-                let done: Vec<Transformed> = records.iter().map(give_up).collect();
-                tally(&self.transform, &done);
-                pack(done, self.partitions, self.config.message_target_bytes)?
+                make(&self.transform, self.partitions, &self.config, records, |position, payload| {
+                    self.transform.bury(position, payload, tries, now_ns)
+                })?
             }
         };
         // Kafka's offsets name the next record, hence +1.
-        let unit = Unit { lease: lease.clone(), next_offset: last + 1, writes };
+        let next_offset = left.first().map_or(last + 1, |record| record.position.offset);
+        let unit = Unit { lease: lease.clone(), next_offset, writes };
         match self.transactor.commit(unit).await {
-            Ok(()) => Ok(Some(last + 1)),
+            Ok(()) => Ok(Some(Settled { next_offset, left })),
             // Another instance owns the partition by now and repeats the cycle.
             Err(LogError::NotOwner { .. }) => Ok(None),
             Err(e) => Err(e.into()),
@@ -195,27 +216,99 @@ impl Shared {
         }
     }
 
-    async fn transform(&self, records: Vec<Record>) -> Result<Vec<Write>, ProcessorError> {
+    async fn transform(&self, records: Vec<Record>) -> Result<Made, ProcessorError> {
         let (transform, control) = (Arc::clone(&self.transform), self.control.clone());
         let (now_ns, partitions) = (self.clock.now_ns(), self.partitions);
-        let (target, witness) = (self.config.message_target_bytes, self.witness);
+        let (config, witness) = (Arc::clone(&self.config), self.witness);
         let started = Instant::now();
         // Decoding is CPU work of milliseconds: on a worker thread it would hold up every other partition.
-        let packed = tokio::task::spawn_blocking(move || {
+        let made = tokio::task::spawn_blocking(move || {
             let redacts = |project: &str| control.project(project).is_none_or(|project| project.redaction);
-            let done: Vec<Transformed> = records
-                .iter()
-                .map(|record| {
-                    let payload = record.payload.as_deref().unwrap_or_default();
-                    witness(payload);
-                    transform.apply(record.position, payload, redacts, now_ns)
-                })
-                .collect();
-            tally(&transform, &done);
-            pack(done, partitions, target)
+            make(&transform, partitions, &config, records, |position, payload| {
+                witness(payload);
+                transform.apply(position, payload, redacts, now_ns)
+            })
         });
-        let writes = packed.await??;
+        let made = made.await??;
         metrics::TRANSFORM_SECONDS.record(started.elapsed().as_secs_f64());
-        Ok(writes)
+        Ok(made)
+    }
+}
+
+/// Gives records their fates one after the other, until what was made reaches its bound: what a small record holds is not
+/// known before, and any number of records from the first on can be settled.
+fn make(
+    transform: &Transform,
+    partitions: Partitions,
+    config: &ProcessorConfig,
+    mut records: Vec<Record>,
+    fate: impl Fn(Position, &[u8]) -> Transformed,
+) -> Result<Made, DecodeError> {
+    let (mut tally, mut packer) = (Tally::default(), Packer::new(partitions, config.message_target_bytes));
+    let mut taken = 0;
+    for record in &records {
+        if packer.bytes() >= config.cycle_max_output_bytes {
+            break;
+        }
+        let done = fate(record.position, record.payload.as_deref().unwrap_or_default());
+        tally.add(transform, &done);
+        packer.add(done)?;
+        taken += 1;
+    }
+    let left = records.split_off(taken);
+    tally.finish();
+    Ok(Made { writes: packer.finish()?, left })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use fleetlog_schemas::avro::from_single_object;
+    use fleetlog_schemas::event::AgentEvent;
+    use fleetlog_schemas::record::{EventBatch, Settlement};
+    use fleetlog_schemas::topic;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::transform::encoded_len;
+
+    /// One event a record.
+    fn fate(position: Position, _payload: &[u8]) -> Transformed {
+        Transformed {
+            events: BTreeMap::from([(0, vec![AgentEvent::default()])]),
+            settlement: Settlement { raw_offset: position.offset, ..Settlement::default() },
+            ..Transformed::default()
+        }
+    }
+
+    #[test]
+    fn what_a_cycle_makes_is_bounded_and_the_rest_is_left_in_its_order() {
+        let config = Config::default();
+        let transform = Transform::configured(&config, 4).unwrap();
+        let partitions = Partitions { events: 4, dead: 4 };
+        let one = encoded_len(&AgentEvent::default());
+        let record = |offset| Record {
+            position: Position { partition: 0, offset },
+            timestamp_ms: None,
+            key: None,
+            payload: None,
+        };
+        for (bound, expected) in [(1, vec![1; 5]), (one + 1, vec![2, 2, 1]), (usize::MAX, vec![5])] {
+            let config = ProcessorConfig { cycle_max_output_bytes: bound, ..config.processor.clone() };
+            let (mut left, mut cycles, mut settled) =
+                ((10..15).map(record).collect(), Vec::new(), Vec::new());
+            while !Vec::is_empty(&left) {
+                let made = make(&transform, partitions, &config, left, fate).unwrap();
+                let batches = made.writes.iter().filter(|write| write.topic == topic::EVENTS);
+                let batches = batches.map(|write| from_single_object::<EventBatch>(&write.payload).unwrap());
+                let offsets: Vec<i64> =
+                    batches.flat_map(|batch| batch.settlements).map(|settled| settled.raw_offset).collect();
+                cycles.push(offsets.len());
+                settled.extend(offsets);
+                left = made.left;
+            }
+            assert_eq!((cycles, settled), (expected, (10..15).collect()), "{bound}");
+        }
     }
 }

@@ -13,7 +13,7 @@ mod error;
 mod isolation;
 mod json_text;
 pub mod metrics;
-pub mod pack;
+mod pack;
 mod pipeline;
 pub mod redact;
 pub mod span_policy;

@@ -12,44 +12,65 @@ use crate::metrics;
 use crate::transform::{Transform, Transformed};
 
 /// Adds the results of a cycle to the metrics.
-pub(crate) fn tally(transform: &Transform, done: &[Transformed]) {
-    let (mut events, mut filtered, mut dead, mut context, mut stored) = (0_u64, 0, 0, 0, 0);
-    for one in done {
-        let settlement = &one.settlement;
-        events += u64::from(settlement.events);
-        filtered += u64::from(settlement.filtered);
-        dead += u64::from(settlement.dead);
-        context += u64::from(settlement.context);
-        stored += settlement.pieces.iter().map(|piece| u64::from(piece.records)).sum::<u64>();
-        for event in one.events.values().flatten() {
+#[derive(Default)]
+pub(crate) struct Tally {
+    raw_records: u64,
+    events: u64,
+    stored: u64,
+    filtered: u64,
+    dead: u64,
+    context: u64,
+}
+
+impl Tally {
+    /// Adds what one record became.
+    pub(crate) fn add(&mut self, transform: &Transform, done: &Transformed) {
+        let settlement = &done.settlement;
+        self.raw_records += 1;
+        self.events += u64::from(settlement.events);
+        self.filtered += u64::from(settlement.filtered);
+        self.dead += u64::from(settlement.dead);
+        self.context += u64::from(settlement.context);
+        self.stored += settlement.pieces.iter().map(|piece| u64::from(piece.records)).sum::<u64>();
+        for event in done.events.values().flatten() {
             if event.event_type == EventType::RawUnknown {
                 metrics::UNKNOWN_EVENTS.add_for("reason", &event.unknown_reason, 1);
             }
         }
-        for (why, calls) in &one.unpriced {
+        for (why, calls) in &done.unpriced {
             metrics::UNPRICED_CALLS.add_for("reason", why.as_str(), *calls);
         }
-        for (what, events) in &one.implausible {
+        for (what, events) in &done.implausible {
             metrics::IMPLAUSIBLE.add_for("what", *what, *events);
         }
-        for (rule, count) in transform.redactor.by_name(&one.redactions) {
+        for (rule, count) in transform.redactor.by_name(&done.redactions) {
             metrics::REDACTIONS.add_for("rule", rule, count);
         }
-        for (rule, records) in &one.filtered {
+        for (rule, records) in &done.filtered {
             metrics::FILTERED_RECORDS.add_for("rule", rule, *records);
         }
-        for (format, version, counts) in one.drift.iter() {
+        for (format, version, counts) in done.drift.iter() {
             tally_drift(format, version, counts);
         }
-        for letter in &one.dead {
+        for letter in &done.dead {
             metrics::DEAD_LETTERS.add_for("reason", letter.reason.as_str(), 1);
         }
     }
-    metrics::RAW_RECORDS.add(done.len() as u64);
-    metrics::EVENTS.add(events);
-    for (fate, records) in [("event", stored), ("filtered", filtered), ("dead", dead), ("context", context)] {
-        if records > 0 {
-            metrics::RECORDS.add_for("fate", fate, records);
+
+    /// Adds the sums.
+    pub(crate) fn finish(self) {
+        metrics::RAW_RECORDS.add(self.raw_records);
+        metrics::EVENTS.add(self.events);
+        let fates = [
+            ("event", self.stored),
+            ("filtered", self.filtered),
+            ("dead", self.dead),
+            ("context", self.context),
+        ];
+        for (fate, records) in fates {
+            if records > 0 {
+                metrics::RECORDS.add_for("fate", fate, records);
+            }
         }
     }
 }

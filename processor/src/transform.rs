@@ -47,8 +47,8 @@ pub struct Transform {
     pub preview_max_bytes: usize,
 }
 
-/// Room for what surrounds the events in a message of the events topic.
-const MESSAGE_OVERHEAD: usize = 64 * 1024;
+/// Room for what surrounds the contents of a message.
+pub(crate) const MESSAGE_OVERHEAD: usize = 64 * 1024;
 
 /// What one raw record became.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use fleetlog_engines::{EngineCache, KafkaNode, KafkaOptions, Progress};
 use fleetlog_log::{Admin, From, Isolation, KafkaConfig, Outgoing, Producer, Tail, TailRead, Target};
-use fleetlog_processor::{Config, run, run_watched};
+use fleetlog_processor::{Config, ProcessorConfig, run, run_watched};
 use fleetlog_runtime::{Clock, Deps, Health, Shutdown, TelemetryConfig, init_telemetry};
 use fleetlog_schemas::avro::{Blob, from_single_object, to_single_object};
 use fleetlog_schemas::event::{AgentEvent, EventType, UsageRole};
@@ -103,7 +103,17 @@ impl Output {
 
 /// Runs the processor while `body` does, then stops it.
 async fn with_processor<T>(kafka: &KafkaConfig, body: impl Future<Output = T>) -> T {
-    let config = Config { kafka: kafka.clone(), ..Config::default() };
+    with_cycles_of(ProcessorConfig::default().cycle_max_output_bytes, kafka, body).await
+}
+
+/// The same, with cycles that make no more than that many bytes, or one record's.
+async fn with_cycles_of<T>(
+    cycle_max_output_bytes: usize,
+    kafka: &KafkaConfig,
+    body: impl Future<Output = T>,
+) -> T {
+    let processor = ProcessorConfig { cycle_max_output_bytes, ..ProcessorConfig::default() };
+    let config = Config { kafka: kafka.clone(), processor, ..Config::default() };
     let metrics = init_telemetry(&TelemetryConfig::default()).unwrap();
     let deps = Deps { clock: Clock::manual(7), health: Health::new(), metrics };
     let shutdown = Shutdown::new();
@@ -176,6 +186,20 @@ fn raw_records_come_out_once_and_a_second_run_goes_on_where_the_first_stopped() 
         assert_eq!(second.events.len(), first.events.len() + 1, "nothing is repeated after an orderly stop");
         assert_eq!(second.settlements.len(), positions.len() + 1);
         assert_eq!(second.dead.len(), first.dead.len());
+        node.stop(PATIENCE).await;
+    });
+}
+
+#[test]
+fn records_that_one_cycle_leaves_are_settled_by_the_next_each_once() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let data = tempfile::tempdir().unwrap();
+        let Some((node, kafka)) = node(data.path()).await else { return };
+        let (payloads, records) = inputs();
+        let positions = append(&kafka, &payloads).await;
+        let output = with_cycles_of(1, &kafka, Output::read(&kafka, &positions, 2)).await;
+        assert_output(&output, &positions, records);
         node.stop(PATIENCE).await;
     });
 }
