@@ -180,7 +180,12 @@ impl Run {
             self.refuse(Refusal::UnreadableLetter, 1, &format!("{}/{}", at.partition, at.offset));
             return Ok(());
         };
-        match self.selection.choose(&letter) {
+        let choice = self.selection.choose(&letter);
+        let original = match raw_needed(&letter).filter(|_| choice == Choice::Selected) {
+            Some(raw) => self.original(raw).await?,
+            None => None,
+        };
+        match self.selection.choose_knowing(choice, &letter, original.as_ref()) {
             Choice::Other => return Ok(()),
             Choice::Replay => {
                 self.summary.replays_skipped += 1;
@@ -188,10 +193,6 @@ impl Run {
             }
             Choice::Selected => self.summary.selected += 1,
         }
-        let original = match raw_needed(&letter) {
-            Some(raw) => self.original(raw).await?,
-            None => None,
-        };
         match Repeat::of(letter, at, original) {
             Ok(repeat) => self.take(repeat).await,
             Err(refusal) => {

@@ -47,6 +47,20 @@ impl Selection {
             true => Choice::Selected,
         }
     }
+
+    /// The same, once its raw record is known: the aggregator's letters do not say that they came of a replay.
+    pub(crate) fn choose_knowing(
+        &self,
+        choice: Choice,
+        letter: &DeadLetter,
+        original: Option<&RawBatch>,
+    ) -> Choice {
+        let is_replay = |raw: &RawBatch| is_its_record(letter, raw) && !raw.replay_of.is_empty();
+        match choice {
+            Choice::Selected if !self.replays && original.is_some_and(is_replay) => Choice::Replay,
+            choice => choice,
+        }
+    }
 }
 
 /// Why a letter cannot be replayed.
@@ -92,7 +106,7 @@ impl fmt::Display for Refusal {
 
 /// The raw record that is needed beside the letter, if any.
 pub(crate) fn raw_needed(letter: &DeadLetter) -> Option<Position> {
-    let sufficient = letter.raw_index < 0 && letter.envelope.is_some();
+    let sufficient = letter.raw_index < 0 && letter.envelope.is_some() && !letter.payload.0.is_empty();
     let at = Position { partition: letter.raw_partition, offset: letter.raw_offset };
     (!sufficient && !has_no_envelope(letter)).then_some(at)
 }
@@ -142,6 +156,8 @@ impl Repeat {
                 let index = within.filter(|index| *index < original.record_count).ok_or(Refusal::OtherRaw)?;
                 (only_records(original, &[index]), vec![index])
             }
+            // Its bytes were more than the dead-letter topic takes.
+            (None, _) if letter.payload.0.is_empty() => return Err(Refusal::RawGone),
             (None, Err(_)) => (whole(letter, at), Vec::new()),
             (None, Ok(index)) => (single(letter, index)?, Vec::new()),
         };
@@ -293,6 +309,37 @@ mod tests {
         assert_eq!((batch.first_record, batch.record_count, batch.piece, batch.pieces), (40, 4, 2, 3));
         assert_eq!((batch.rejected, batch.content_encoding.as_str()), (vec![1], "gzip"));
         assert_eq!((batch.replay_of.as_str(), batch.payload.0.as_slice()), ("1/7", b"bytes".as_slice()));
+    }
+
+    #[test]
+    fn a_letter_that_does_not_say_that_it_came_of_a_replay_is_known_by_its_raw_record() {
+        let all = Selection { failed: i64::MIN..i64::MAX, ..Selection::default() };
+        let refused = DeadLetter { stage: "aggregator".into(), envelope: None, ..letter(42) };
+        let raw = |project: &str, replay_of: &str| RawBatch {
+            project_id: project.into(),
+            received_at: 5,
+            replay_of: replay_of.into(),
+            ..original()
+        };
+        let choose = |selection: &Selection, raw: Option<RawBatch>| {
+            selection.choose_knowing(selection.choose(&refused), &refused, raw.as_ref())
+        };
+        assert_eq!(choose(&all, Some(raw("p", "0/1"))), Choice::Replay);
+        assert_eq!(choose(&all, Some(raw("p", ""))), Choice::Selected);
+        assert_eq!(choose(&all, Some(raw("another", "0/1"))), Choice::Selected);
+        assert_eq!(choose(&all, None), Choice::Selected);
+        assert_eq!(choose(&Selection { replays: true, ..all }, Some(raw("p", "0/1"))), Choice::Selected);
+    }
+
+    #[test]
+    fn a_letter_that_was_too_large_for_its_bytes_needs_its_raw_record() {
+        for index in [-1, 42] {
+            let bare = DeadLetter { payload: Blob::default(), ..letter(index) };
+            assert_eq!(raw_needed(&bare), Some(Position { partition: 2, offset: 9 }), "{index}");
+            assert_eq!(Repeat::of(bare.clone(), AT, None), Err(Refusal::RawGone), "{index}");
+            let repeat = Repeat::of(bare, AT, Some(original())).unwrap();
+            assert_eq!((repeat.raw, repeat.batch.record_count), (Position { partition: 2, offset: 9 }, 4));
+        }
     }
 
     #[test]
