@@ -91,6 +91,11 @@ impl Admission {
 }
 
 impl Admitted {
+    /// The bytes it holds.
+    pub(crate) const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Reserves up to `total` bytes for this request, if it holds fewer.
     ///
     /// # Errors

@@ -153,7 +153,16 @@ impl Gateway {
             payload,
         };
         let turn = self.overload.turn(&principal.project_id, bytes).await?;
-        let (checked, _admitted) = self.check(unchecked, admitted).await?;
+        let held = admitted.bytes();
+        let (checked, admitted) = match self.check(unchecked, admitted).await {
+            Ok(done) => done,
+            Err(refusal) => {
+                // What is wrong with it was found by reading all of it.
+                let _owed_already = allowance.charge(0, bytes as u64, self.now()).is_err();
+                return Err(refusal);
+            }
+        };
+        turn.cost_more((admitted.bytes() - held) as u64);
         let target = target(&principal, headers, log.topics.raw);
         let envelope = self.envelope(request_id, received_at, &principal, door, headers, content_type);
         let (records, count) = (checked.records, checked.pieces.len());

@@ -162,6 +162,13 @@ impl Turns {
         Arrival::Wait { ticket, until, evicted }
     }
 
+    /// A request that has its turn costs more than it seemed to when it came.
+    pub(super) fn cost_more(&mut self, project: &str, more: u64) {
+        if let Some(line) = self.lines.get_mut(project) {
+            line.due = line.due.saturating_add(more);
+        }
+    }
+
     /// A request that had its turn has ended.
     pub(super) fn end(&mut self, project: &str) {
         self.serving = self.serving.saturating_sub(1);
@@ -313,6 +320,25 @@ mod tests {
         turns.end(&called[0].1);
         called.extend(turns.call(1, 2).go);
         assert!(called.contains(&(first, polite)), "the second turn at the latest: {called:?}");
+    }
+
+    #[test]
+    fn what_a_request_turns_out_to_cost_is_held_against_its_project() {
+        let mut turns = Turns::new(BOUNDS);
+        let (dense, plain) = (project("dense"), project("plain"));
+        assert_eq!(turns.arrive(&dense, 1, 1, 0), Arrival::Go);
+        turns.cost_more("dense", 3);
+        wait(&turns.arrive(&dense, 1, 1, 0));
+        for _ in 0..3 {
+            wait(&turns.arrive(&plain, 1, 1, 0));
+        }
+        let mut order = Vec::new();
+        turns.end("dense");
+        while let Some((_, project)) = turns.call(1, 1).go.pop() {
+            turns.end(&project);
+            order.push(project);
+        }
+        assert_eq!(order, [plain.clone(), plain.clone(), plain, dense]);
     }
 
     #[test]

@@ -65,6 +65,11 @@ pub(crate) struct Turn {
 }
 
 impl Turn {
+    /// The request costs more than was known when it came.
+    pub(crate) fn cost_more(&self, more: u64) {
+        self.turnstile.state().turns.cost_more(&self.project, more);
+    }
+
     /// The request was published and acknowledged: how long that took is what the next limit is found from.
     pub(crate) fn served(mut self) {
         self.is_served = true;

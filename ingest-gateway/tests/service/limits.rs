@@ -84,6 +84,23 @@ fn who_sends_too_fast_is_told_the_limit_and_when_to_come_back_in_the_words_of_ev
     });
 }
 
+/// INV-9: it was read and inspected like any other.
+#[test]
+fn what_is_refused_for_its_contents_counts_against_the_rate_of_bytes_too() {
+    on_kafka(|node| async move {
+        let slow =
+            GatewayConfig { key_bytes_per_second: 10, rate_burst_ms: 1_000, ..GatewayConfig::default() };
+        let gateway = node.gateway_with(slow).await;
+        let nonsense = "[".repeat(1_000);
+        let exchange = Exchange::of(node, gateway.events(nonsense.clone())).await;
+        assert_eq!(exchange.refused(), 400, "{}", exchange.said);
+        let (status, error, again) = refused(node, &gateway, nonsense).await;
+        assert_eq!((status, &error["limit"]), (429, &json!(10)), "{error}");
+        assert!((60..=99).contains(&again), "a hundred seconds of debt, less the burst: {again}");
+        gateway.stop().await;
+    });
+}
+
 #[test]
 fn a_limit_set_on_a_key_takes_effect_at_running_gateways() {
     on_kafka(|node| async move {
