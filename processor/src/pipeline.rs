@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! raw topic ─▶ cycle of a partition: read ─▶ transform (decode, price, redact) ─▶ pack ─▶ one Kafka transaction
-//!              bounds: cycle_max_records, cycle_max_bytes     events and dead-letter topics, the raw offset
+//!              bounds: cycle_max_records, cycle_max_bytes,    events and dead-letter topics, the raw offset
+//!              cycle_max_output_bytes
 //! ```
 //!
 //! Partitions run side by side; within one, a cycle ends before the next begins, so what is in memory is one cycle a
