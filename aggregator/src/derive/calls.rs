@@ -2,7 +2,8 @@
 //!
 //! A call is named by `llm_call_key` where its source has one, else it is the event itself; [`same`] joins names. Its
 //! most authoritative account with usage gives the whole usage vector, never a mixture: agent log, span, transcript,
-//! hook, the rest; among equals the more complete, then the earlier in the raw log (design: truth of the numbers).
+//! hook, the rest; among equals the more complete, then the earlier in the raw log (design: truth of the numbers). Only how
+//! long cache writes are kept may another account say of the same number of them.
 //! Sources whose channels share no id have rules of their own: [`family`].
 //!
 //! | type | key | usage_role | is |
@@ -43,10 +44,12 @@ pub(super) fn calls(
         .filter_map(|sighting| identity(sighting).map(|identity| (identity, *sighting)))
         .collect();
     same::join_messages(&mut named);
+    same::join_layers(&mut named);
     let same = same::Same::by_answer(&named);
     let mut calls: Vec<Call> = merge::gather(named, |name| same.root(name), rank)
-        .iter()
-        .filter_map(|gathered| call(prices, gathered, false))
+        .into_iter()
+        .map(tell_writes_apart)
+        .filter_map(|gathered| call(prices, &gathered, false))
         .collect();
     calls.extend(family::calls(prices, sightings, starts, past));
     distinguish(&mut calls);
@@ -73,6 +76,28 @@ pub(super) fn identity(sighting: &Sighting) -> Option<Identity<'_>> {
 /// Whether a call can lie at an event's time: the call itself, or an increase of a running total.
 pub(super) fn may_count(sighting: &Sighting) -> bool {
     identity(sighting).is_some() || family::names_series(sighting)
+}
+
+/// Some accounts state what was written to the cache as one number, others by how long it is kept, which decides the
+/// price. Where all else that went in is the same, those are two views of one number, and the finer one holds.
+fn tell_writes_apart(mut gathered: Gathered<'_>) -> Gathered<'_> {
+    let went_in = |account: &Sighting| {
+        let written = account.cache_write_5m.saturating_add(account.cache_write_1h);
+        (account.in_uncached, account.cache_read, written)
+    };
+    let finer =
+        gathered.best().filter(|best| best.cache_write_1h == 0 && best.cache_write_5m > 0).and_then(|best| {
+            let mut others = gathered.says().filter(|account| tokens::role(account) == UsageRole::Call);
+            let other = others.find(|other| other.cache_write_1h > 0 && went_in(other) == went_in(best))?;
+            Some((other.cache_write_5m, other.cache_write_1h))
+        });
+    if let (Some((short, long)), Some(best)) = (finer, gathered.accounts.first_mut()) {
+        let best = best.says.to_mut();
+        (best.cache_write_5m, best.cache_write_1h) = (short, long);
+        // It was computed for the other view.
+        best.cost_computed = None;
+    }
+    gathered
 }
 
 /// Order of authority among the accounts of a call; the first gives its usage.

@@ -3,6 +3,7 @@
 //! | sightings | are one call when |
 //! |---|---|
 //! | lines of Claude transcripts | they carry the same message id (`span_id`): a sub-agent's file repeats its parent's messages under request ids of its own. The parent's line names the call |
+//! | spans of calls, one directly within the other | there is one within: two instrumentations report it at two layers. Where there are several (attempts, parts) each of them is a call, and the span around them a sum |
 //! | calls that carry the provider's id of the answer (`request_id`) beside a key of their own | the id names at most one call in each channel of the trace; an id that repeats (a provider that answers with a constant) joins nothing |
 //!
 //! A call without a trace may be joined to one with, unless the id occurs in several traces.
@@ -13,6 +14,7 @@ use fleetlog_schemas::event::Channel;
 use fleetlog_store::derived::Sighting;
 
 use super::merge::{Identity, channel};
+use super::tokens;
 
 /// Names sightings of one message after the line that was written first, a parent's before a sub-agent's.
 pub(super) fn join_messages<'a>(named: &mut [(Identity<'a>, &'a Sighting)]) {
@@ -34,6 +36,49 @@ pub(super) fn join_messages<'a>(named: &mut [(Identity<'a>, &'a Sighting)]) {
 fn message(sighting: &Sighting) -> Option<&str> {
     let transcript = channel(sighting) == Channel::Transcript && sighting.source.starts_with("claude");
     (transcript && !sighting.span_id.is_empty()).then_some(sighting.span_id.as_str())
+}
+
+/// Gives what spans within spans report one name, and takes out what only sums others up.
+///
+/// Instrumentations of a framework, of a provider's SDK and of the SDK by itself each make a span of the same call; only
+/// their nesting tells, since they share neither span nor, mostly, the answer's id.
+pub(super) fn join_layers<'a>(named: &mut Vec<(Identity<'a>, &'a Sighting)>) {
+    let spans: HashMap<(&str, &str), Identity<'a>> = named
+        .iter()
+        .filter_map(|(identity, sighting)| Some((layer(sighting, &sighting.span_id)?, *identity)))
+        .collect();
+    let mut within: BTreeMap<Identity<'a>, BTreeSet<Identity<'a>>> = BTreeMap::new();
+    let mut states_usage: BTreeSet<Identity<'a>> = BTreeSet::new();
+    for (identity, sighting) in named.iter() {
+        let outer = layer(sighting, &sighting.parent_id).and_then(|outer| spans.get(&outer));
+        if let Some(outer) = outer.filter(|outer| *outer != identity) {
+            within.entry(*outer).or_default().insert(*identity);
+        }
+        if tokens::stated(sighting) > 0 {
+            states_usage.insert(*identity);
+        }
+    }
+    let mut same = Same::default();
+    let mut sums = BTreeSet::new();
+    for (outer, inner) in &within {
+        match inner.first() {
+            Some(only) if inner.len() == 1 => same.join(*outer, *only),
+            _ if inner.iter().any(|inner| states_usage.contains(inner)) => {
+                sums.insert(*outer);
+            }
+            _ => {}
+        }
+    }
+    named.retain(|(identity, _)| !sums.contains(identity));
+    for (identity, _) in named {
+        *identity = same.root(*identity);
+    }
+}
+
+/// A span of a trace, where a sighting is one.
+fn layer<'a>(sighting: &'a Sighting, span: &'a str) -> Option<(&'a str, &'a str)> {
+    let is_span = channel(sighting) == Channel::Span && !sighting.trace_id.is_empty() && !span.is_empty();
+    is_span.then_some((sighting.trace_id.as_str(), span))
 }
 
 /// Names that stand for one call: each is led to the smallest of them.

@@ -75,6 +75,44 @@ proptest! {
     }
 }
 
+/// A span of a call to a model, within another or not.
+fn layer(n: u32, parent: u32, tokens: u64) -> Sighting {
+    let span = |n: u32| if n == 0 { String::new() } else { format!("s{n}") };
+    Sighting {
+        trace_id: "t".to_owned(),
+        span_id: span(n),
+        parent_id: span(parent),
+        llm_call_key: format!("t:{}", span(n)),
+        usage_role: "call".to_owned(),
+        token_basis: "inclusive".to_owned(),
+        in_uncached: tokens,
+        ..sighting(n, "span", "llm.request")
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_call_that_is_reported_at_several_layers_counts_once_in_any_order(
+        order in Just((0..5usize).collect::<Vec<_>>()).prop_shuffle(),
+    ) {
+        // Three layers of one call, the outermost without usage; and a call of its own beside them.
+        let layers = [layer(1, 0, 0), layer(2, 1, 200), layer(3, 2, 200), layer(4, 9, 70)];
+        let seen: Vec<Sighting> = order.iter().filter_map(|n| layers.get(n % 4).cloned()).collect();
+        let found = calls(&seen);
+        let counted: Vec<_> = found.iter().map(|call| (call.in_uncached, call.sightings)).collect();
+        prop_assert_eq!(counted, [(200, 3), (70, 1)]);
+    }
+}
+
+#[test]
+fn a_span_around_several_calls_is_their_sum_and_none_of_them() {
+    let found = calls(&[layer(1, 0, 300), layer(2, 1, 100), layer(3, 1, 200)]);
+    assert_eq!(found.iter().map(|call| call.in_uncached).collect::<Vec<_>>(), [100, 200]);
+    // Where those within say nothing of usage, the sum is all there is.
+    let found = calls(&[layer(1, 0, 300), layer(2, 1, 0), layer(3, 1, 0)]);
+    assert_eq!(found.iter().map(|call| call.in_uncached).sum::<u64>(), 300);
+}
+
 #[test]
 fn a_session_of_one_call_has_one() {
     let all = captured();

@@ -39,6 +39,26 @@ fn tokens_of_one_channel_are_priced_by_the_model_that_another_names() {
 }
 
 #[test]
+fn how_long_cache_writes_are_kept_is_taken_from_whoever_tells_of_the_same_number() {
+    let writes = |n: u32, channel: &str, short: u64, long: u64| Sighting {
+        model: "claude-sonnet-4-5".to_owned(),
+        provider: "anthropic".to_owned(),
+        cache_write_5m: short,
+        cache_write_1h: long,
+        ..super::call_of(n, channel, "req", 100)
+    };
+    let log = Sighting { cost_computed: Some(1), ..writes(1, "agent_log", 40, 0) };
+    let transcript = writes(2, "transcript", 25, 15);
+    let told = calls(&[log.clone(), transcript.clone()]);
+    assert_eq!((told.len(), told[0].cache_write_5m, told[0].cache_write_1h), (1, 25, 15));
+    assert_eq!(told[0].channel, "agent_log");
+    assert_eq!(told[0].cost_computed, cost_of(&[transcript]).0, "priced anew");
+    // Another number of writes is another story, of which the better channel's holds.
+    let told = calls(&[log, writes(2, "transcript", 25, 16)]);
+    assert_eq!((told[0].cache_write_5m, told[0].cache_write_1h, told[0].cost_computed), (40, 0, Some(1)));
+}
+
+#[test]
 fn what_the_processor_computed_for_the_usage_that_counts_stays() {
     let priced = Sighting {
         model: "gpt-5".to_owned(),

@@ -204,6 +204,8 @@ sighting! {
     "trace_id" trace_id: String,
     /// Span.
     "span_id" span_id: String,
+    /// Span that it is within, or what else it belongs to.
+    "parent_id" parent_id: String,
     /// Turn.
     "turn_id" turn_id: String,
     /// The provider's id of the request.
