@@ -1,6 +1,10 @@
 //! How a file is cut and where it goes, from its first bytes.
 
+use std::fmt;
+
 use fleetlog_schemas::EventType;
+use serde::Deserializer as _;
+use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
 
 /// Which endpoint a body goes to.
@@ -147,14 +151,36 @@ fn target_of_document(text: &[u8]) -> Target {
         let first = serde_json::Deserializer::from_slice(elements).into_iter::<Value>().next();
         return first.and_then(Result::ok).map_or(Target::Raw, |first| target_of(&first));
     }
-    let head = String::from_utf8_lossy(text.get(..text.len().min(4096)).unwrap_or_default());
-    let keys = [
-        ("\"resourceLogs\"", Target::OtlpLogs),
-        ("\"resourceSpans\"", Target::OtlpTraces),
-        ("\"resourceMetrics\"", Target::OtlpMetrics),
-        ("\"events\"", Target::Events),
-    ];
-    keys.iter().find(|(key, _)| head.contains(key)).map_or(Target::Raw, |(_, target)| *target)
+    let mut members = Vec::new();
+    // That the document is cut off is no fault: the names before are known.
+    let _cut_off = serde_json::Deserializer::from_slice(text).deserialize_map(Members(&mut members)).is_err();
+    let has = |key: &str| members.iter().any(|member| member == key);
+    match () {
+        () if has("resourceLogs") => Target::OtlpLogs,
+        () if has("resourceSpans") => Target::OtlpTraces,
+        () if has("resourceMetrics") => Target::OtlpMetrics,
+        () if has("events") => Target::Events,
+        () => Target::Raw,
+    }
+}
+
+/// Collects the names of an object's own members, not those of what is in it.
+struct Members<'a>(&'a mut Vec<String>);
+
+impl<'de> Visitor<'de> for Members<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some(name) = map.next_key()? {
+            self.0.push(name);
+            map.next_value::<IgnoredAny>()?;
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -163,7 +189,7 @@ mod tests {
 
     #[test]
     fn a_file_is_cut_by_what_it_holds() {
-        let cases: [(&[u8], (Framing, Target)); 19] = [
+        let cases: [(&[u8], (Framing, Target)); 21] = [
             (b"{\"type\":\"deploy.done\"}\nbad line\n", (Framing::Lines, Target::Events)),
             (b"{\"type\":\"turn.started\"}\n{}\n", (Framing::Lines, Target::Raw)),
             (b"{\"type\":\"log\"}\n{\"type\":\"log\"}\n", (Framing::Lines, Target::Events)),
@@ -182,6 +208,8 @@ mod tests {
             (b"[\n  {\n    \"ts\": 1,\n    \"say\": \"text\"\n  },\n", (Framing::Whole, Target::Raw)),
             (b"[\n  {\n    \"type\": \"log\"\n  },\n", (Framing::Whole, Target::Events)),
             (b"{\n  \"sessionId\": \"s\",\n", (Framing::Whole, Target::Raw)),
+            (b"{\n  \"post\": [{\"id\": 1, \"events\": []}],\n", (Framing::Whole, Target::Raw)),
+            (b"{\n  \"source\": {\"a\": 1},\n  \"events\": [\n  {\"type", (Framing::Whole, Target::Events)),
             (b"{\"cut\": \"of\n{\"type\":\"user\"}\n", (Framing::Lines, Target::Raw)),
         ];
         for (head, expected) in cases {

@@ -71,7 +71,7 @@ pub(crate) enum Emitter {
     ClaudeCode,
     /// Codex, in a terminal, an editor or a script.
     Codex,
-    /// Gemini CLI.
+    /// Gemini CLI, or Qwen Code, which was made of it.
     Gemini,
     /// Anything else: the attribute conventions apply.
     Other,
@@ -88,7 +88,7 @@ pub(crate) fn emitter(origin: &Origin<'_>) -> Emitter {
         name if name.starts_with("com.anthropic.claude_code") => Emitter::ClaudeCode,
         // The name of the service is also that of the scope of its spans.
         name if name == "codex" || name.starts_with("codex_") || name.starts_with("codex-") => Emitter::Codex,
-        "gemini-cli" => Emitter::Gemini,
+        "gemini-cli" | "qwen-code" => Emitter::Gemini,
         _ => Emitter::Other,
     }
 }
@@ -98,7 +98,7 @@ pub(crate) fn emitter_of_log(origin: &Origin<'_>, log: &Log<'_>) -> Emitter {
     match event_name(log).split_once('.') {
         Some(("claude_code", _)) => Emitter::ClaudeCode,
         Some(("codex", _)) => Emitter::Codex,
-        Some(("gemini_cli", _)) => Emitter::Gemini,
+        Some(("gemini_cli" | "qwen-code", _)) => Emitter::Gemini,
         _ => emitter(origin),
     }
 }

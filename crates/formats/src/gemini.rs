@@ -2,7 +2,8 @@
 //!
 //! The channels share no id of a call to the model, so whatever states usage says that it is of this family and leaves
 //! it to the derivation which channel counts. Of Gemini's counts the input includes what was read from the cache, while
-//! the output excludes the thoughts.
+//! the output excludes the thoughts. Qwen Code, which was made of it and speaks to models of other makers, has the
+//! thoughts in the output; the total says which it is.
 
 use fleetlog_schemas::event::{AgentEvent, TokenBasis, UsageRole};
 
@@ -35,7 +36,11 @@ impl Counts {
         let [input, output, thoughts, tool] =
             [self.stated.input, self.stated.output, self.stated.reasoning, self.tool]
                 .map(|count| count.unwrap_or(0));
-        let without_tool = input.saturating_add(output).saturating_add(thoughts);
+        let answered = input.saturating_add(output);
+        let without_tool = answered.saturating_add(thoughts);
+        if tool == 0 && thoughts > 0 && self.total == Some(answered) {
+            self.stated.output = Some(output.saturating_sub(thoughts));
+        }
         if tool > 0 && self.total != Some(without_tool) {
             self.stated.input = Some(input.saturating_add(tool));
         }
@@ -59,5 +64,17 @@ mod tests {
             event.in_total()
         };
         assert_eq!([input(Some(122)), input(None), input(Some(115))], [107, 107, 100]);
+    }
+
+    #[test]
+    fn thoughts_are_beside_the_output_unless_the_total_says_that_they_are_in_it() {
+        let output = |total| {
+            let stated =
+                Stated { input: Some(100), output: Some(51), reasoning: Some(16), ..Stated::default() };
+            let mut event = AgentEvent::default();
+            Counts { stated, tool: None, total }.state(&mut event);
+            (event.out_visible, event.out_reasoning)
+        };
+        assert_eq!([output(Some(151)), output(Some(167)), output(None)], [(35, 16), (51, 16), (51, 16)]);
     }
 }

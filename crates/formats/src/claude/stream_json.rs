@@ -47,6 +47,14 @@ fn recognises(row: &Object) -> bool {
     TYPES.contains(&text(row, "type"))
         && !text(row, "session_id").is_empty()
         && !row.contains_key("hook_event_name")
+        && !is_of_qwen(row)
+}
+
+/// Qwen Code prints the same rows with counts that mean something else: its input includes what came from the cache, and
+/// the sums at the end go on over resumed sessions. What Claude Code states has no total.
+fn is_of_qwen(row: &Object) -> bool {
+    let usage = object(row, "usage").or_else(|| object(object(row, "message")?, "usage"));
+    row.contains_key("qwen_code_version") || usage.is_some_and(|usage| usage.contains_key("total_tokens"))
 }
 
 fn is_init(row: &Object) -> bool {

@@ -64,6 +64,10 @@ const INTERRUPTED: &str = "[Request interrupted by user";
 fn recognises(line: &Object) -> bool {
     let kind = text(line, "type");
     let has = |name: &str| line.contains_key(name);
+    // Qwen Code's chat files have the same frame around what Gemini's models say.
+    if has("systemPayload") || object(line, "message").is_some_and(|message| message.contains_key("parts")) {
+        return false;
+    }
     if !text(line, "sessionId").is_empty() && !has("projectHash") {
         return TYPES.contains(&kind)
             || !kind.is_empty() && !kind.contains('.') && has("uuid")

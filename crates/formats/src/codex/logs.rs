@@ -191,6 +191,10 @@ fn classify(event: &mut AgentEvent, usage: &Stated, signs: &Signs) {
         }
         EventType::ToolDecision => decide(event, &signs.decision),
         EventType::ToolCall => {
+            // Codex says that the tool itself succeeded, whatever became of the command that it ran.
+            if event.exit_code.is_some_and(|code| code != 0) && event.status == Status::Ok {
+                event.status = Status::Error;
+            }
             tools::refine_codex(event);
             event.call_family = FAMILY.to_owned();
         }

@@ -149,7 +149,9 @@ fn row(
         // The record as a whole is the data of its first event.
         event.data = serde_json::to_string(message).unwrap_or_default();
     }
-    version(records, &mut event, "message", id, message);
+    // A prompt counts where it was written, not where it is repeated: whichever is read first, they are two things.
+    let kind = if place == Place::Patch && text(message, "type") == "user" { "restated" } else { "message" };
+    version(records, &mut event, kind, id, message);
     match event.event_type {
         EventType::LlmResponse => call(&mut event, id, message),
         EventType::Error => {

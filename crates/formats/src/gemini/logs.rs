@@ -1,4 +1,4 @@
-//! Gemini CLI's OTLP log events.
+//! Gemini CLI's OTLP log events, and those of its descendant Qwen Code, which differ by a prefix.
 //!
 //! Of the records of a call only `api_response` is counted; the two `gen_ai.client.inference.operation.details` beside it
 //! repeat its content. A `file_operation` is a part of the tool call that is reported as `tool_call`. An attribute that
@@ -72,7 +72,10 @@ impl Signs {
     fn take(&mut self, event: &mut AgentEvent, name: &str, value: &AnyValue<'_>) -> bool {
         let column = match name {
             "event.name" => {
-                event.name = value.text().unwrap_or_default().trim_start_matches("gemini_cli.").to_owned();
+                let name = value.text().unwrap_or_default();
+                let own =
+                    ["gemini_cli.", "qwen-code."].into_iter().find_map(|prefix| name.strip_prefix(prefix));
+                event.name = own.unwrap_or(&name).to_owned();
                 return true;
             }
             "event.timestamp" => return self.note_time(event, value),
@@ -87,10 +90,10 @@ impl Signs {
             "model" | "gen_ai.response.model" => &mut event.model,
             "gen_ai.request.model" => &mut event.model_requested,
             "gen_ai.provider.name" => &mut event.provider,
-            "gen_ai.response.id" => &mut event.request_id,
+            "gen_ai.response.id" | "response_id" => &mut event.request_id,
             "function_name" | "tool_name" => &mut event.tool_name,
             "mcp_server_name" => &mut event.mcp_server,
-            "agent_name" => &mut event.agent_name,
+            "agent_name" | "subagent_name" => &mut event.agent_name,
             "agent_id" => &mut event.agent_id,
             "error" | "error.message" => &mut event.error_message,
             "error_type" | "error.type" => &mut event.error_type,

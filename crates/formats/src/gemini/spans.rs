@@ -36,6 +36,8 @@ pub(crate) fn event<'a>(
         "llm_call" => {
             event.event_type = EventType::LlmResponse;
             event.llm_call_key = format!("{}:{}", event.trace_id, event.span_id);
+            // Also where it states no usage: the logs tell of the same call.
+            event.call_family = FAMILY.to_owned();
             counts.state(&mut event);
         }
         "tool_call" => {
