@@ -15,8 +15,8 @@ use crate::json::{Cursor, ObjectWriter, mend};
 use crate::otlp::model::{AnyValue, Attributes};
 use crate::otlp::origin::Origin;
 use crate::records::Object;
-use crate::tokens::Stated;
-use crate::usage_details;
+use crate::tokens::{Stated, Writes};
+use crate::{usage, usage_details};
 
 mod aliases;
 pub(crate) mod logs;
@@ -132,8 +132,15 @@ impl<'a> Gathered<'a> {
 
     /// Who did what with which model and tool.
     pub(crate) fn content_into(&mut self, event: &mut AgentEvent) {
-        event.provider = provider(&self.take_text(Slot::Provider));
-        event.model = self.take_text(Slot::Model);
+        // MLflow writes every value as JSON.
+        let or_mlflow = |said: String, gathered: &Self, name: &str| match said.is_empty() {
+            true => gathered.other_text(name).trim_matches('"').to_owned(),
+            false => said,
+        };
+        let said = self.take_text(Slot::Provider);
+        event.provider = provider(&or_mlflow(said, self, "mlflow.llm.provider"));
+        let said = self.take_text(Slot::Model);
+        event.model = or_mlflow(said, self, "mlflow.llm.model");
         event.model_requested = self.take_text(Slot::ModelRequested);
         if event.model.is_empty() {
             event.model.clone_from(&event.model_requested);
@@ -150,22 +157,33 @@ impl<'a> Gathered<'a> {
         event.ttft_ms = self.take(Slot::TtftMillis).and_then(|value| value.number()).or(seconds);
     }
 
-    /// Tokens and reported cost.
-    pub(crate) fn usage_into(&mut self, event: &mut AgentEvent) {
+    /// Tokens and reported cost, as the scope's instrumentation states them.
+    pub(crate) fn usage_into(&mut self, event: &mut AgentEvent, scope: &str) {
         let detailed = self
             .other_object("langfuse.observation.usage_details")
             .is_some_and(|details| usage_details::apply(&details, event));
-        if !detailed {
-            self.counts_into(event);
+        if !detailed && !self.whole_usage_into(event) {
+            self.counts_into(event, scope);
         }
-        let cost = self.other_object("langfuse.observation.cost_details");
+        let cost = ["langfuse.observation.cost_details", "mlflow.llm.cost"];
         event.cost_reported = cost
+            .iter()
+            .find_map(|name| self.other_object(name))
             .as_ref()
             .and_then(usage_details::cost)
             .or_else(|| self.take(Slot::Cost).and_then(|value| value.number()).and_then(NanoUsd::from_usd));
     }
 
-    fn counts_into(&mut self, event: &mut AgentEvent) {
+    /// The counts that LangSmith and MLflow put into one attribute as JSON; false when there are none. Both include what
+    /// came from the cache, whatever the provider.
+    fn whole_usage_into(&self, event: &mut AgentEvent) -> bool {
+        let wholes = ["langsmith.metadata.usage_metadata", "mlflow.chat.tokenUsage"];
+        let Some(whole) = wholes.iter().find_map(|name| self.other_object(name)) else { return false };
+        usage::apply_as(TokenBasis::Inclusive, &whole, event);
+        event.token_basis != TokenBasis::None
+    }
+
+    fn counts_into(&mut self, event: &mut AgentEvent, scope: &str) {
         let stated = Stated {
             input: self.take_count(Slot::Input),
             output: self.take_count(Slot::Output),
@@ -173,9 +191,15 @@ impl<'a> Gathered<'a> {
             cache_write: self.take_count(Slot::CacheWrite),
             reasoning: self.take_count(Slot::Reasoning),
         };
-        let basis = stated.basis_for(&event.provider, &event.model);
+        let basis = match (stated.basis_for(&event.provider, &event.model), event.provider.as_str()) {
+            (TokenBasis::Guessed, "anthropic") => known_basis(scope).unwrap_or(TokenBasis::Guessed),
+            (basis, _) => basis,
+        };
         if basis != TokenBasis::None {
-            return stated.apply(basis, event);
+            stated.apply(basis, event);
+            let hour = self.other("anthropic.usage.cache_creation.ephemeral_1h_input_tokens");
+            let long = hour.and_then(AnyValue::count).unwrap_or(0);
+            return Writes { short: 0, long }.apply(event);
         }
         let totals = [
             "gen_ai.usage.total_tokens",
@@ -253,6 +277,14 @@ impl<'a> Gathered<'a> {
             data.field(&winner.name, &winner.value);
         }
     }
+}
+
+/// The convention of an instrumentation of Anthropic's API that is known to have always had that one.
+fn known_basis(scope: &str) -> Option<TokenBasis> {
+    if scope.starts_with("openlit") {
+        return Some(TokenBasis::AnthropicRaw);
+    }
+    scope.starts_with("com.anthropic.sdk").then_some(TokenBasis::Inclusive)
 }
 
 /// Whether the attribute's text is JSON by its convention: OpenInference's metadata and Langfuse's details.
@@ -358,7 +390,7 @@ mod tests {
     fn a_total_alone_is_kept_and_marked_as_guessed() {
         let attributes = vec![("llm.usage.total_tokens".into(), AnyValue::Int(7))];
         let mut event = AgentEvent::default();
-        Gathered::of(attributes).usage_into(&mut event);
+        Gathered::of(attributes).usage_into(&mut event, "");
         assert_eq!((event.in_uncached, event.token_basis), (7, TokenBasis::Guessed));
     }
 }

@@ -71,6 +71,29 @@ impl Stated {
     }
 }
 
+/// What was written to caches by how long it is kept, where a source says so beside or within one number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Writes {
+    /// For five minutes.
+    pub(crate) short: u64,
+    /// For an hour.
+    pub(crate) long: u64,
+}
+
+impl Writes {
+    /// All of it, where the source states one number too: that may leave some of it out, or all.
+    pub(crate) fn all(self, stated: Option<u64>) -> Option<u64> {
+        let named = self.short.saturating_add(self.long);
+        if named > 0 { Some(stated.unwrap_or(0).max(named)) } else { stated }
+    }
+
+    /// Moves what is kept for an hour into its bucket; what the split leaves out went to the usual cache of five minutes.
+    pub(crate) fn apply(self, event: &mut AgentEvent) {
+        event.cache_write_1h = self.long;
+        event.cache_write_5m = event.cache_write_5m.saturating_sub(self.long).max(self.short);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

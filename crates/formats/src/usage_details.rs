@@ -44,7 +44,7 @@ pub(crate) fn apply(details: &Object, event: &mut AgentEvent) -> bool {
 
 /// The cost in USD: the total, else the sum.
 pub(crate) fn cost(details: &Object) -> Option<NanoUsd> {
-    let total = number(details, "total").or_else(|| {
+    let total = ["total", "total_cost"].iter().find_map(|name| number(details, name)).or_else(|| {
         let parts = details.keys().filter_map(|name| number(details, name));
         parts.fold(None, |sum, part| Some(sum.unwrap_or(0.0) + part))
     });
@@ -92,8 +92,9 @@ fn bucket<'e>(event: &'e mut AgentEvent, name: &str) -> Option<&'e mut u64> {
     let any = |words: &[&str]| words.iter().any(|word| name.contains(word));
     if name.contains("total") {
         None
-    } else if name.contains("cache") {
-        Some(match is_write(&name) {
+    } else if any(&["cache", "ephemeral"]) {
+        // Anthropic's caches are ephemeral, and only what is written to them is told by how long it is kept.
+        Some(match is_write(&name) || name.contains("ephemeral") {
             true if name.contains("1h") => &mut event.cache_write_1h,
             true => &mut event.cache_write_5m,
             false => &mut event.cache_read,
@@ -137,6 +138,8 @@ mod tests {
     fn free_names_are_taken_as_they_are() {
         let free = r#"{"input":10,"output":"2","input_cache_read":4,"cache_write_1h":3,"output_reasoning_tokens":6,"total":25,"x":9}"#;
         assert_eq!(buckets(free), ([10, 4, 0, 3, 2, 6], TokenBasis::Disjoint));
+        let chain = r#"{"input":12,"output":7,"input_cache_read":400,"input_cache_creation":0,"input_ephemeral_5m_input_tokens":10,"input_ephemeral_1h_input_tokens":20}"#;
+        assert_eq!(buckets(chain), ([12, 400, 10, 20, 7, 0], TokenBasis::Disjoint));
         assert_eq!(buckets(r#"{"total":7}"#), ([7, 0, 0, 0, 0, 0], TokenBasis::Guessed));
         assert_eq!(buckets(r#"{"x":7}"#), ([0; 6], TokenBasis::None));
     }
@@ -145,6 +148,7 @@ mod tests {
     fn total_cost_wins_over_the_sum_of_its_parts() {
         let cost = |json: &str| cost(&serde_json::from_str(json).unwrap());
         assert_eq!(cost(r#"{"input":0.1,"output":0.2,"total":0.5}"#), NanoUsd::from_usd(0.5));
+        assert_eq!(cost(r#"{"input_cost":0.1,"total_cost":0.4}"#), NanoUsd::from_usd(0.4));
         assert_eq!(cost(r#"{"input":"0.1","output":0.2}"#), Some(NanoUsd(300_000_000)));
         assert_eq!(cost("{}"), None);
     }

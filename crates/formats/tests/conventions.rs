@@ -183,6 +183,8 @@ fn tools_of_every_convention_have_their_name_and_call() {
         (event.event_type, event.file_path.as_str(), event.exit_code),
         (EventType::FileRead, "src/a.rs", Some(3))
     );
+    let merged = json!({"gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": "(merged tools)"});
+    assert_eq!(self::event("gcp.vertex.agent", "execute_tool (merged)", merged).event_type, EventType::Span);
     let mcp = json!({"gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": "issues", "mcp.server.name": "github"});
     let event = self::event("some.scope", "execute_tool issues", mcp);
     assert_eq!((event.event_type, event.tool_kind.as_str()), (EventType::McpCall, "mcp"));
@@ -202,6 +204,54 @@ fn anthropic_counts_are_guessed_by_what_is_possible() {
             ([uncached, 4000, 300, 0, 17, 0], TokenBasis::Guessed)
         );
     }
+}
+
+#[test]
+fn counts_mean_what_their_instrumentation_is_known_to_mean() {
+    let anthropic = |input: u64, more: Value| {
+        let mut said = json!({
+            "gen_ai.operation.name": "chat", "gen_ai.system": "anthropic", "gen_ai.usage.input_tokens": input,
+            "gen_ai.usage.cache_read.input_tokens": 4000, "gen_ai.usage.output_tokens": 17,
+        });
+        said.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        said
+    };
+    let openlit = event("openlit.instrumentation.anthropic", "chat", anthropic(5000, json!({})));
+    assert_eq!(
+        (buckets(&openlit), openlit.token_basis),
+        ([5000, 4000, 0, 0, 17, 0], TokenBasis::AnthropicRaw)
+    );
+    let written = json!({
+        "gen_ai.usage.cache_creation.input_tokens": 300,
+        "anthropic.usage.cache_creation.ephemeral_1h_input_tokens": 200,
+    });
+    let sdk = event("com.anthropic.sdk.python", "chat", anthropic(4321, written));
+    assert_eq!((buckets(&sdk), sdk.token_basis), ([21, 4000, 100, 200, 17, 0], TokenBasis::Inclusive));
+}
+
+#[test]
+fn counts_in_one_attribute_are_read_whole() {
+    let langsmith = json!({
+        "langsmith.span.kind": "llm", "gen_ai.usage.input_tokens": 1200, "gen_ai.usage.output_tokens": 50,
+        "langsmith.metadata.usage_metadata": json!({
+            "input_tokens": 1200, "output_tokens": 50,
+            "input_token_details": {"cache_read": 1000}, "output_token_details": {"reasoning": 20},
+        }).to_string(),
+    });
+    assert_eq!(buckets(&event("langsmith", "ChatOpenAI", langsmith)), [200, 1000, 0, 0, 30, 20]);
+    let mlflow = json!({
+        "mlflow.spanType": "\"CHAT_MODEL\"", "mlflow.llm.model": "\"claude-sonnet-4-5\"",
+        "mlflow.llm.provider": "\"anthropic\"",
+        "mlflow.chat.tokenUsage": json!({
+            "input_tokens": 1230, "output_tokens": 50, "cache_read_input_tokens": 1000,
+            "cache_creation_input_tokens": 30, "cache_creation_input_tokens_above_1hr": 20,
+        }).to_string(),
+        "mlflow.llm.cost": "{\"input_cost\": 0.003, \"output_cost\": 0.0005, \"total_cost\": 0.0035}",
+    });
+    let call = event("mlflow.anthropic", "Messages", mlflow);
+    assert_eq!(buckets(&call), [200, 1000, 10, 20, 50, 0]);
+    assert_eq!((call.provider.as_str(), call.model.as_str()), ("anthropic", "claude-sonnet-4-5"));
+    assert_eq!(call.cost_reported, NanoUsd::from_usd(0.0035));
 }
 
 #[test]
@@ -251,6 +301,19 @@ fn failures_are_found_wherever_a_convention_puts_them() {
         (raised.status, raised.error_type.as_str(), raised.error_message.as_str()),
         (Status::Error, "E", "m")
     );
+}
+
+#[test]
+fn langsmiths_exporter_says_ok_of_what_has_failed() {
+    let failed = |scope: &str| {
+        let mut span = span("ChatOpenAI", json!({"langsmith.span.kind": "llm"}));
+        span["status"] = json!({"code": 1});
+        let said = attributes(&json!({"exception.type": "Exception", "exception.message": "429"}));
+        span["events"] =
+            json!([{"name": "exception", "timeUnixNano": "1795264656000000001", "attributes": said}]);
+        decoded_body(Route::OtlpTraces, &spans("s", scope, &[span])).events.remove(0).status
+    };
+    assert_eq!([failed("langsmith"), failed("another")], [Status::Error, Status::Ok]);
 }
 
 #[test]

@@ -19,7 +19,10 @@ const PLACES: &[&[&str]] = &[
     &["body", "usage"],
     &["body", "modelParameters"],
     &["modelParameters"],
+    &["outputs"],
     &["outputs", "usage_metadata"],
+    &["outputs", "llm_output"],
+    &["metadata"],
     &["extra", "metadata"],
     &["extra", "invocation_params"],
 ];

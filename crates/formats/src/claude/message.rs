@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::records::{Object, Record, RecordFormat, Records, count, identify, number, object, text};
 use crate::tokens::Stated;
-use crate::tools;
+use crate::{tools, usage};
 
 /// The name in `source`.
 pub(super) const SOURCE: &str = "claude-code";
@@ -155,12 +155,7 @@ pub(super) fn apply_usage(event: &mut AgentEvent, usage: &Object, role: UsageRol
     }
     stated.apply(TokenBasis::AnthropicRaw, event);
     event.usage_role = role;
-    // What the split leaves out went to the usual cache of 5 minutes.
-    let split = object(usage, "cache_creation");
-    let of = |name| split.and_then(|split| count(split, name)).unwrap_or(0);
-    event.cache_write_1h = of("ephemeral_1h_input_tokens");
-    let rest = event.cache_write_5m.saturating_sub(event.cache_write_1h);
-    event.cache_write_5m = rest.max(of("ephemeral_5m_input_tokens"));
+    usage::writes([object(usage, "cache_creation")]).apply(event);
     true
 }
 

@@ -179,9 +179,18 @@ pub(super) const ALIASES: [(Slot, &[&str]); SLOTS] = [
     (Slot::ResponseId, &["gen_ai.response.id", "ai.response.id", "request_id"]),
     (
         Slot::FinishReason,
-        &["gen_ai.response.finish_reasons", "gen_ai.response.finish_reason", "ai.response.finishReason"],
+        &[
+            "gen_ai.response.finish_reasons",
+            "gen_ai.response.finish_reason",
+            "ai.response.finishReason",
+            "llm.finish_reason",
+            "anthropic.message.stop_reason",
+        ],
     ),
-    (Slot::TtftSeconds, &["gen_ai.response.time_to_first_chunk"]),
+    (
+        Slot::TtftSeconds,
+        &["gen_ai.response.time_to_first_chunk", "gen_ai.client.operation.time_to_first_chunk"],
+    ),
     (Slot::TtftMillis, &["ttft_ms", "ai.response.msToFirstChunk", "time_to_first_token_ms"]),
     (Slot::ErrorType, &["error.type", "exception.type", "error_type"]),
     (Slot::ErrorMessage, &["exception.message", "error.message", "langfuse.observation.status_message"]),

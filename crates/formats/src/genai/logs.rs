@@ -87,7 +87,7 @@ fn call(event: &mut AgentEvent, gathered: &mut Gathered<'_>, origin: &Origin<'_>
     if origin.scope.name.contains("copilot") || origin.resource_text("service.name") == Some("copilot-chat") {
         return;
     }
-    gathered.usage_into(event);
+    gathered.usage_into(event, &origin.scope.name);
     gathered.http_error_into(event);
     event.llm_call_key = call_key(event);
     if event.token_basis != TokenBasis::None || event.cost_reported.is_some() {

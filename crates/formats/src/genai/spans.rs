@@ -43,7 +43,7 @@ pub(crate) fn events<'a>(
     let operation = gathered.operation();
     gathered.identity_into(&mut event, origin);
     gathered.content_into(&mut event);
-    gathered.usage_into(&mut event);
+    gathered.usage_into(&mut event, &origin.scope.name);
     let has_usage = event.token_basis != TokenBasis::None || event.cost_reported.is_some();
     let operation = match operation {
         Operation::Unsaid if !has_usage || event.model.is_empty() => Operation::Unsaid,
@@ -52,10 +52,16 @@ pub(crate) fn events<'a>(
             Operation::Agent
         }
         Operation::Unsaid => Operation::ModelCall,
+        // ADK's span around the tools that ran side by side, each of which has its own.
+        Operation::Tool if event.tool_name == "(merged tools)" => Operation::Other,
         operation => operation,
     };
     classify(&mut event, operation, has_usage);
     outcome(&mut event, &mut gathered, &span, operation);
+    // LangSmith's exporter sets the status to ok behind the exception that it has recorded.
+    if origin.scope.name == "langsmith" && span.events.iter().any(|entry| entry.name == "exception") {
+        event.status = Status::Error;
+    }
     details(&mut event, &gathered, origin);
     if operation == Operation::Tool {
         tool(&mut event, &gathered);
