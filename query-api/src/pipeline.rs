@@ -10,7 +10,7 @@ use std::time::{Duration, Instant as Stopwatch};
 
 use fleetlog_runtime::Clock;
 use fleetlog_store::row::{Row, RowOwned, RowRead};
-use fleetlog_store::{Query, Reader};
+use fleetlog_store::{Listed, Query, Reader};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::{Mutex, watch};
@@ -200,12 +200,20 @@ impl Api {
     }
 
     fn query(&self, caller: &Caller, statement: Statement) -> Result<Query, QueryError> {
-        let query = self.reader()?.project(caller.project_id())?.query(&statement.sql);
-        Ok(statement.params.into_iter().fold(query, |query, (name, value)| match value {
+        let Statement { sql, params } = statement;
+        let texts = |name, texts: &[String]| Listed::new(name, "String", texts.to_vec());
+        let ints = |name, numbers: &[i64]| Listed::new(name, "Int64", numbers.to_vec());
+        let sql = params.iter().fold(sql, |sql, (name, value)| match value {
+            Param::Texts(list) => texts(name, list).placed(sql),
+            Param::Ints(list) => ints(name, list).placed(sql),
+            Param::Text(_) | Param::Int(_) | Param::UInt(_) => sql,
+        });
+        let query = self.reader()?.project(caller.project_id())?.query(&sql);
+        Ok(params.iter().fold(query, |query, (name, value)| match value {
             Param::Text(text) => query.param(name, text),
-            Param::Texts(texts) => query.param(name, texts),
+            Param::Texts(list) => query.list(&texts(name, list)),
             Param::Int(number) => query.param(name, number),
-            Param::Ints(numbers) => query.param(name, numbers),
+            Param::Ints(list) => query.list(&ints(name, list)),
             Param::UInt(number) => query.param(name, number),
         }))
     }

@@ -63,6 +63,25 @@ async fn what_touches_no_group_is_reflected_as_soon_as_it_is_stored() {
     system.stop().await;
 }
 
+/// A server refuses a parameter above 128 KiB, and the names of these traces are more.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_of_very_many_traces_is_derived() {
+    const TRACES: u32 = 10_000;
+    let Some(mut system) = system().await else { return };
+    let trace = |number: u32| format!("{number:032x}");
+    // The session names each trace once, and one more call of each finds its session through it alone.
+    let naming = (0..TRACES).map(|n| span(&trace(n), "s", n, 1)).collect();
+    let unnamed = (0..TRACES).map(|n| span(&trace(n), "", TRACES + n, 70)).collect();
+    system.publish(topic::EVENTS, 0, &batch(naming)).await;
+    system.publish(topic::EVENTS, 1, &batch(unnamed)).await;
+    system.becomes("events", 2 * u64::from(TRACES)).await;
+    system.becomes("sessions WHERE session_id = 's' AND llm_call_count = 20000", 1).await;
+    system.derived().await;
+    system.becomes("(SELECT sum(calls) AS c FROM usage_1h) WHERE c = 20000", 1).await;
+    system.becomes("traces WHERE session_id = 's' AND llm_call_count = 2", u64::from(TRACES)).await;
+    system.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_spans_session_is_found_through_its_trace_whichever_arrives_first() {
     let Some(mut system) = system().await else { return };
