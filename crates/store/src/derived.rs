@@ -23,7 +23,7 @@ mod write;
 
 pub use facts::{Adopted, GroupFilter, Sighting, Sightings, Summary};
 pub use found::Range;
-pub use progress::{Progress, UnderivedGroup};
+pub use progress::{DerivedThrough, Progress, Reflected, UnderivedGroup};
 pub use repricings::{Repricing, RepricingMark};
 pub use stored::{Bucket, Compared, Difference, Part, Scale};
 pub use traces::{Naming, SessionTrace, TraceHour, TraceShare};
