@@ -7,6 +7,8 @@ use fleetlog_pricing::PricesConfig;
 use fleetlog_runtime::{AdminConfig, KeyDoc, Settings, SettingsError, config_section};
 use fleetlog_store::StoreConfig;
 
+use crate::recompute::SightingBounds;
+
 config_section! {
     /// The aggregator.
     pub struct AggregatorConfig, "aggregator" {
@@ -36,6 +38,9 @@ config_section! {
         pub derive_max_groups: usize = 2000,
         /// Most sightings held at once, unless one group alone has more.
         pub derive_max_sightings: u64 = 50_000,
+        /// Most sightings of one group, which are held at once, about 2 KB each. A group of more is set aside as too
+        /// large: it is not recomputed, and its project's `derived_through` stands still, until this allows it.
+        pub derive_max_group_sightings: u64 = 400_000,
         /// Most touched groups remembered; beyond it they are found again in the store.
         pub derive_max_pending: usize = 200_000,
         /// How long the aggregator may take to settle and commit when it is told to stop, milliseconds.
@@ -78,6 +83,11 @@ impl Config {
             ("aggregator.batch_max_rows", own.batch_max_rows, 1..=400_000),
             ("aggregator.batch_max_bytes", own.batch_max_bytes, 1..=96 * 1024 * 1024),
             ("aggregator.derive_max_groups", own.derive_max_groups, 1..=100_000),
+            (
+                "aggregator.derive_max_group_sightings",
+                own.derive_max_group_sightings as usize,
+                1..=100_000_000,
+            ),
             ("aggregator.derive_max_pending", own.derive_max_pending, 1..=10_000_000),
             ("aggregator.derive_share_percent", own.derive_share_percent as usize, 1..=50),
         ] {
@@ -98,6 +108,10 @@ impl Config {
 }
 
 impl AggregatorConfig {
+    pub(crate) fn sighting_bounds(&self) -> SightingBounds {
+        SightingBounds { at_once: self.derive_max_sightings, of_group: self.derive_max_group_sightings }
+    }
+
     pub(crate) fn shutdown_budget(&self) -> Duration {
         Duration::from_millis(self.shutdown_budget_ms)
     }

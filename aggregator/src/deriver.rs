@@ -11,24 +11,27 @@ use std::time::{Duration, Instant};
 
 use fleetlog_runtime::{Classified, Shutdown};
 use fleetlog_schemas::topic;
-use fleetlog_store::derived::{GroupHour, GroupKey, Progress};
+use fleetlog_store::derived::{GroupHour, GroupKey, Progress, Reflected};
 use fleetlog_store::{Store, StoreError};
 use tokio::sync::Notify;
 
 use crate::batch::Closed;
 use crate::config::AggregatorConfig;
 use crate::derive::Prices;
+use crate::error::AggregatorError;
 use crate::facts::Facts;
 use crate::metrics;
-use crate::recompute::Recomputer;
+use crate::recompute::{Recomputer, TooLarge};
 use crate::touched::{Failure, Gap, Touched};
 
 const BACKOFF_START: Duration = Duration::from_millis(200);
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
-/// Rows asked for when a gap is filled, and offsets looked at for them: a group that is set aside for long leaves a gap
-/// that no statement could go through at once.
+/// Rows asked for when a gap is filled, and offsets looked at for them: a group that is set aside for long leaves its
+/// project a gap that no statement could go through at once.
 const GAP_ROWS: usize = 20_000;
 const GAP_OFFSETS: i64 = 100_000;
+/// Offsets looked at for the groups of some projects alone.
+const BEHIND_OFFSETS: i64 = 2_000_000;
 /// From this many rows a second on, storing has the first right to ClickHouse.
 const BUSY_ROWS_PER_SECOND: f64 = 2000.0;
 
@@ -101,7 +104,7 @@ pub(crate) async fn run_deriver(
     config: Arc<AggregatorConfig>,
     shutdown: Shutdown,
 ) -> Result<(), StoreError> {
-    let recomputer = Recomputer::new(store.clone(), prices, config.derive_max_sightings);
+    let recomputer = Recomputer::new(store.clone(), prices, config.sighting_bounds());
     let mut task = Task { deriver, store, config, recomputer, recorded: HashMap::new() };
     let mut backoff = BACKOFF_START;
     loop {
@@ -155,22 +158,25 @@ fn failure(error: &StoreError) -> Failure {
 /// Derives all of a store that nobody else writes to, then returns.
 ///
 /// # Errors
-/// The first of the store's; what was derived until then is of no use to anybody.
+/// The first of the store's, or that a group is too large; what was derived until then is of no use to anybody.
 pub(crate) async fn derive_all(
     store: Store,
     prices: Prices,
     config: Arc<AggregatorConfig>,
-) -> Result<(), StoreError> {
+) -> Result<(), AggregatorError> {
     /// Between recomputations; a large group rests longer than this, but then it is not alone.
     const REST: Duration = Duration::from_millis(20);
     let deriver = Deriver::new(&config);
     for (partition, stored) in store.stored_through().await? {
         deriver.assigned(partition, stored);
     }
-    let recomputer = Recomputer::new(store.clone(), prices, config.derive_max_sightings);
+    let recomputer = Recomputer::new(store.clone(), prices, config.sighting_bounds());
     let mut task = Task { deriver, store, config, recomputer, recorded: HashMap::new() };
     while task.has_work() {
         task.step().await?;
+        if lock(&task.deriver.touched).set_aside() > 0 {
+            return Err(AggregatorError::GroupTooLarge { most: task.config.derive_max_group_sightings });
+        }
         tokio::time::sleep(REST).await;
     }
     Ok(())
@@ -182,7 +188,7 @@ struct Task {
     config: Arc<AggregatorConfig>,
     recomputer: Recomputer,
     /// Progress as it is recorded.
-    recorded: HashMap<i32, i64>,
+    recorded: HashMap<i32, Reflected>,
 }
 
 impl Task {
@@ -201,9 +207,9 @@ impl Task {
     }
 
     /// How far partitions are derived, where that is not recorded yet: a range need not touch any group.
-    fn news(&self) -> Vec<(i32, i64)> {
+    fn news(&self) -> Vec<(i32, Reflected)> {
         let derived = lock(&self.deriver.touched).derived();
-        let is_new = |at: &(i32, i64)| at.1 >= 0 && self.recorded.get(&at.0) != Some(&at.1);
+        let is_new = |at: &(i32, Reflected)| at.1.others >= 0 && self.recorded.get(&at.0) != Some(&at.1);
         derived.into_iter().filter(is_new).collect()
     }
 
@@ -244,12 +250,22 @@ impl Task {
             for (cause, next) in done.next {
                 touched.touch_next(now, &cause, next);
             }
-            touched.done(now, done.sizes);
+            let too_large: Vec<GroupKey> = done.too_large.iter().map(|group| group.key.clone()).collect();
+            touched.done(now, done.sizes, &too_large);
             drop(touched);
+            self.tell_of(done.too_large);
             metrics::DERIVE_SECONDS.record(started.elapsed().as_secs_f64());
-            metrics::DERIVED_GROUPS.add(taken.len() as u64);
+            metrics::DERIVED_GROUPS.add((taken.len() - too_large.len()) as u64);
         }
         self.record_progress(version).await
+    }
+
+    fn tell_of(&self, too_large: Vec<TooLarge>) {
+        for TooLarge { key: GroupKey { project_id, kind, id }, sightings } in too_large {
+            metrics::DERIVE_RETRIES.add_for("code", "group_too_large", 1);
+            let most = self.config.derive_max_group_sightings;
+            tracing::error!(project_id, ?kind, id, sightings, most, "a group is too large and is set aside");
+        }
     }
 
     /// Looks up how far new partitions are derived, so that what was touched before a crash is touched again.
@@ -261,8 +277,8 @@ impl Task {
         let mut arrivals = lock(&self.deriver.arrivals);
         let mut touched = lock(&self.deriver.touched);
         for (partition, stored) in arrivals.drain() {
-            let derived = recorded.get(&partition).copied().unwrap_or(-1);
-            touched.assigned(partition, derived, stored);
+            let reflected = recorded.get(&partition).cloned().unwrap_or(Reflected::up_to(-1));
+            touched.assigned(partition, reflected, stored);
         }
         Ok(())
     }
@@ -270,9 +286,11 @@ impl Task {
     /// Finds the groups of events that are stored and not known to be derived.
     async fn fill(&self, gap: Gap) -> Result<(), StoreError> {
         let mut limit = GAP_ROWS;
-        let through = gap.stored.min(gap.beyond.saturating_add(GAP_OFFSETS));
+        let offsets = if gap.projects.is_empty() { GAP_OFFSETS } else { BEHIND_OFFSETS };
+        let through = gap.stored.min(gap.beyond.saturating_add(offsets));
         let (covered, rows) = loop {
-            let rows = self.store.underived(gap.partition, (gap.beyond, through), limit).await?;
+            let range = (gap.beyond, through);
+            let rows = self.store.underived(gap.partition, range, &gap.projects, limit).await?;
             // Rows come by their lowest offset: of a full page, everything below its last row's is there.
             match rows.last() {
                 Some(last) if rows.len() == limit && last.first_offset <= gap.beyond + 1 => limit *= 2,
@@ -289,10 +307,10 @@ impl Task {
         let news: Vec<Progress> = self
             .news()
             .into_iter()
-            .map(|(partition, derived_offset)| Progress { partition, derived_offset, version })
+            .map(|(partition, reflected)| Progress { partition, reflected, version })
             .collect();
         self.store.record_progress(&news).await?;
-        self.recorded.extend(news.iter().map(|news| (news.partition, news.derived_offset)));
+        self.recorded.extend(news.into_iter().map(|news| (news.partition, news.reflected)));
         Ok(())
     }
 }

@@ -19,6 +19,12 @@ pub enum AggregatorError {
         /// How many there are.
         known: u64,
     },
+    /// A group has more sightings than may be held, and nothing is of use without it.
+    #[error("a group has more than {most} sightings: aggregator.derive_max_group_sightings allows no more")]
+    GroupTooLarge {
+        /// How many may be held.
+        most: u64,
+    },
     /// The log cannot be used.
     #[error(transparent)]
     Log(#[from] LogError),
@@ -37,6 +43,7 @@ impl Classified for AggregatorError {
     fn class(&self) -> ErrorClass {
         match self {
             Self::Settings(_) | Self::TooManyRepricings { .. } => ErrorClass::BadInput,
+            Self::GroupTooLarge { .. } => ErrorClass::TooLarge,
             Self::Log(e) => e.class(),
             Self::Store(e) => e.class(),
             Self::Note(_) => ErrorClass::Corrupt,
@@ -48,6 +55,7 @@ impl Classified for AggregatorError {
         match self {
             Self::Settings(_) => "bad_configuration",
             Self::TooManyRepricings { .. } => "too_many_repricings",
+            Self::GroupTooLarge { .. } => "group_too_large",
             Self::Log(e) => e.code(),
             Self::Store(e) => e.code(),
             Self::Note(_) => "commit_note",

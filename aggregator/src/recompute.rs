@@ -48,14 +48,29 @@ pub(crate) struct Found {
     pub(crate) versions: HashMap<GroupKey, u64>,
 }
 
+/// How many sightings are held.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SightingBounds {
+    /// At a time, unless a single group has more.
+    pub(crate) at_once: u64,
+    /// Of a single group; one of more is too large.
+    pub(crate) of_group: u64,
+}
+
+/// A group that has more sightings than may be held.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TooLarge {
+    pub(crate) key: GroupKey,
+    pub(crate) sightings: u64,
+}
+
 /// Recomputes groups, and remembers what it need not write again.
 pub(crate) struct Recomputer {
     store: Store,
     prices: Prices,
     /// As of when the repricings are known.
     repriced: RepricingMark,
-    /// Most sightings held at a time, unless a single group has more.
-    max_sightings: u64,
+    bounds: SightingBounds,
     outcome: Outcome,
     known_hours: HashSet<GroupHour>,
     remembered: Remembered,
@@ -69,6 +84,8 @@ pub(crate) struct Done {
     pub(crate) sizes: Vec<(GroupKey, u64)>,
     /// Groups that are to be recomputed next, each with the one that makes it necessary.
     pub(crate) next: Vec<(GroupKey, GroupKey)>,
+    /// Groups that are too large to be recomputed, of which nothing is written.
+    pub(crate) too_large: Vec<TooLarge>,
     /// What a comparison found.
     pub(crate) found: Found,
 }
@@ -81,16 +98,17 @@ struct Run {
     sizes: Vec<(GroupKey, u64)>,
     /// Minutes in which sessions may have had calls that are another's.
     lost: HashMap<(String, String), BTreeSet<u32>>,
+    too_large: Vec<TooLarge>,
     found: Found,
 }
 
 impl Recomputer {
-    pub(crate) fn new(store: Store, prices: Prices, max_sightings: u64) -> Self {
+    pub(crate) fn new(store: Store, prices: Prices, bounds: SightingBounds) -> Self {
         Self {
             store,
             prices,
             repriced: RepricingMark::default(),
-            max_sightings,
+            bounds,
             outcome: Outcome::Write,
             known_hours: HashSet::new(),
             remembered: Remembered::default(),
@@ -124,6 +142,7 @@ impl Recomputer {
             minutes: BTreeSet::new(),
             sizes: Vec::with_capacity(taken.len()),
             lost: HashMap::new(),
+            too_large: Vec::new(),
             found,
         };
         let traced = self.untraced(&mut run, sessions).await?;
@@ -146,7 +165,7 @@ impl Recomputer {
         }
         let (minutes, spent) = (run.minutes.len(), run.spent);
         tracing::debug!(groups = run.sizes.len(), minutes, ?spent, "recomputed");
-        Ok(Done { sizes: run.sizes, next: plan.next, found: run.found })
+        Ok(Done { sizes: run.sizes, next: plan.next, too_large: run.too_large, found: run.found })
     }
 
     /// A version, and then the repricings: like facts, they are read after the clock.
@@ -306,7 +325,8 @@ impl Recomputer {
         summaries: Vec<Summary>,
         mut shares: HashMap<(String, String), Vec<TraceShare>>,
     ) -> Result<(), StoreError> {
-        for portion in portions(summaries, self.max_sightings) {
+        let summaries = self.small_enough(run, filter.kind, summaries);
+        for portion in portions(summaries, self.bounds.at_once) {
             let (filter, mut sightings) = self.sightings(filter, &portion).await?;
             let stored = self.stored(run, &filter, &shares).await?;
             let filter_kind = filter.kind;
@@ -338,7 +358,9 @@ impl Recomputer {
             return Ok(());
         }
         let filter = self.store.group_filter(GroupKind::Trace, keys).await?;
-        for portion in portions(self.summaries(&filter).await?, self.max_sightings) {
+        let summaries = self.summaries(&filter).await?;
+        let summaries = self.small_enough(run, GroupKind::Trace, summaries);
+        for portion in portions(summaries, self.bounds.at_once) {
             let (filter, mut sightings) = self.sightings(&filter, &portion).await?;
             let stored = self.stored(run, &filter, &HashMap::new()).await?;
             let groups = filter
@@ -388,6 +410,27 @@ impl Recomputer {
             }
         }
         Ok(())
+    }
+
+    /// Leaves out the groups that are too large, before any of their sightings is read.
+    fn small_enough(&self, run: &mut Run, kind: GroupKind, summaries: Vec<Summary>) -> Vec<Summary> {
+        let most = self.bounds.of_group;
+        let (small, large): (Vec<_>, Vec<_>) =
+            summaries.into_iter().partition(|summary| summary.sighting_count <= most);
+        for summary in large {
+            let (key, sightings) = (key_of(kind, &summary), summary.sighting_count);
+            if self.outcome != Outcome::Write {
+                let what =
+                    format!("cannot be compared: it has {sightings} sightings and {most} are the most");
+                run.found.differences.push(Difference {
+                    key: key.clone(),
+                    part: Part::Group,
+                    fields: vec![what],
+                });
+            }
+            run.too_large.push(TooLarge { key, sightings });
+        }
+        small
     }
 
     /// Neighbours in the order of `events` together, so that each portion reads a part of it and not all.

@@ -124,7 +124,7 @@ pub async fn rederive(
     let now = u32::try_from(store.now_ms().await? / 1000).unwrap_or(u32::MAX);
     let kept = store.derived_retention_days().saturating_mul(86_400);
     let oldest_minute = now.saturating_sub(kept.saturating_sub(EXPIRY_MARGIN.min(kept / 2)));
-    let recomputer = Recomputer::new(store.clone(), prices, config.aggregator.derive_max_sightings)
+    let recomputer = Recomputer::new(store.clone(), prices, config.aggregator.sighting_bounds())
         .comparing(!what.check, oldest_minute);
     let mut run = Run {
         store,

@@ -14,6 +14,7 @@ use fleetlog_store::{Attempt, FactRange, Located, PlaceRow, Store, StoreError};
 use crate::config::AggregatorConfig;
 use crate::derive::Prices;
 use crate::deriver::derive_all;
+use crate::error::AggregatorError;
 
 /// How long an insert may wait before it starts.
 const INSERT_WITHIN_MS: i64 = 60_000;
@@ -67,8 +68,8 @@ impl ShadowWriter {
     /// Derives calls and sessions of both databases: of what was replayed, and of `stored`, a copy of what is compared.
     ///
     /// # Errors
-    /// The store's.
-    pub async fn derive(&self, stored: Store) -> Result<(), StoreError> {
+    /// The store's, or that a group is too large.
+    pub async fn derive(&self, stored: Store) -> Result<(), AggregatorError> {
         for store in [stored, self.shadow.clone()] {
             derive_all(store, self.prices.clone(), Arc::clone(&self.config)).await?;
         }

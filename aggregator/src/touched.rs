@@ -4,18 +4,18 @@
 //! are found again in the store, as after a crash.
 //!
 //! A group that cannot be recomputed must not keep the others from it. After a failure half as many groups are taken,
-//! until one fails alone; that one is set aside, for longer each time, and holds back nothing but the progress, which
-//! has to say that something is not reflected.
+//! until one fails alone; that one is set aside, for longer each time, and tried again alone. It holds back nothing but
+//! its own project's progress, which has to say that something is not reflected: the project is behind the others.
 //!
 //! # Invariants
-//! For every partition, each event with `derived < offset ≤ covered` has its group in `pending` or `running`, and those
-//! with `covered < offset ≤ stored` are still to be found in the store. So everything up to [`Touched::derived`] is
-//! reflected in the groups.
+//! For every partition and project, each event beyond the project's progress and up to `covered` has its group in
+//! `pending` or `running`, and those with `covered < offset ≤ stored` are still to be found in the store. So everything
+//! up to [`Touched::derived`] is reflected in the groups. No project's progress ever goes back.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
-use fleetlog_store::derived::{GroupHour, GroupKey};
+use fleetlog_store::derived::{GroupHour, GroupKey, Reflected};
 
 /// A group of this many events may be recomputed once a second; one of ten times as many, every ten seconds.
 const EVENTS_PER_SECOND: u64 = 2000;
@@ -24,6 +24,9 @@ const INTERVAL_MAX: Duration = Duration::from_secs(60);
 const FAILURES: u32 = 5;
 const ASIDE_MIN: Duration = Duration::from_secs(10);
 const ASIDE_MAX: Duration = Duration::from_secs(300);
+/// Projects that can be behind in a partition. The broken groups of one more hold back all the others, as if they only
+/// waited.
+const BEHIND_MAX: usize = 1000;
 
 /// What waits to be recomputed.
 #[derive(Debug)]
@@ -38,6 +41,8 @@ pub(crate) struct Touched {
     at_once: usize,
     /// Groups that failed alone since they last succeeded, and how often.
     failures: HashMap<GroupKey, u32>,
+    /// Whether the group taken last was one that is set aside.
+    tried_broken: bool,
 }
 
 /// What a failed recomputation says about its groups.
@@ -68,20 +73,24 @@ impl Pending {
     }
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Coverage {
     covered: i64,
     stored: i64,
+    /// How far this had come when it was last asked for.
+    reflected: Reflected,
 }
 
 /// Offsets of a partition whose groups have to be looked up in the store.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Gap {
     pub(crate) partition: i32,
     /// The groups of events up to here are known.
     pub(crate) beyond: i64,
     /// Events up to here are stored.
     pub(crate) stored: i64,
+    /// The projects that are behind there: the events of all others are reflected. Empty where those of none are.
+    pub(crate) projects: Vec<String>,
 }
 
 impl Touched {
@@ -94,12 +103,15 @@ impl Touched {
             resting: HashMap::new(),
             at_once: usize::MAX,
             failures: HashMap::new(),
+            tried_broken: false,
         }
     }
 
-    /// A partition is ours: events up to `derived` are reflected, those up to `stored` are stored.
-    pub(crate) fn assigned(&mut self, partition: i32, derived: i64, stored: i64) {
-        self.partitions.insert(partition, Coverage { covered: derived.min(stored), stored });
+    /// A partition is ours: this much of it is reflected, events up to `stored` are stored.
+    pub(crate) fn assigned(&mut self, partition: i32, reflected: Reflected, stored: i64) {
+        let reflected = Reflected { others: reflected.others.min(stored), ..reflected };
+        self.partitions
+            .insert(partition, Coverage { covered: reflected.all().min(stored), stored, reflected });
     }
 
     /// A partition is ours no longer; what it touched is recomputed all the same.
@@ -158,13 +170,17 @@ impl Touched {
         if self.pending.len() > self.limit / 2 {
             return None;
         }
-        self.partitions.iter().find(|(_, coverage)| coverage.covered < coverage.stored).map(
-            |(partition, coverage)| Gap {
-                partition: *partition,
-                beyond: coverage.covered,
-                stored: coverage.stored,
-            },
-        )
+        let (partition, coverage) =
+            self.partitions.iter().find(|(_, coverage)| coverage.covered < coverage.stored)?;
+        let Coverage { covered, stored, reflected } = coverage;
+        // Where others are reflected already, only the projects behind have anything to be found.
+        let some = *covered < reflected.others;
+        Some(Gap {
+            partition: *partition,
+            beyond: *covered,
+            stored: if some { reflected.others.min(*stored) } else { *stored },
+            projects: if some { reflected.behind.keys().cloned().collect() } else { Vec::new() },
+        })
     }
 
     /// What was found for a gap: touches with the lowest offset of each, complete up to `covered`.
@@ -182,7 +198,8 @@ impl Touched {
         }
     }
 
-    /// Takes groups to recompute, those first that have waited longest.
+    /// Takes groups to recompute, those first that have waited longest. One that was set aside is taken alone: it may fail
+    /// again, and the others need not. Then it is the others' turn.
     pub(crate) fn take(&mut self, now: Instant, most: usize) -> Vec<(GroupKey, Pending)> {
         self.resting.retain(|_, until| *until > now);
         let mut due: Vec<(Instant, &GroupKey)> = self
@@ -192,8 +209,15 @@ impl Touched {
             .map(|(key, pending)| (pending.since, key))
             .collect();
         due.sort_unstable();
-        let keys: Vec<GroupKey> =
-            due.into_iter().take(most.min(self.at_once)).map(|(_, key)| key.clone()).collect();
+        let (broken, sound): (Vec<&GroupKey>, Vec<&GroupKey>) =
+            due.into_iter().map(|(_, key)| key).partition(|key| self.is_aside(key));
+        let alone = !broken.is_empty() && (sound.is_empty() || !self.tried_broken);
+        let keys: Vec<GroupKey> = if alone {
+            broken.into_iter().take(1).cloned().collect()
+        } else {
+            sound.into_iter().take(most.min(self.at_once)).cloned().collect()
+        };
+        self.tried_broken = alone;
         keys.into_iter()
             .filter_map(|key| {
                 let pending = self.pending.remove(&key)?;
@@ -203,10 +227,23 @@ impl Touched {
             .collect()
     }
 
-    /// The groups taken are written. `sizes` says how many events each of them has.
-    pub(crate) fn done(&mut self, now: Instant, sizes: impl IntoIterator<Item = (GroupKey, u64)>) {
+    /// The groups taken are written, but for those that are too large: these are set aside. `sizes` says how many events
+    /// each of the others has.
+    pub(crate) fn done(
+        &mut self,
+        now: Instant,
+        sizes: impl IntoIterator<Item = (GroupKey, u64)>,
+        too_large: &[GroupKey],
+    ) {
+        let refused: Vec<(GroupKey, Pending)> =
+            too_large.iter().filter_map(|key| self.running.remove_entry(key)).collect();
         for (key, _) in self.running.drain() {
             self.failures.remove(&key);
+        }
+        self.running.extend(refused);
+        self.wait_again();
+        for key in too_large {
+            self.fails(now, key, Failure::Refused);
         }
         self.at_once = self.at_once.saturating_mul(2);
         for (key, events) in sizes {
@@ -225,19 +262,37 @@ impl Touched {
         if taken == 0 || failure == Failure::Outage {
             return None;
         }
-        self.at_once = (taken / 2).max(1);
-        let alone = alone?;
-        let failures = self.failures.entry(alone.clone()).or_default();
+        let alone = match alone {
+            // It says nothing new about the others.
+            Some(alone) if self.is_aside(&alone) => alone,
+            alone => {
+                self.at_once = (taken / 2).max(1);
+                alone?
+            }
+        };
+        if !self.fails(now, &alone, failure) {
+            return None;
+        }
+        // The next one may be sound, and so may all the others.
+        self.at_once = self.at_once.max(2);
+        Some(alone)
+    }
+
+    /// A group fails by itself. Returns whether it is set aside.
+    fn fails(&mut self, now: Instant, key: &GroupKey, failure: Failure) -> bool {
+        let failures = self.failures.entry(key.clone()).or_default();
         *failures += 1;
         if failure == Failure::Refused {
             *failures = FAILURES.max(*failures);
         }
-        let times = failures.checked_sub(FAILURES)?;
+        let Some(times) = failures.checked_sub(FAILURES) else { return false };
         let rest = ASIDE_MIN.saturating_mul(1 << times.min(10)).min(ASIDE_MAX);
-        self.resting.insert(alone.clone(), now + rest);
-        // The next one may be sound, and so may all the others.
-        self.at_once = self.at_once.max(2);
-        Some(alone)
+        self.resting.insert(key.clone(), now + rest);
+        true
+    }
+
+    fn is_aside(&self, key: &GroupKey) -> bool {
+        self.failures.get(key).is_some_and(|failures| *failures >= FAILURES)
     }
 
     fn wait_again(&mut self) {
@@ -259,17 +314,50 @@ impl Touched {
     }
 
     /// Up to where each partition is reflected in the groups.
-    pub(crate) fn derived(&self) -> BTreeMap<i32, i64> {
-        let mut derived: BTreeMap<i32, i64> =
-            self.partitions.iter().map(|(partition, coverage)| (*partition, coverage.covered)).collect();
-        for pending in self.pending.values().chain(self.running.values()) {
-            for (partition, lowest) in &pending.lowest {
-                if let Some(through) = derived.get_mut(partition) {
-                    *through = (*through).min(lowest - 1);
+    pub(crate) fn derived(&mut self) -> BTreeMap<i32, Reflected> {
+        let broken = self.fall_behind();
+        let mut through: BTreeMap<i32, Reflected> = BTreeMap::new();
+        for (partition, Coverage { covered, reflected, .. }) in &self.partitions {
+            let behind = reflected.behind.keys().map(|project| (project.clone(), *covered)).collect();
+            through.insert(*partition, Reflected { others: *covered, behind });
+        }
+        for (key, waiting) in self.pending.iter().chain(&self.running) {
+            for (partition, lowest) in &waiting.lowest {
+                let Some(reflected) = through.get_mut(partition) else { continue };
+                let of = reflected.behind.get_mut(&key.project_id).unwrap_or(&mut reflected.others);
+                *of = (*of).min(lowest - 1);
+            }
+        }
+        for (partition, Coverage { reflected, .. }) in &mut self.partitions {
+            let Some(through) = through.get_mut(partition) else { continue };
+            // What is looked for again is below what was known before.
+            let others = reflected.others.max(through.others);
+            reflected.others = others;
+            for (project, offset) in &mut reflected.behind {
+                *offset = (*offset).max(through.of(project));
+            }
+            reflected.behind.retain(|project, offset| *offset < others || broken.contains(project));
+            through.clone_from(reflected);
+            through.behind.retain(|_, offset| *offset < others);
+        }
+        through
+    }
+
+    /// Tells the projects of groups that are set aside apart from the others, and returns them.
+    fn fall_behind(&mut self) -> BTreeSet<String> {
+        let mut broken = BTreeSet::new();
+        for (key, _) in self.failures.iter().filter(|(_, failures)| **failures >= FAILURES) {
+            broken.insert(key.project_id.clone());
+            let waiting = self.pending.get(key).or_else(|| self.running.get(key));
+            for partition in waiting.into_iter().flat_map(|waiting| waiting.lowest.keys()) {
+                let Some(Coverage { reflected, .. }) = self.partitions.get_mut(partition) else { continue };
+                if reflected.behind.len() < BEHIND_MAX {
+                    // Until now it was as far as all were.
+                    reflected.behind.entry(key.project_id.clone()).or_insert(reflected.others);
                 }
             }
         }
-        derived
+        broken
     }
 
     /// Groups that wait.
@@ -279,7 +367,7 @@ impl Touched {
 
     /// Groups that wait although they were tried, because they failed alone too often.
     pub(crate) fn set_aside(&self) -> usize {
-        self.failures.values().filter(|failures| **failures >= FAILURES).count()
+        self.failures.keys().filter(|key| self.is_aside(key)).count()
     }
 
     /// Since when the one that waits longest does.
@@ -305,80 +393,90 @@ mod tests {
         GroupHour { key, hour: 0, received_day: 0 }
     }
 
+    fn gap(partition: i32, beyond: i64, stored: i64) -> Gap {
+        Gap { partition, beyond, stored, projects: Vec::new() }
+    }
+
+    /// A touch of another project's group.
+    fn other(id: u32) -> GroupHour {
+        let key = GroupKey { project_id: "q".to_owned(), ..touch(id).key };
+        GroupHour { key, ..touch(id) }
+    }
+
     #[test]
     fn progress_stays_behind_the_oldest_group_that_is_not_written() {
         let now = Instant::now();
         let mut touched = Touched::new(10);
-        touched.assigned(0, -1, -1);
+        touched.assigned(0, Reflected::up_to(-1), -1);
         assert!(touched.stored(now, 0, (0, 4), vec![touch(1)]));
         let taken = touched.take(now, 10);
         assert!(touched.stored(now, 0, (5, 9), vec![touch(1), touch(2)]));
-        assert_eq!((taken.len(), touched.derived()[&0]), (1, -1));
+        assert_eq!((taken.len(), touched.derived()[&0].all()), (1, -1));
         touched.failed(now, Failure::Passing);
-        assert_eq!(touched.derived()[&0], -1);
+        assert_eq!(touched.derived()[&0].all(), -1);
         assert_eq!(touched.take(now, 1)[0].0, touch(1).key);
-        touched.done(now, []);
-        assert_eq!(touched.derived()[&0], 4);
+        touched.done(now, [], &[]);
+        assert_eq!(touched.derived()[&0].all(), 4);
         assert_eq!(touched.take(now, 10).len(), 1);
-        touched.done(now, []);
-        assert_eq!((touched.derived()[&0], touched.has_work()), (9, false));
+        touched.done(now, [], &[]);
+        assert_eq!((touched.derived()[&0].all(), touched.has_work()), (9, false));
     }
 
     #[test]
     fn progress_waits_for_what_a_recomputation_makes_necessary() {
         let now = Instant::now();
         let mut touched = Touched::new(10);
-        touched.assigned(0, -1, -1);
+        touched.assigned(0, Reflected::up_to(-1), -1);
         touched.stored(now, 0, (0, 4), vec![touch(1)]);
         touched.take(now, 10);
         touched.touch_next(now, &touch(1).key, touch(2).key);
-        touched.done(now, []);
-        assert_eq!((touched.derived()[&0], touched.has_work()), (-1, true));
+        touched.done(now, [], &[]);
+        assert_eq!((touched.derived()[&0].all(), touched.has_work()), (-1, true));
         assert_eq!(touched.take(now, 10)[0].0, touch(2).key);
-        touched.done(now, []);
-        assert_eq!(touched.derived()[&0], 4);
+        touched.done(now, [], &[]);
+        assert_eq!(touched.derived()[&0].all(), 4);
     }
 
     #[test]
     fn what_does_not_fit_is_found_again_in_the_store() {
         let now = Instant::now();
         let mut touched = Touched::new(2);
-        touched.assigned(3, -1, -1);
+        touched.assigned(3, Reflected::up_to(-1), -1);
         assert!(!touched.stored(now, 3, (0, 4), vec![touch(1), touch(2), touch(3)]));
         assert!(!touched.stored(now, 3, (5, 9), vec![touch(4)]));
-        assert_eq!(touched.gap(), Some(Gap { partition: 3, beyond: -1, stored: 9 }));
-        assert_eq!(touched.derived()[&3], -1);
+        assert_eq!(touched.gap(), Some(gap(3, -1, 9)));
+        assert_eq!(touched.derived()[&3].all(), -1);
         touched.found(now, 3, 4, [(touch(1), 0), (touch(2), 1), (touch(3), 2)]);
-        assert_eq!((touched.gap(), touched.derived()[&3]), (None, -1));
+        assert_eq!((touched.gap(), touched.derived()[&3].all()), (None, -1));
         assert_eq!(touched.take(now, 10).len(), 3);
-        touched.done(now, []);
-        assert_eq!(touched.derived()[&3], 4);
-        assert_eq!(touched.gap(), Some(Gap { partition: 3, beyond: 4, stored: 9 }));
+        touched.done(now, [], &[]);
+        assert_eq!(touched.derived()[&3].all(), 4);
+        assert_eq!(touched.gap(), Some(gap(3, 4, 9)));
     }
 
     #[test]
     fn a_new_owner_begins_where_the_last_one_had_come_to() {
         let mut touched = Touched::new(10);
-        touched.assigned(0, 41, 99);
-        assert_eq!(touched.gap(), Some(Gap { partition: 0, beyond: 41, stored: 99 }));
-        touched.assigned(1, 120, 99);
+        touched.assigned(0, Reflected::up_to(41), 99);
+        assert_eq!(touched.gap(), Some(gap(0, 41, 99)));
+        touched.assigned(1, Reflected::up_to(120), 99);
         touched.gone(0);
-        assert_eq!((touched.gap(), touched.derived()[&1]), (None, 99));
+        assert_eq!((touched.gap(), touched.derived()[&1].all()), (None, 99));
     }
 
     #[test]
     fn a_large_group_rests_between_recomputations() {
         let now = Instant::now();
         let mut touched = Touched::new(10);
-        touched.assigned(0, -1, -1);
+        touched.assigned(0, Reflected::up_to(-1), -1);
         touched.stored(now, 0, (0, 0), vec![touch(1), touch(2)]);
         touched.take(now, 10);
-        touched.done(now, [(touch(1).key, 20_000), (touch(2).key, 1999)]);
+        touched.done(now, [(touch(1).key, 20_000), (touch(2).key, 1999)], &[]);
         touched.stored(now, 0, (1, 1), vec![touch(1), touch(2)]);
         assert_eq!(touched.take(now, 10).len(), 1);
-        touched.done(now, []);
+        touched.done(now, [], &[]);
         assert_eq!(touched.take(now + Duration::from_secs(9), 10).len(), 0);
-        assert_eq!(touched.derived()[&0], 0);
+        assert_eq!(touched.derived()[&0].all(), 0);
         assert_eq!(touched.take(now + Duration::from_secs(10), 10).len(), 1);
     }
 
@@ -391,7 +489,7 @@ mod tests {
                 touched.failed(now, failure);
             } else {
                 written.extend(taken.into_iter().map(|(key, _)| key.id));
-                touched.done(now, []);
+                touched.done(now, [], &[]);
             }
         }
         written
@@ -402,24 +500,96 @@ mod tests {
         for failure in [Failure::Refused, Failure::Passing] {
             let now = Instant::now();
             let mut touched = Touched::new(20);
-            touched.assigned(0, -1, -1);
+            touched.assigned(0, Reflected::up_to(-1), -1);
             touched.stored(now, 0, (0, 9), (0..10).map(touch).collect());
             let written = recompute(&mut touched, now, failure, 6);
             assert_eq!((written.len(), written.contains("6")), (9, false), "{failure:?}");
-            assert_eq!((touched.set_aside(), touched.waiting(), touched.derived()[&0]), (1, 1, -1));
+            assert_eq!((touched.set_aside(), touched.waiting(), touched.derived()[&0].all()), (1, 1, -1));
             // It is tried again, and for longer each time it is not.
             assert_eq!(recompute(&mut touched, now + ASIDE_MIN, failure, 6).len(), 0);
             assert_eq!(touched.take(now + ASIDE_MIN * 2, 10).len(), 0);
             assert_eq!(recompute(&mut touched, now + ASIDE_MIN * 3, failure, 7).len(), 1);
-            assert_eq!((touched.set_aside(), touched.waiting(), touched.derived()[&0]), (0, 0, 9));
+            assert_eq!((touched.set_aside(), touched.waiting(), touched.derived()[&0].all()), (0, 0, 9));
         }
+    }
+
+    #[test]
+    fn a_group_that_is_set_aside_holds_back_its_own_project_alone() {
+        let now = Instant::now();
+        let mut touched = Touched::new(20);
+        touched.assigned(0, Reflected::up_to(-1), -1);
+        touched.assigned(1, Reflected::up_to(-1), -1);
+        touched.stored(now, 0, (0, 4), vec![other(7)]);
+        touched.stored(now, 0, (5, 9), vec![touch(6), touch(1)]);
+        touched.stored(now, 1, (0, 4), vec![other(7)]);
+        assert_eq!(recompute(&mut touched, now, Failure::Refused, 6).len(), 2);
+        let behind = Reflected { others: 9, behind: [("p".to_owned(), 4)].into() };
+        assert_eq!((&touched.derived()[&0], touched.set_aside()), (&behind, 1));
+        assert_eq!(touched.derived()[&1], Reflected::up_to(4));
+        // The project's other groups go on; they are behind with it.
+        touched.stored(now, 0, (10, 14), vec![touch(1), other(7)]);
+        // The broken one is touched through another partition too.
+        touched.stored(now, 1, (5, 9), vec![touch(6)]);
+        assert_eq!(recompute(&mut touched, now, Failure::Refused, 6).len(), 2);
+        assert_eq!((touched.derived()[&0].others, touched.derived()[&0].of("p")), (14, 4));
+        assert_eq!((touched.derived()[&1].others, touched.derived()[&1].of("p")), (9, 4));
+        // Once it can be recomputed, nobody is behind.
+        assert_eq!(recompute(&mut touched, now + ASIDE_MAX, Failure::Refused, 99).len(), 1);
+        let derived = touched.derived();
+        assert_eq!((&derived[&0], &derived[&1]), (&Reflected::up_to(14), &Reflected::up_to(9)));
+    }
+
+    #[test]
+    fn a_new_owner_looks_for_the_groups_of_those_that_are_behind_and_nobody_goes_back() {
+        let now = Instant::now();
+        let mut touched = Touched::new(20);
+        let behind = Reflected { others: 50, behind: [("p".to_owned(), 10)].into() };
+        touched.assigned(0, behind.clone(), 99);
+        let of_p =
+            |beyond: i64, stored: i64| Gap { projects: vec!["p".to_owned()], ..gap(0, beyond, stored) };
+        assert_eq!(touched.gap(), Some(of_p(10, 50)));
+        assert_eq!(touched.derived()[&0], behind);
+        touched.found(now, 0, 30, [(touch(6), 20), (touch(1), 25)]);
+        assert_eq!(touched.derived()[&0].of("p"), 19);
+        // Not set aside by this process yet, and still nothing is said to be reflected that is not.
+        touched.found(now, 0, 50, []);
+        assert_eq!((touched.derived()[&0].others, touched.derived()[&0].of("p")), (50, 19));
+        assert_eq!(touched.gap(), Some(gap(0, 50, 99)));
+        touched.found(now, 0, 99, [(other(7), 60)]);
+        assert_eq!((touched.derived()[&0].others, touched.derived()[&0].of("p")), (59, 19));
+        assert_eq!(recompute(&mut touched, now, Failure::Refused, 6).len(), 2);
+        assert_eq!((touched.derived()[&0].others, touched.derived()[&0].of("p")), (99, 19));
+    }
+
+    #[test]
+    fn a_group_that_is_too_large_is_set_aside_at_once_and_those_beside_it_are_done() {
+        let now = Instant::now();
+        let mut touched = Touched::new(20);
+        touched.assigned(0, Reflected::up_to(-1), -1);
+        touched.stored(now, 0, (0, 9), (0..10).map(touch).collect());
+        assert_eq!(touched.take(now, 10).len(), 10);
+        touched.done(now, [], &[touch(6).key]);
+        assert_eq!((touched.set_aside(), touched.waiting(), touched.take(now, 10).len()), (1, 1, 0));
+        // It is tried alone, and does not keep the others from their turn.
+        touched.stored(now, 0, (10, 10), vec![touch(1), touch(2)]);
+        let later = now + ASIDE_MIN;
+        assert_eq!(
+            touched.take(later, 10).into_iter().map(|(key, _)| key).collect::<Vec<_>>(),
+            [touch(6).key]
+        );
+        touched.done(later, [], &[touch(6).key]);
+        assert_eq!((touched.set_aside(), touched.take(later, 10).len()), (1, 2));
+        touched.done(later, [], &[]);
+        assert_eq!(touched.take(later + ASIDE_MAX, 10).len(), 1);
+        touched.done(later, [], &[]);
+        assert_eq!((touched.set_aside(), touched.waiting()), (0, 0));
     }
 
     #[test]
     fn an_outage_says_nothing_about_the_groups() {
         let now = Instant::now();
         let mut touched = Touched::new(20);
-        touched.assigned(0, -1, -1);
+        touched.assigned(0, Reflected::up_to(-1), -1);
         touched.stored(now, 0, (0, 0), vec![touch(1)]);
         for _ in 0..100 {
             assert_eq!(touched.take(now, 10).len(), 1);
@@ -427,15 +597,15 @@ mod tests {
         }
         touched.stored(now, 0, (1, 1), vec![touch(2)]);
         assert_eq!(touched.take(now, 10).len(), 2);
-        touched.done(now, []);
-        assert_eq!((touched.set_aside(), touched.derived()[&0]), (0, 1));
+        touched.done(now, [], &[]);
+        assert_eq!((touched.set_aside(), touched.derived()[&0].all()), (0, 1));
     }
 
     #[test]
     fn after_a_lack_that_passes_nothing_is_set_aside_and_as_much_is_taken_as_before() {
         let now = Instant::now();
         let mut touched = Touched::new(20);
-        touched.assigned(0, -1, -1);
+        touched.assigned(0, Reflected::up_to(-1), -1);
         touched.stored(now, 0, (0, 9), (0..10).map(touch).collect());
         for taken in [10, 5, 2, 1] {
             assert_eq!(touched.take(now, 10).len(), taken);
@@ -443,62 +613,87 @@ mod tests {
         }
         for taken in [1, 2, 4, 3] {
             assert_eq!(touched.take(now, 10).len(), taken);
-            touched.done(now, []);
+            touched.done(now, [], &[]);
         }
-        assert_eq!((touched.set_aside(), touched.derived()[&0]), (0, 9));
+        assert_eq!((touched.set_aside(), touched.derived()[&0].all()), (0, 9));
     }
 
     proptest! {
-        /// Whatever happens in whatever order, nothing at or below the progress is waiting anywhere.
+        /// Whatever happens in whatever order, and however often the owner changes, nothing at or below a project's
+        /// progress is waiting anywhere, and no progress goes back.
         #[test]
-        fn progress_never_passes_a_touch(steps in prop::collection::vec((0u8..6, 0u32..6), 1..60)) {
+        fn progress_never_passes_a_touch_and_never_goes_back(
+            steps in prop::collection::vec((0u8..9, 0u32..6), 1..80),
+        ) {
             let now = Instant::now();
             let mut touched = Touched::new(4);
             // The truth: every stored event's offset with its group, and whether the group was written since.
-            let mut events: Vec<(i64, u32, bool)> = Vec::new();
+            let mut events: Vec<(i64, GroupHour, bool)> = Vec::new();
             let mut taken: Vec<GroupKey> = Vec::new();
             let mut seen_by_run = 0;
             let mut next = 0;
-            touched.assigned(0, -1, -1);
+            let mut before = Reflected::up_to(-1);
+            touched.assigned(0, before.clone(), -1);
             for (step, group) in steps {
                 match step {
                     0 | 1 => {
-                        touched.stored(now, 0, (next, next), vec![touch(group), touch(group + 1)]);
-                        events.push((next, group, false));
-                        events.push((next, group + 1, false));
+                        let touches = vec![touch(group), if group < 3 { touch(group + 1) } else { other(group) }];
+                        events.extend(touches.iter().map(|touch| (next, touch.clone(), false)));
+                        touched.stored(now, 0, (next, next), touches);
                         next += 1;
                     }
                     2 => {
                         if let Some(gap) = touched.gap() {
                             let covered = (gap.beyond + 2).min(gap.stored);
+                            let asked = |touch: &GroupHour| {
+                                gap.projects.is_empty() || gap.projects.contains(&touch.key.project_id)
+                            };
                             let found: Vec<_> = events
                                 .iter()
-                                .filter(|(offset, _, _)| (gap.beyond + 1..=covered).contains(offset))
-                                .map(|(offset, group, _)| (touch(*group), *offset))
+                                .filter(|(offset, touch, _)| {
+                                    (gap.beyond + 1..=covered).contains(offset) && asked(touch)
+                                })
+                                .map(|(offset, touch, _)| (touch.clone(), *offset))
                                 .collect();
                             touched.found(now, 0, covered, found);
                         }
                     }
                     3 if taken.is_empty() => {
-                        taken = touched.take(now, 2).into_iter().map(|(key, _)| key).collect();
+                        let later = now + ASIDE_MAX * (group % 2);
+                        taken = touched.take(later, 2).into_iter().map(|(key, _)| key).collect();
                         seen_by_run = events.len();
                     }
-                    4 => {
+                    4 | 5 => {
+                        let too_large: Vec<GroupKey> =
+                            taken.iter().filter(|key| key.id == group.to_string()).cloned().collect();
                         for event in &mut events[..seen_by_run] {
-                            event.2 |= taken.iter().any(|key| key.id == event.1.to_string());
+                            event.2 |= taken.contains(&event.1.key) && !too_large.contains(&event.1.key);
                         }
                         taken.clear();
                         seen_by_run = 0;
-                        touched.done(now, []);
+                        touched.done(now, [], &too_large);
+                    }
+                    6 => {
+                        // Killed: the next owner knows what was recorded.
+                        taken.clear();
+                        seen_by_run = 0;
+                        touched = Touched::new(4);
+                        touched.assigned(0, before.clone(), next - 1);
                     }
                     _ => {
                         taken.clear();
                         seen_by_run = 0;
-                        touched.failed(now, Failure::Passing);
+                        touched.failed(now, if step == 7 { Failure::Refused } else { Failure::Passing });
                     }
                 }
-                let derived = touched.derived()[&0];
-                prop_assert!(events.iter().all(|(offset, _, written)| *written || *offset > derived));
+                let derived = touched.derived()[&0].clone();
+                for project in ["p", "q"] {
+                    prop_assert!(derived.of(project) >= before.of(project), "{project}: {before:?}, {derived:?}");
+                }
+                prop_assert!(events.iter().all(|(offset, touch, written)| {
+                    *written || *offset > derived.of(&touch.key.project_id)
+                }), "{derived:?}");
+                before = derived;
             }
         }
     }

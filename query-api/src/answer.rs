@@ -78,8 +78,8 @@ pub(crate) struct Currency {
     /// facts. Null: not proven; nothing is promised. It stands still where an acknowledged record was lost, or waits in a
     /// gateway's spool.
     complete_through: Option<Instant>,
-    /// On answers that rest on derivations: every stored event received before this time is reflected in them.
-    /// Null: not proven.
+    /// On answers that rest on derivations: every stored event of the project received before this time is reflected in
+    /// them. Null: not proven. It stands still while one of the project's sessions or traces cannot be recomputed.
     #[serde(skip_serializing_if = "Option::is_none")]
     derived_through: Option<Option<Instant>>,
 }

@@ -9,8 +9,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant as Stopwatch};
 
 use fleetlog_runtime::Clock;
+use fleetlog_store::derived::DerivedThrough;
 use fleetlog_store::row::{Row, RowOwned, RowRead};
-use fleetlog_store::{Query, Reader};
+use fleetlog_store::{Listed, Query, Reader};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::{Mutex, watch};
@@ -57,7 +58,7 @@ pub(crate) enum Rests {
 /// `derived_through` as it was last read.
 struct Derived {
     read: Stopwatch,
-    through_ns: Option<i64>,
+    through: Option<DerivedThrough>,
 }
 
 /// How old `derived_through` may be. It only ever grows, so an older one promises less and never too much.
@@ -154,7 +155,9 @@ impl Api {
         let complete_ns = self.standing().complete_ns;
         Ok(match rests {
             Rests::Facts => Currency::facts(complete_ns),
-            Rests::Derivations => Currency::derived(complete_ns, self.derived_through().await),
+            Rests::Derivations => {
+                Currency::derived(complete_ns, self.derived_through(caller.project_id()).await)
+            }
         })
     }
 
@@ -168,22 +171,21 @@ impl Api {
         self.0.waits.ledger().standing()
     }
 
-    async fn derived_through(&self) -> Option<i64> {
+    async fn derived_through(&self, project_id: &str) -> Option<i64> {
         let mut last = self.0.derived.lock().await;
-        let known = last.as_ref().and_then(|last| last.through_ns);
         if last.as_ref().is_none_or(|last| last.read.elapsed() >= DERIVED_MAX_AGE) {
             // What failed is not tried again at once either, or everybody would wait for it in turn.
-            let through_ns = self.read_derived().await.or(known);
-            *last = Some(Derived { read: Stopwatch::now(), through_ns });
-            return through_ns;
+            let known = last.as_ref().and_then(|last| last.through.clone());
+            let through = self.read_derived().await.or(known);
+            *last = Some(Derived { read: Stopwatch::now(), through });
         }
-        known
+        last.as_ref()?.through.as_ref().map(|through| through.of(project_id))
     }
 
-    async fn read_derived(&self) -> Option<i64> {
+    async fn read_derived(&self) -> Option<DerivedThrough> {
         let reader = self.reader().ok()?;
         match tokio::time::timeout(DERIVED_WITHIN, reader.store().derived_through()).await {
-            Ok(Ok(through_ns)) => Some(through_ns),
+            Ok(Ok(through)) => Some(through),
             Ok(Err(error)) => {
                 tracing::warn!(%error, "derived_through cannot be read");
                 None
@@ -200,12 +202,20 @@ impl Api {
     }
 
     fn query(&self, caller: &Caller, statement: Statement) -> Result<Query, QueryError> {
-        let query = self.reader()?.project(caller.project_id())?.query(&statement.sql);
-        Ok(statement.params.into_iter().fold(query, |query, (name, value)| match value {
+        let Statement { sql, params } = statement;
+        let texts = |name, texts: &[String]| Listed::new(name, "String", texts.to_vec());
+        let ints = |name, numbers: &[i64]| Listed::new(name, "Int64", numbers.to_vec());
+        let sql = params.iter().fold(sql, |sql, (name, value)| match value {
+            Param::Texts(list) => texts(name, list).placed(sql),
+            Param::Ints(list) => ints(name, list).placed(sql),
+            Param::Text(_) | Param::Int(_) | Param::UInt(_) => sql,
+        });
+        let query = self.reader()?.project(caller.project_id())?.query(&sql);
+        Ok(params.iter().fold(query, |query, (name, value)| match value {
             Param::Text(text) => query.param(name, text),
-            Param::Texts(texts) => query.param(name, texts),
+            Param::Texts(list) => query.list(&texts(name, list)),
             Param::Int(number) => query.param(name, number),
-            Param::Ints(numbers) => query.param(name, numbers),
+            Param::Ints(list) => query.list(&ints(name, list)),
             Param::UInt(number) => query.param(name, number),
         }))
     }

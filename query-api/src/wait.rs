@@ -8,6 +8,7 @@ use std::future::Future;
 use std::time::{Duration, Instant as Stopwatch};
 
 use fleetlog_schemas::id::Position;
+use fleetlog_store::derived::Reflected;
 use fleetlog_store::{Store, StoreError};
 use tokio::sync::Mutex;
 
@@ -132,7 +133,7 @@ impl Waits {
         let admitted = self.statements.enter(project_id).await?;
         let carried = store.carried_to(receipt.positions()).await?;
         drop(admitted);
-        self.followed.reaches(&carried, || store.progress()).await;
+        self.followed.reaches(project_id, &carried, || store.progress()).await;
         Ok(())
     }
 }
@@ -144,26 +145,27 @@ struct Followed(Mutex<Followings>);
 /// What was read last.
 #[derive(Debug, Default)]
 struct Followings {
-    /// Up to which offset each partition of the events topic is derived; it only ever grows.
-    progress: HashMap<i32, i64>,
+    /// Up to where each partition of the events topic is derived; for each project it only ever grows.
+    progress: HashMap<i32, Reflected>,
     /// When the next look is due; at once before the first.
     due: Option<Stopwatch>,
 }
 
 impl Followed {
-    /// Waits until every partition is derived up to its offset. A look that fails is repeated.
+    /// Waits until every partition is derived up to its offset, as far as this project is concerned. A look that fails is
+    /// repeated.
     ///
     /// # Cancellation
     /// Safe; the next one who waits looks instead.
-    async fn reaches<F>(&self, carried: &[(i32, i64)], read: impl Fn() -> F)
+    async fn reaches<F>(&self, project_id: &str, carried: &[(i32, i64)], read: impl Fn() -> F)
     where
-        F: Future<Output = Result<HashMap<i32, i64>, StoreError>>,
+        F: Future<Output = Result<HashMap<i32, Reflected>, StoreError>>,
     {
         loop {
             let wait = {
                 // Held while it is read: who comes meanwhile waits for the same look.
                 let mut last = self.0.lock().await;
-                if last.reaches(carried) {
+                if last.reaches(project_id, carried) {
                     return;
                 }
                 if last.due.is_none_or(|due| due <= Stopwatch::now()) {
@@ -178,7 +180,7 @@ impl Followed {
                         }
                     };
                     last.due = Some(Stopwatch::now() + next);
-                    if last.reaches(carried) {
+                    if last.reaches(project_id, carried) {
                         return;
                     }
                 }
@@ -190,9 +192,9 @@ impl Followed {
 }
 
 impl Followings {
-    fn reaches(&self, carried: &[(i32, i64)]) -> bool {
+    fn reaches(&self, project_id: &str, carried: &[(i32, i64)]) -> bool {
         let reached = |(partition, offset): &(i32, i64)| {
-            self.progress.get(partition).is_some_and(|derived| derived >= offset)
+            self.progress.get(partition).is_some_and(|reflected| reflected.of(project_id) >= *offset)
         };
         carried.iter().all(reached)
     }
@@ -212,22 +214,34 @@ mod tests {
             tokio::task::yield_now().await;
             match reads.fetch_add(1, Ordering::Relaxed) {
                 1 => Err(StoreError::Config("away".to_owned())),
-                derived => Ok(HashMap::from([(0, derived)])),
+                derived => Ok(HashMap::from([(0, Reflected::up_to(derived))])),
             }
         };
         let carried = [(0, 2)];
-        futures::future::join_all((0..256).map(|_| followed.reaches(&carried, &read))).await;
+        futures::future::join_all((0..256).map(|_| followed.reaches("p", &carried, &read))).await;
         assert_eq!(reads.load(Ordering::Relaxed), 3);
-        followed.reaches(&[(0, 1)], &read).await;
-        followed.reaches(&[], &read).await;
+        followed.reaches("p", &[(0, 1)], &read).await;
+        followed.reaches("p", &[], &read).await;
         assert_eq!(reads.load(Ordering::Relaxed), 3, "what is known is not asked for");
     }
 
     #[tokio::test]
     async fn who_leaves_in_the_midst_of_a_look_leaves_it_to_the_next() {
         let followed = Followed::default();
-        let never = followed.reaches(&[(0, 1)], std::future::pending);
+        let never = followed.reaches("p", &[(0, 1)], std::future::pending);
         assert!(tokio::time::timeout(Duration::from_millis(10), never).await.is_err());
-        followed.reaches(&[(0, 1)], || std::future::ready(Ok(HashMap::from([(0, 1)])))).await;
+        let read = || std::future::ready(Ok(HashMap::from([(0, Reflected::up_to(1))])));
+        followed.reaches("p", &[(0, 1)], read).await;
+    }
+
+    #[tokio::test]
+    async fn a_project_that_is_behind_waits_and_the_others_do_not_wait_for_it() {
+        let followed = Followed::default();
+        let behind = Reflected { others: 7, behind: [("p".to_owned(), 3)].into() };
+        let read = || std::future::ready(Ok(HashMap::from([(0, behind.clone())])));
+        followed.reaches("q", &[(0, 7)], read).await;
+        followed.reaches("p", &[(0, 3)], read).await;
+        let never = followed.reaches("p", &[(0, 4)], read);
+        assert!(tokio::time::timeout(Duration::from_millis(10), never).await.is_err());
     }
 }

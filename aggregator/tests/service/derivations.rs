@@ -63,6 +63,80 @@ async fn what_touches_no_group_is_reflected_as_soon_as_it_is_stored() {
     system.stop().await;
 }
 
+/// A server refuses a parameter above 128 KiB, and the names of these traces are more.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_of_very_many_traces_is_derived() {
+    const TRACES: u32 = 10_000;
+    let Some(mut system) = system().await else { return };
+    let trace = |number: u32| format!("{number:032x}");
+    // The session names each trace once, and one more call of each finds its session through it alone.
+    let naming = (0..TRACES).map(|n| span(&trace(n), "s", n, 1)).collect();
+    let unnamed = (0..TRACES).map(|n| span(&trace(n), "", TRACES + n, 70)).collect();
+    system.publish(topic::EVENTS, 0, &batch(naming)).await;
+    system.publish(topic::EVENTS, 1, &batch(unnamed)).await;
+    system.becomes("events", 2 * u64::from(TRACES)).await;
+    system.becomes("sessions WHERE session_id = 's' AND llm_call_count = 20000", 1).await;
+    system.derived().await;
+    system.becomes("(SELECT sum(calls) AS c FROM usage_1h) WHERE c = 20000", 1).await;
+    system.becomes("traces WHERE session_id = 's' AND llm_call_count = 2", u64::from(TRACES)).await;
+    system.stop().await;
+}
+
+/// A group that does not fit into memory ends no aggregator: it is set aside, and its project says that it is behind.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_that_is_too_large_holds_back_its_own_project_and_is_derived_once_it_is_allowed() {
+    const OTHER: &str = "q";
+    let Some(mut system) = system().await else { return };
+    system.stop().await;
+    system.config.aggregator.derive_max_group_sightings = 20;
+    system.start();
+    let of_other = |event: AgentEvent| AgentEvent { project_id: OTHER.to_owned(), ..event };
+    let large: Vec<_> = (0..21).map(|n| of_other(call("large", n, Channel::Api, 1))).collect();
+    let received_at = large[0].received_at;
+    system.publish(topic::EVENTS, 0, &batch(large)).await;
+    let small = vec![call("s", 30, Channel::Api, 1), of_other(call("small", 31, Channel::Api, 1))];
+    system.publish(topic::EVENTS, 0, &batch(small)).await;
+    system.becomes("sessions WHERE session_id = 's' AND llm_call_count = 1", 1).await;
+    system.derived().await;
+    let behind = system.store.derived_through().await.unwrap();
+    assert!(behind.of(OTHER) <= received_at, "{behind:?}");
+    // The project's other groups are recomputed all the same.
+    let store = system.store.clone();
+    let derived = |project: &'static str, from: &'static str| {
+        let store = store.clone();
+        async move {
+            let reader = store.reader(ReaderLimits::default()).await.unwrap().project(project).unwrap();
+            let rows = reader.query(&format!("SELECT count() AS n FROM {from}")).fetch_all::<Counted>().await;
+            rows.unwrap()[0].n
+        }
+    };
+    assert_eq!(derived(OTHER, "sessions WHERE session_id = 'small'").await, 1);
+    assert_eq!(derived(OTHER, "sessions WHERE session_id = 'large'").await, 0);
+    // Who looks for differences is told of it.
+    let report = system.rederived(true).await;
+    assert_eq!((report.waiting, report.agrees()), (1, true), "{report:?}");
+
+    // The next owner knows of it, and those who are not behind do not go back.
+    system.stop().await;
+    let now = Clock::system().now_ns();
+    system.config.aggregator.derive_max_group_sightings = 21;
+    assert!(system.store.derived_through().await.unwrap().of(PROJECT) >= now);
+    system.start();
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        let through = system.store.derived_through().await.unwrap();
+        assert!(through.of(PROJECT) >= now, "{through:?}");
+        if through.of(OTHER) >= now {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{through:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(derived(OTHER, "sessions WHERE session_id = 'large' AND llm_call_count = 21").await, 1);
+    assert_eq!(system.rederived(true).await.examples, Vec::<String>::new());
+    system.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_spans_session_is_found_through_its_trace_whichever_arrives_first() {
     let Some(mut system) = system().await else { return };

@@ -25,7 +25,7 @@ use fleetlog_schemas::event::{Channel, Status, TimestampSource, TokenBasis, Usag
 use fleetlog_schemas::id::{Key128, NanoUsd};
 use fleetlog_schemas::record::{DeadReason, PieceCount};
 use fleetlog_schemas::{AgentEvent, DeadLetter, EventBatch, EventType, Settlement, topic};
-use fleetlog_store::derived::{DerivedGroup, GroupKey, minute_of};
+use fleetlog_store::derived::{DerivedGroup, GroupKey, Reflected, minute_of};
 use fleetlog_store::row::Row;
 use fleetlog_store::{Contribution, GroupKind, ReaderLimits, Session, Store, StoreConfig, UsageRow};
 use tempfile::TempDir;
@@ -197,11 +197,11 @@ impl System {
         rederive(&self.config, &what, |_| ()).await.unwrap()
     }
 
-    /// Waits until everything stored is reflected in the derivations.
+    /// Waits until everything stored of the tests' project is reflected in the derivations.
     async fn derived(&self) {
         let now = Clock::system().now_ns();
         let deadline = Instant::now() + DEADLINE;
-        while self.store.derived_through().await.is_ok_and(|through| through < now) {
+        while self.store.derived_through().await.is_ok_and(|through| through.of(PROJECT) < now) {
             assert!(Instant::now() < deadline, "the derivations do not catch up");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }

@@ -93,6 +93,15 @@ impl ServerError {
         }
     }
 
+    /// What a server says of a form's field above `http_max_field_value_size`: its HTTP library's words, not its own.
+    pub(crate) fn field_too_long() -> Self {
+        const POCO_EXCEPTION: u32 = 1000;
+        let message = format!(
+            "Poco::Exception. Code: {POCO_EXCEPTION}, e.code() = 0, HTML Form Exception: Field value too long"
+        );
+        Self { code: POCO_EXCEPTION, message }
+    }
+
     /// Takes the engine's own text, which begins with `Code: N.`.
     pub(crate) fn from_engine(text: &str) -> Self {
         let number = text

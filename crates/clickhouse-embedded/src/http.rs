@@ -45,6 +45,10 @@ const WAITING_PER_RUNNING: usize = 4;
 /// Largest multipart form: a statement and its parameters.
 const MAX_FORM_BYTES: usize = 16 << 20;
 
+/// Largest field of a form: what a server has for `http_max_field_value_size` unless it is configured, so that no
+/// statement works here that a server refuses.
+const MAX_FIELD_BYTES: u64 = 128 << 10;
+
 /// After an early error this much of the body is still read, so that the sender gets to see the answer.
 const DRAIN_BYTES: usize = 64 << 20;
 
@@ -234,10 +238,13 @@ async fn serve(
 
 /// Reads a form's fields into the request.
 async fn read_form(request: &mut Request, boundary: String, body: HttpBody) -> Result<(), ServerError> {
-    let malformed = |error: multer::Error| {
-        ServerError::new(Code::BadArguments, format_args!("The multipart form cannot be read: {error}"))
+    let malformed = |error: multer::Error| match error {
+        multer::Error::FieldSizeExceeded { .. } => ServerError::field_too_long(),
+        error => {
+            ServerError::new(Code::BadArguments, format_args!("The multipart form cannot be read: {error}"))
+        }
     };
-    let limits = multer::SizeLimit::new().whole_stream(MAX_FORM_BYTES as u64);
+    let limits = multer::SizeLimit::new().whole_stream(MAX_FORM_BYTES as u64).per_field(MAX_FIELD_BYTES);
     let constraints = multer::Constraints::new().size_limit(limits);
     let mut form = multer::Multipart::with_constraints(body.into_data_stream(), boundary, constraints);
     loop {

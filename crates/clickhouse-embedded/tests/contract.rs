@@ -70,6 +70,19 @@ async fn official_client_reads_back_what_it_inserted() {
 }
 
 #[tokio::test]
+async fn a_parameter_is_taken_up_to_the_size_that_a_server_takes() {
+    let data = tempfile::tempdir().unwrap();
+    let bridge = bridge_or_skip!(data.path(), &[]);
+    let length = async |bytes: usize| {
+        let query = bridge.client().query("SELECT length({text:String})").param("text", "x".repeat(bytes));
+        query.fetch_one::<u64>().await
+    };
+    assert_eq!(length(128 << 10).await.unwrap(), 128 << 10);
+    let refused = length((128 << 10) + 1).await.unwrap_err().to_string();
+    assert!(refused.contains("Code: 1000") && refused.contains("Field value too long"), "{refused}");
+}
+
+#[tokio::test]
 async fn repeated_token_is_ignored_and_an_empty_insert_is_fine() {
     let data = tempfile::tempdir().unwrap();
     let bridge = bridge_or_skip!(data.path(), &[]);

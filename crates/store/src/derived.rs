@@ -23,7 +23,7 @@ mod write;
 
 pub use facts::{Adopted, GroupFilter, Sighting, Sightings, Summary};
 pub use found::Range;
-pub use progress::{Progress, UnderivedGroup};
+pub use progress::{DerivedThrough, Progress, Reflected, UnderivedGroup};
 pub use repricings::{Repricing, RepricingMark};
 pub use stored::{Bucket, Compared, Difference, Part, Scale};
 pub use traces::{Naming, SessionTrace, TraceHour, TraceShare};
@@ -31,6 +31,7 @@ pub use write::DerivedGroup;
 
 use std::collections::BTreeSet;
 
+use crate::listed::Listed;
 use crate::{GroupKind, Store, StoreError};
 
 /// A group's name.
@@ -92,16 +93,26 @@ impl Store {
     /// # Errors
     /// Whatever keeps the query from being answered.
     pub async fn group_hours(&self, keys: &[GroupKey]) -> Result<BTreeSet<i32>, StoreError> {
-        let named: Vec<(&str, &str, &str)> =
-            keys.iter().map(|key| (key.project_id.as_str(), key.kind.as_str(), key.id.as_str())).collect();
+        let keys = listed_keys(keys.iter().map(stored::name));
         let sql = format!(
-            "SELECT DISTINCT hour FROM {}.group_hours \
-             WHERE (project_id, group_kind, group_id) IN {{keys:Array(Tuple(String, String, String))}}",
+            "SELECT DISTINCT hour FROM {}.group_hours WHERE (project_id, group_kind, group_id) IN {keys}",
             self.database()
         );
-        let hours: Vec<i32> = self.read_with(&sql, |query| query.param("keys", &named)).await?;
+        let hours: Vec<i32> = self.read_with(&sql, |query| keys.bind(query)).await?;
         Ok(hours.into_iter().collect())
     }
+}
+
+/// Groups as statements name them: project, kind and id.
+fn listed_keys<'k>(
+    keys: impl IntoIterator<Item = (&'k str, &'k str, &'k str)>,
+) -> Listed<(&'k str, &'k str, &'k str)> {
+    Listed::new("keys", "Tuple(String, String, String)", keys)
+}
+
+/// Traces as statements name them: project and id.
+fn listed_traces<'t>(traces: impl IntoIterator<Item = (&'t str, &'t str)>) -> Listed<(&'t str, &'t str)> {
+    Listed::new("traces", "Tuple(String, String)", traces)
 }
 
 const HOUR_NS: i64 = 3600 * 1_000_000_000;

@@ -9,10 +9,11 @@ use fleetlog_schemas::AgentEvent;
 use fleetlog_schemas::event::TimestampSource;
 
 use crate::derived::hour_of;
+use crate::listed::Listed;
 use crate::store::limited;
 use crate::{Store, StoreError};
 
-/// Keys of one query: its text stays below 256 KiB and its parameters below the longest address that is taken.
+/// Keys of one query: its text stays below 128 KiB.
 const KEYS_A_QUERY: usize = 1_000;
 /// Keys of later times that are read at once.
 const LATER_MAX: u64 = 1_000_000;
@@ -96,9 +97,9 @@ impl Store {
                 let last = hour_of(event.timestamp.saturating_add(window_ns));
                 hours.extend((first..=last).map(i64::from));
             }
-            let (projects, sessions): (Vec<_>, Vec<_>) =
-                (projects.into_iter().collect(), sessions.into_iter().collect());
-            let hours: Vec<i64> = hours.into_iter().collect();
+            let projects = Listed::new("projects", "String", projects);
+            let sessions = Listed::new("sessions", "String", sessions);
+            let hours = Listed::new("hours", "Int64", hours);
             // Numbers of ours: in the statement itself, where a thousand of them may stand. Quoted, because beyond 64 bits
             // a bare literal is a floating-point number.
             let mut keys = String::new();
@@ -107,15 +108,13 @@ impl Store {
             }
             let sql = format!(
                 "SELECT {columns} FROM {}.events \
-                 WHERE project_id IN {{projects:Array(String)}} AND session_id IN {{sessions:Array(String)}} \
-                   AND intDiv(toUnixTimestamp64Nano(timestamp), 3600000000000) IN {{hours:Array(Int64)}} \
+                 WHERE project_id IN {projects} AND session_id IN {sessions} \
+                   AND intDiv(toUnixTimestamp64Nano(timestamp), 3600000000000) IN {hours} \
                    AND dedup_key IN ({})",
                 self.database(),
                 keys.trim_end_matches(','),
             );
-            let rows = self.read_with::<T>(&sql, |query| {
-                query.param("projects", &projects).param("sessions", &sessions).param("hours", &hours)
-            });
+            let rows = self.read_with::<T>(&sql, |query| hours.bind(sessions.bind(projects.bind(query))));
             known.extend(rows.await?);
         }
         Ok(known)

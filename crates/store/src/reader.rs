@@ -10,6 +10,7 @@ use clickhouse::query::RowCursor;
 use clickhouse::{Row, RowOwned, RowRead};
 use serde::Serialize;
 
+use crate::listed::{Listable, Listed};
 use crate::store::limited;
 use crate::{Store, StoreError};
 
@@ -150,6 +151,11 @@ impl Query {
     /// Gives a parameter its value.
     pub fn param(self, name: &str, value: impl Serialize) -> Self {
         Self { query: self.query.param(name, value), ..self }
+    }
+
+    /// Gives a list its values.
+    pub fn list<T: Listable>(self, list: &Listed<T>) -> Self {
+        Self { query: list.bind(self.query), ..self }
     }
 
     /// All rows. The row type is checked against the answer's columns by name and type.

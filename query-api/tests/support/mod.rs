@@ -20,7 +20,7 @@ use fleetlog_schemas::ddl::{DatabaseName, users_config_xml};
 use fleetlog_schemas::id::{Key128, NanoUsd};
 use fleetlog_schemas::record::{PieceCount, SpoolStanding};
 use fleetlog_schemas::{AgentEvent, DeadLetter, EventType, Settlement, topic};
-use fleetlog_store::derived::{DerivedGroup, GroupHour, GroupKey, Progress as Derived};
+use fleetlog_store::derived::{DerivedGroup, GroupHour, GroupKey, Progress as Derived, Reflected};
 use fleetlog_store::{
     Attempt, Call, Contribution, FactRange, GroupKind, Located, PieceRow, Session, Store, StoreConfig, Tool,
     UsageRow,
@@ -283,7 +283,7 @@ impl Service {
             })
             .collect();
         self.store.recompute_usage(&minutes).await.unwrap();
-        let progress = Derived { partition: 0, derived_offset: offset, version };
+        let progress = Derived { partition: 0, reflected: Reflected::up_to(offset), version };
         self.store.record_progress(&[progress]).await.unwrap();
     }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use super::stored::name;
-use super::{DerivedGroup, GroupKey};
+use super::{DerivedGroup, GroupKey, listed_keys};
 use crate::{Store, StoreError};
 
 impl Store {
@@ -35,15 +35,15 @@ impl Store {
     /// # Errors
     /// Whatever keeps the query from being answered.
     pub async fn groups_before(&self, edge: i64, keys: &[GroupKey]) -> Result<Vec<GroupKey>, StoreError> {
-        let named: Vec<(&str, &str, &str)> = keys.iter().map(name).collect();
+        let named = listed_keys(keys.iter().map(name));
         let sql = format!(
             "SELECT DISTINCT toString(project_id), toString(group_kind), group_id FROM {}.session_groups \
-             WHERE (project_id, group_kind, group_id) IN {{keys:Array(Tuple(String, String, String))}} \
+             WHERE (project_id, group_kind, group_id) IN {named} \
                AND toUnixTimestamp64Nano(first_received_at) < {{edge:Int64}}",
             self.database()
         );
         let found: Vec<(String, String, String)> =
-            self.read_with(&sql, |query| query.param("keys", &named).param("edge", edge)).await?;
+            self.read_with(&sql, |query| named.bind(query).param("edge", edge)).await?;
         let found: BTreeSet<(&str, &str, &str)> =
             found.iter().map(|(project, kind, id)| (project.as_str(), kind.as_str(), id.as_str())).collect();
         Ok(keys.iter().filter(|key| found.contains(&name(key))).cloned().collect())

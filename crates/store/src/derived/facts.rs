@@ -2,10 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use clickhouse::query::RowCursor;
+use clickhouse::query::{Query, RowCursor};
 use fleetlog_schemas::event::Channel;
 
-use super::GroupKey;
+use super::progress::HOUR;
+use super::{GroupKey, listed_traces};
+use crate::listed::Listed;
 use crate::store::limited;
 use crate::{GroupKind, Store, StoreError};
 
@@ -37,77 +39,118 @@ pub struct Adopted {
     pub hours: Vec<i32>,
 }
 
+/// The lists that statements about the groups of a filter name.
+pub(super) struct Lists<'f> {
+    filter: &'f GroupFilter,
+    groups: Listed<(&'f str, &'f str)>,
+    hours: Listed<i32>,
+    /// The groups again, each with its entry in `since`.
+    since_groups: Listed<String>,
+    since: Listed<i64>,
+    /// The adopted traces, each with its entry in `owners`.
+    traces: Listed<String>,
+    owners: Listed<&'f str>,
+    adopted: Listed<(&'f str, &'f str)>,
+    adopted_hours: Listed<i32>,
+}
+
 impl GroupFilter {
+    /// What statements about the groups name.
+    pub(super) fn lists(&self) -> Lists<'_> {
+        const PAIR: &str = "Tuple(String, String)";
+        // A project's id has no line break, so that project and id together name one thing.
+        let joined = |project: &str, id: &str| format!("{project}\n{id}");
+        let keys = || self.keys.iter().map(|key| (key.project_id.as_str(), key.id.as_str()));
+        let since_keys = keys().filter(|_| !self.since.is_empty());
+        let adopted = || self.adopted.iter().map(|one| (one.project_id.as_str(), one.trace_id.as_str()));
+        let adopted_hours: BTreeSet<i32> =
+            self.adopted.iter().flat_map(|adopted| adopted.hours.iter().copied()).collect();
+        Lists {
+            filter: self,
+            groups: Listed::new("groups", PAIR, keys()),
+            hours: Listed::new("hours", "Int64", self.hours.iter().copied()),
+            since_groups: Listed::new(
+                "since_groups",
+                "String",
+                since_keys.map(|(project, id)| joined(project, id)),
+            ),
+            since: Listed::new("since", "Int64", self.since.iter().copied()),
+            traces: Listed::new("traces", "String", adopted().map(|(project, id)| joined(project, id))),
+            owners: Listed::new("owners", "String", self.adopted.iter().map(|one| one.session_id.as_str())),
+            adopted: Listed::new("adopted", PAIR, adopted()),
+            adopted_hours: Listed::new("adopted_hours", "Int64", adopted_hours),
+        }
+    }
+}
+
+impl Lists<'_> {
     /// The groups as the facts' expression names them.
-    pub(super) fn group(&self) -> &'static str {
-        match self.kind {
-            GroupKind::Session if self.adopted.is_empty() => "session_id",
-            // A project's id has no line break, so project and trace together name one trace.
-            GroupKind::Session => {
+    pub(super) fn group(&self) -> String {
+        match self.filter.kind {
+            GroupKind::Session if self.filter.adopted.is_empty() => "session_id".to_owned(),
+            GroupKind::Session => format!(
                 "if(session_id != '', session_id, \
-                   transform(concat(toString(project_id), '\\n', trace_id), {traces:Array(String)}, {owners:Array(String)}, ''))"
+                   transform(concat(toString(project_id), '\\n', trace_id), {}, {}, ''))",
+                self.traces, self.owners
+            ),
+            GroupKind::Trace => "trace_id".to_owned(),
+            GroupKind::Loose => {
+                "toString(intDiv(toUnixTimestamp64Nano(timestamp), 60000000000) * 60)".to_owned()
             }
-            GroupKind::Trace => "trace_id",
-            GroupKind::Loose => "toString(intDiv(toUnixTimestamp64Nano(timestamp), 60000000000) * 60)",
         }
     }
 
     /// The facts of the groups.
     pub(super) fn facts(&self) -> String {
         let all = self.all_facts();
-        if self.since.is_empty() {
+        if self.filter.since.is_empty() {
             return all;
         }
         format!(
             "({all}) AND toUnixTimestamp64Nano(received_at) > transform(concat(toString(project_id), '\\n', {}), \
-               {{since_groups:Array(String)}}, {{since:Array(Int64)}}, toInt64({}))",
+               {}, {}, toInt64({}))",
             self.group(),
+            self.since_groups,
+            self.since,
             i64::MAX
         )
     }
 
+    /// Each comparison is one that the order of `events` can use.
     fn all_facts(&self) -> String {
-        let own = facts_of(self.kind);
-        if self.adopted.is_empty() {
-            return own.to_owned();
+        let (groups, hours) = (&self.groups, &self.hours);
+        let own = match self.filter.kind {
+            GroupKind::Session => {
+                format!("(project_id, session_id) IN {groups} AND {HOUR} IN {hours} AND session_id != ''")
+            }
+            GroupKind::Trace => format!(
+                "(project_id, trace_id) IN {groups} AND {HOUR} IN {hours} AND session_id = '' AND trace_id != ''"
+            ),
+            GroupKind::Loose => format!(
+                "(project_id, toString(intDiv(toUnixTimestamp64Nano(timestamp), 60000000000) * 60)) IN {groups} \
+                 AND {HOUR} IN {hours} AND session_id = '' AND trace_id = ''"
+            ),
+        };
+        if self.filter.adopted.is_empty() {
+            return own;
         }
-        let adopted = "(project_id, trace_id) IN {adopted:Array(Tuple(String, String))} \
-             AND intDiv(toUnixTimestamp64Nano(timestamp), 3600000000000) IN {adopted_hours:Array(Int64)} \
-             AND session_id = '' AND trace_id != ''";
-        format!("(({own}) OR ({adopted}))")
+        format!(
+            "(({own}) OR ((project_id, trace_id) IN {} AND {HOUR} IN {} AND session_id = '' AND trace_id != ''))",
+            self.adopted, self.adopted_hours
+        )
     }
 
     /// Binds what [`Self::group`] and [`Self::facts`] name.
-    pub(super) fn bind(&self, query: clickhouse::query::Query) -> clickhouse::query::Query {
-        let groups: Vec<(&str, &str)> =
-            self.keys.iter().map(|key| (key.project_id.as_str(), key.id.as_str())).collect();
-        let mut query = query.param("groups", &groups).param("hours", &self.hours);
-        if !self.since.is_empty() {
-            let named: Vec<String> =
-                self.keys.iter().map(|key| format!("{}\n{}", key.project_id, key.id)).collect();
-            query = query.param("since_groups", &named).param("since", &self.since);
+    pub(super) fn bind(&self, query: Query) -> Query {
+        let mut query = self.hours.bind(self.groups.bind(query));
+        if !self.filter.since.is_empty() {
+            query = self.since.bind(self.since_groups.bind(query));
         }
-        if self.adopted.is_empty() {
+        if self.filter.adopted.is_empty() {
             return query;
         }
-        let traces: Vec<String> = self
-            .adopted
-            .iter()
-            .map(|adopted| format!("{}\n{}", adopted.project_id, adopted.trace_id))
-            .collect();
-        let owners: Vec<&str> = self.adopted.iter().map(|adopted| adopted.session_id.as_str()).collect();
-        let named: Vec<(&str, &str)> = self
-            .adopted
-            .iter()
-            .map(|adopted| (adopted.project_id.as_str(), adopted.trace_id.as_str()))
-            .collect();
-        let hours: BTreeSet<i32> =
-            self.adopted.iter().flat_map(|adopted| adopted.hours.iter().copied()).collect();
-        query
-            .param("traces", &traces)
-            .param("owners", &owners)
-            .param("adopted", &named)
-            .param("adopted_hours", hours.into_iter().collect::<Vec<_>>())
+        let query = self.owners.bind(self.traces.bind(query));
+        self.adopted_hours.bind(self.adopted.bind(query))
     }
 }
 
@@ -318,6 +361,7 @@ impl Store {
     /// # Errors
     /// Whatever keeps the query from being answered.
     pub async fn summaries(&self, filter: &GroupFilter) -> Result<Vec<Summary>, StoreError> {
+        let lists = filter.lists();
         let sql = format!(
             "WITH greatest(timestamp, ifNull(end_timestamp, timestamp)) AS ends_at \
              SELECT project_id, {group} AS group_id, \
@@ -337,14 +381,14 @@ impl Store {
                arraySort(arrayFilter(x -> x != '', groupUniqArray(100)(host))) AS hosts, \
                arraySort(arrayFilter(x -> x != '', groupUniqArray(100)(source))) AS sources \
              FROM {db}.events WHERE {facts} GROUP BY project_id, group_id",
-            group = filter.group(),
+            group = lists.group(),
             timed = format_args!("countIf({OWN_TIME})"),
             starts = channel_starts(),
             prompts = channel_prompts(),
             db = self.database(),
-            facts = filter.facts(),
+            facts = lists.facts(),
         );
-        self.read_with(&sql, |query| filter.bind(query)).await
+        self.read_with(&sql, |query| lists.bind(query)).await
     }
 
     /// The minutes of usage in which these traces have events without a session that may report a call, each with its
@@ -358,21 +402,17 @@ impl Store {
     ) -> Result<Vec<(String, String, u32)>, StoreError> {
         let named: BTreeSet<(&str, &str)> =
             traces.iter().map(|trace| (trace.project_id.as_str(), trace.trace_id.as_str())).collect();
+        let named = listed_traces(named);
         let hours: BTreeSet<i32> = traces.iter().flat_map(|trace| trace.hours.iter().copied()).collect();
+        let hours = Listed::new("hours", "Int64", hours);
         let sql = format!(
             "SELECT DISTINCT toString(project_id), trace_id, intDiv(toUnixTimestamp64Nano(timestamp), 60000000000) AS minute \
-             FROM {db}.events WHERE (project_id, trace_id) IN {{traces:Array(Tuple(String, String))}} \
-               AND intDiv(toUnixTimestamp64Nano(timestamp), 3600000000000) IN {{hours:Array(Int64)}} \
+             FROM {db}.events WHERE (project_id, trace_id) IN {named} AND {HOUR} IN {hours} \
                AND session_id = '' AND trace_id != '' AND ({SIGHTING} OR {UNTYPED})",
             db = self.database(),
         );
-        let rows: Vec<(String, String, i64)> = self
-            .read_with(&sql, |query| {
-                query
-                    .param("traces", named.into_iter().collect::<Vec<_>>())
-                    .param("hours", hours.into_iter().collect::<Vec<_>>())
-            })
-            .await?;
+        let rows: Vec<(String, String, i64)> =
+            self.read_with(&sql, |query| hours.bind(named.bind(query))).await?;
         let minute = |minute: i64| super::minute_of(minute.saturating_mul(super::MINUTE_NS));
         Ok(rows.into_iter().map(|(project, trace, at)| (project, trace, minute(at))).collect())
     }
@@ -382,12 +422,13 @@ impl Store {
     /// # Errors
     /// When the query cannot be prepared; what ClickHouse says comes with the rows.
     pub fn sightings(&self, filter: &GroupFilter) -> Result<Sightings, StoreError> {
+        let lists = filter.lists();
         let sql = format!(
             "SELECT {group} AS group_id, {columns} FROM {db}.events WHERE {facts} AND ({SIGHTING} OR {UNTYPED})",
-            group = filter.group(),
+            group = lists.group(),
             columns = SIGHTING_COLUMNS.join(", "),
             db = self.database(),
-            facts = filter.facts(),
+            facts = lists.facts(),
         );
         // Without names and types in front, the answer can be streamed however large it is, and no value is checked
         // twice: the contract tests prove that the columns fit.
@@ -398,7 +439,7 @@ impl Store {
             .query_raw(&sql)
             .with_setting("max_execution_time", self.read_timeout.as_secs().to_string())
             .with_setting("log_comment", "");
-        let cursor = filter.bind(query).fetch::<Sighting>().map_err(StoreError::from_client)?;
+        let cursor = lists.bind(query).fetch::<Sighting>().map_err(StoreError::from_client)?;
         Ok(Sightings { cursor, within: self.read_timeout })
     }
 }
@@ -429,25 +470,6 @@ fn channel_starts() -> String {
         .iter()
         .map(|channel| format!("toUnixTimestamp64Nano(minIf(timestamp, channel = '{channel}'))"));
     starts.collect::<Vec<_>>().join(", ")
-}
-
-/// The facts of groups of a kind; each comparison is one that the order of `events` can use.
-const fn facts_of(kind: GroupKind) -> &'static str {
-    match kind {
-        GroupKind::Session => {
-            "(project_id, session_id) IN {groups:Array(Tuple(String, String))} \
-             AND intDiv(toUnixTimestamp64Nano(timestamp), 3600000000000) IN {hours:Array(Int64)} AND session_id != ''"
-        }
-        GroupKind::Trace => {
-            "(project_id, trace_id) IN {groups:Array(Tuple(String, String))} \
-             AND intDiv(toUnixTimestamp64Nano(timestamp), 3600000000000) IN {hours:Array(Int64)} AND session_id = '' AND trace_id != ''"
-        }
-        GroupKind::Loose => {
-            "(project_id, toString(intDiv(toUnixTimestamp64Nano(timestamp), 60000000000) * 60)) \
-               IN {groups:Array(Tuple(String, String))} \
-             AND intDiv(toUnixTimestamp64Nano(timestamp), 3600000000000) IN {hours:Array(Int64)} AND session_id = '' AND trace_id = ''"
-        }
-    }
 }
 
 #[cfg(test)]

@@ -73,14 +73,15 @@ impl Store {
     /// # Errors
     /// Whatever keeps the queries from being answered.
     pub async fn unsettled_groups(&self, limit: usize) -> Result<HashSet<GroupKey>, StoreError> {
+        let beyond = self.beyond_progress().await?;
         let sql = format!(
             "SELECT {GROUP}, toInt32(0) AS hour, toUInt32(0) AS received_day, min(log_offset) AS first_offset \
              FROM {}.events WHERE {} GROUP BY project_id, kind, id LIMIT {{limit:UInt64}}",
             self.database(),
-            self.beyond_progress().await?,
+            beyond.condition(),
         );
         let rows: Vec<UnderivedGroup> =
-            self.read_with(&sql, |query| query.param("limit", limit as u64)).await?;
+            self.read_with(&sql, |query| beyond.bind(query).param("limit", limit as u64)).await?;
         Ok(rows.iter().map(UnderivedGroup::key).collect())
     }
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use clickhouse::{Row, RowOwned, RowRead};
 
 use super::write::{USAGE_KEYS, USAGE_SUMS};
-use super::{DerivedGroup, GroupHour, GroupKey, SessionTrace};
+use super::{DerivedGroup, GroupHour, GroupKey, SessionTrace, listed_keys, listed_traces};
 use crate::rows::{StoredContribution, StoredGroup, StoredTrace};
 use crate::store::limited;
 use crate::{GroupKind, Store, StoreError};
@@ -167,16 +167,16 @@ impl Store {
             return Ok(());
         };
         let last = minutes().max().unwrap_or(first).saturating_add(DAY);
+        let keys = listed_keys(named.iter().copied());
         let sql = format!(
             "SELECT {} FROM {}.usage_contributions FINAL \
              WHERE minute >= toDateTime({{first:UInt32}}, 'UTC') AND minute <= toDateTime({{last:UInt32}}, 'UTC') \
-               AND (project_id, group_kind, group_id) IN {{keys:Array(Tuple(String, String, String))}}",
+               AND (project_id, group_kind, group_id) IN {keys}",
             StoredContribution::columns(),
             self.database()
         );
-        let rows: Vec<StoredContribution> = self
-            .read_raw(&sql, |query| query.param("keys", named).param("first", first).param("last", last))
-            .await?;
+        let rows: Vec<StoredContribution> =
+            self.read_raw(&sql, |query| keys.bind(query).param("first", first).param("last", last)).await?;
         let mut stored: HashMap<(&str, &str, &str), BTreeMap<u32, &StoredContribution>> = HashMap::new();
         for row in &rows {
             let name = (row.project_id.as_str(), row.group_kind.as_str(), row.group_id.as_str());
@@ -250,13 +250,14 @@ impl Store {
         &self,
         named: &[(&str, &str, &str)],
     ) -> Result<Vec<StoredGroup>, StoreError> {
+        let keys = listed_keys(named.iter().copied());
         let sql = format!(
             "SELECT {} FROM {}.session_groups FINAL \
-             WHERE (project_id, group_kind, group_id) IN {{keys:Array(Tuple(String, String, String))}}",
+             WHERE (project_id, group_kind, group_id) IN {keys}",
             StoredGroup::columns(),
             self.database()
         );
-        self.read_raw(&sql, |query| query.param("keys", named)).await
+        self.read_raw(&sql, |query| keys.bind(query)).await
     }
 
     /// The highest versions of what groups share in traces (project, trace).
@@ -265,14 +266,15 @@ impl Store {
         traces: &[(&str, &str)],
         named: &[(&str, &str, &str)],
     ) -> Result<Vec<StoredTrace>, StoreError> {
+        let (traces, keys) = (listed_traces(traces.iter().copied()), listed_keys(named.iter().copied()));
         let sql = format!(
             "SELECT {} FROM {}.trace_groups FINAL \
-             WHERE (project_id, trace_id) IN {{traces:Array(Tuple(String, String))}} \
-               AND (project_id, group_kind, group_id) IN {{keys:Array(Tuple(String, String, String))}}",
+             WHERE (project_id, trace_id) IN {traces} \
+               AND (project_id, group_kind, group_id) IN {keys}",
             StoredTrace::COLUMNS,
             self.database()
         );
-        self.read_raw(&sql, |query| query.param("traces", traces).param("keys", named)).await
+        self.read_raw(&sql, |query| keys.bind(traces.bind(query))).await
     }
 
     /// Those of these hours of groups that are not recorded.
@@ -281,14 +283,13 @@ impl Store {
     /// Whatever keeps the query from being answered.
     pub async fn unrecorded_hours(&self, hours: &[GroupHour]) -> Result<Vec<GroupHour>, StoreError> {
         let named: BTreeSet<(&str, &str, &str)> = hours.iter().map(|hour| name(&hour.key)).collect();
-        let named: Vec<(&str, &str, &str)> = named.into_iter().collect();
+        let keys = listed_keys(named);
         let sql = format!(
             "SELECT DISTINCT project_id, group_kind, group_id, hour FROM {}.group_hours \
-             WHERE (project_id, group_kind, group_id) IN {{keys:Array(Tuple(String, String, String))}}",
+             WHERE (project_id, group_kind, group_id) IN {keys}",
             self.database()
         );
-        let known: Vec<(String, String, String, i32)> =
-            self.read_raw(&sql, |query| query.param("keys", &named)).await?;
+        let known: Vec<(String, String, String, i32)> = self.read_raw(&sql, |query| keys.bind(query)).await?;
         let known: BTreeSet<(&str, &str, &str, i32)> = known
             .iter()
             .map(|(project, kind, id, hour)| (project.as_str(), kind.as_str(), id.as_str(), *hour))
@@ -308,17 +309,17 @@ impl Store {
         &self,
         namings: &[SessionTrace],
     ) -> Result<Vec<SessionTrace>, StoreError> {
-        let traces: BTreeSet<(&str, &str)> =
+        let named: BTreeSet<(&str, &str)> =
             namings.iter().map(|naming| (naming.project_id.as_str(), naming.trace_id.as_str())).collect();
-        let traces: Vec<(&str, &str)> = traces.into_iter().collect();
+        let traces = listed_traces(named);
         let sql = format!(
             "SELECT project_id, trace_id, session_id, min(first_at) FROM {}.trace_sessions \
-             WHERE (project_id, trace_id) IN {{traces:Array(Tuple(String, String))}} \
+             WHERE (project_id, trace_id) IN {traces} \
              GROUP BY project_id, trace_id, session_id",
             self.database()
         );
         let known: Vec<(String, String, String, i64)> =
-            self.read_raw(&sql, |query| query.param("traces", &traces)).await?;
+            self.read_raw(&sql, |query| traces.bind(query)).await?;
         let known: HashMap<(&str, &str, &str), i64> = known
             .iter()
             .map(|(project, trace, session, first)| {

@@ -6,9 +6,10 @@
 //! that see different owners the later version belongs to the one that saw more.
 
 use super::facts::{GroupFilter, OWN_TIME, SIGHTING};
+use super::listed_traces;
 use crate::{Store, StoreError};
 
-/// Traces that one statement names; bounds its parameters.
+/// Traces that one statement names; bounds what it takes.
 const TRACES_PER_STATEMENT: usize = 5000;
 
 /// A trace that a session's events name.
@@ -87,14 +88,15 @@ impl Store {
     /// # Errors
     /// Whatever keeps the query from being answered.
     pub async fn session_traces(&self, filter: &GroupFilter) -> Result<Vec<SessionTrace>, StoreError> {
+        let lists = filter.lists();
         let sql = format!(
             "SELECT project_id, trace_id, session_id, min(timestamp) AS first_at, \
                toUnixTimestamp(toStartOfDay(max(received_at))) AS last_received_at \
              FROM {}.events WHERE {} AND trace_id != '' GROUP BY project_id, trace_id, session_id",
             self.database(),
-            filter.facts(),
+            lists.facts(),
         );
-        self.read_with(&sql, |query| filter.bind(query)).await
+        self.read_with(&sql, |query| lists.bind(query)).await
     }
 
     /// Adds to the set of sessions that traces name.
@@ -117,18 +119,18 @@ impl Store {
     /// # Errors
     /// Whatever keeps the queries from being answered.
     pub async fn trace_namings(&self, traces: &[(&str, &str)]) -> Result<Vec<Naming>, StoreError> {
-        let sql = format!(
-            "SELECT project_id, trace_id, \
-               arrayMap(x -> x.2, arraySort(groupArray((since, session_id)))) AS sessions \
-             FROM (SELECT project_id, trace_id, session_id, min(first_at) AS since FROM {}.trace_sessions \
-                   WHERE (project_id, trace_id) IN {{traces:Array(Tuple(String, String))}} \
-                   GROUP BY project_id, trace_id, session_id) \
-             GROUP BY project_id, trace_id",
-            self.database()
-        );
         let mut namings = Vec::new();
         for chunk in traces.chunks(TRACES_PER_STATEMENT) {
-            namings.extend(self.read_with::<Naming>(&sql, |query| query.param("traces", chunk)).await?);
+            let named = listed_traces(chunk.iter().copied());
+            let sql = format!(
+                "SELECT project_id, trace_id, \
+                   arrayMap(x -> x.2, arraySort(groupArray((since, session_id)))) AS sessions \
+                 FROM (SELECT project_id, trace_id, session_id, min(first_at) AS since FROM {}.trace_sessions \
+                       WHERE (project_id, trace_id) IN {named} GROUP BY project_id, trace_id, session_id) \
+                 GROUP BY project_id, trace_id",
+                self.database()
+            );
+            namings.extend(self.read_with::<Naming>(&sql, |query| named.bind(query)).await?);
         }
         Ok(namings)
     }
@@ -138,14 +140,15 @@ impl Store {
     /// # Errors
     /// Whatever keeps the queries from being answered.
     pub async fn trace_hours(&self, traces: &[(&str, &str)]) -> Result<Vec<TraceHour>, StoreError> {
-        let sql = format!(
-            "SELECT DISTINCT project_id, group_id AS trace_id, hour FROM {}.group_hours \
-             WHERE group_kind = 'trace' AND (project_id, group_id) IN {{traces:Array(Tuple(String, String))}}",
-            self.database()
-        );
         let mut hours = Vec::new();
         for chunk in traces.chunks(TRACES_PER_STATEMENT) {
-            hours.extend(self.read_with::<TraceHour>(&sql, |query| query.param("traces", chunk)).await?);
+            let named = listed_traces(chunk.iter().copied());
+            let sql = format!(
+                "SELECT DISTINCT project_id, group_id AS trace_id, hour FROM {}.group_hours \
+                 WHERE group_kind = 'trace' AND (project_id, group_id) IN {named}",
+                self.database()
+            );
+            hours.extend(self.read_with::<TraceHour>(&sql, |query| named.bind(query)).await?);
         }
         Ok(hours)
     }
@@ -155,6 +158,7 @@ impl Store {
     /// # Errors
     /// Whatever keeps the query from being answered.
     pub async fn trace_shares(&self, filter: &GroupFilter) -> Result<Vec<TraceShare>, StoreError> {
+        let lists = filter.lists();
         let sql = format!(
             "WITH greatest(timestamp, ifNull(end_timestamp, timestamp)) AS ends_at \
              SELECT project_id, {group} AS group_id, trace_id, \
@@ -172,11 +176,11 @@ impl Store {
                  type = 'error' OR (status = 'error' AND ({OBSERVATION} OR NOT ({SIGHTING})))) AS error_count, \
                uniqExactIf(toUInt64(dedup_key), type = 'score') AS score_count \
              FROM {db}.events WHERE {facts} AND trace_id != '' GROUP BY project_id, group_id, trace_id",
-            group = filter.group(),
+            group = lists.group(),
             db = self.database(),
-            facts = filter.facts(),
+            facts = lists.facts(),
         );
-        self.read_with(&sql, |query| filter.bind(query)).await
+        self.read_with(&sql, |query| lists.bind(query)).await
     }
 }
 

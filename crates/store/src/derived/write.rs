@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::GroupKey;
+use crate::listed::Listed;
 use crate::rows::{ContributionRow, GroupRow, TraceRow};
 use crate::{Call, Contribution, Session, Store, StoreError, Tool, Trace};
 
@@ -90,41 +91,50 @@ impl Store {
         let hours: BTreeSet<(String, u32)> =
             minutes.iter().map(|(project, minute)| (project.clone(), minute - minute % 3600)).collect();
         for chunk in chunks(minutes) {
-            let sql = self.usage_statement("usage_1m_groups", "usage_contributions", "minute", "minute");
-            self.recompute(&sql, &chunk, 60).await?;
+            self.recompute(["usage_1m_groups", "usage_contributions", "minute", "minute"], chunk, 60).await?;
         }
         for chunk in chunks(&hours) {
-            let sql =
-                self.usage_statement("usage_1h_groups", "usage_1m_groups", "bucket", "toStartOfHour(bucket)");
-            self.recompute(&sql, &chunk, 3600).await?;
+            let of = ["usage_1h_groups", "usage_1m_groups", "bucket", "toStartOfHour(bucket)"];
+            self.recompute(of, chunk, 3600).await?;
         }
         Ok(())
     }
 
-    async fn recompute(&self, sql: &str, buckets: &[(&str, u32)], width: u32) -> Result<(), StoreError> {
+    /// Recomputes buckets of a width as [`Self::usage_statement`] does.
+    async fn recompute(
+        &self,
+        of: [&str; 4],
+        buckets: Vec<(&str, u32)>,
+        width: u32,
+    ) -> Result<(), StoreError> {
         let Some(first) = buckets.iter().map(|(_, start)| *start).min() else { return Ok(()) };
         let last = buckets.iter().map(|(_, start)| *start).max().unwrap_or(first);
+        let buckets = Listed::new("buckets", "Tuple(String, UInt32)", buckets);
+        let sql = self.usage_statement(of, &buckets);
         // The clock is read before the snapshot that the statement reads (design: versions).
         let version = self.next_version().await?;
         let query = self
             .client
-            .query_raw(sql)
+            .query_raw(&sql)
             .with_setting("max_execution_time", self.read_timeout.as_secs().to_string())
             .with_setting("log_comment", "")
             .with_setting("insert_deduplicate", "0")
             .with_setting("optimize_on_insert", "0")
             .param("version", version)
-            .param("buckets", buckets)
             // As a number: text of fewer than five digits is no time to ClickHouse, and the first hours of 1970 have fewer.
             .param("first", first)
             .param("end", last.saturating_add(width));
-        crate::store::limited(self.read_timeout, query.execute()).await
+        crate::store::limited(self.read_timeout, buckets.bind(query).execute()).await
     }
 
     /// `INSERT … SELECT` that sums the rows of `from` into one row per bucket.
     ///
     /// The left array join keeps a bucket whose rows are all empty; its arrays come out empty.
-    fn usage_statement(&self, into: &str, from: &str, time: &str, bucket: &str) -> String {
+    fn usage_statement(
+        &self,
+        [into, from, time, bucket]: [&str; 4],
+        buckets: &Listed<(&str, u32)>,
+    ) -> String {
         let db = self.database();
         let arrays = USAGE_KEYS
             .iter()
@@ -143,7 +153,7 @@ impl Store {
             from,
             time,
             bucket,
-            &format!("(project_id, toUnixTimestamp({bucket})) IN {{buckets:Array(Tuple(String, UInt32))}}"),
+            &format!("(project_id, toUnixTimestamp({bucket})) IN {buckets}"),
         );
         format!(
             "INSERT INTO {db}.{into} (project_id, bucket, version, {arrays}) \
@@ -196,7 +206,7 @@ pub(super) const USAGE_SUMS: &[&str] = &[
     "guessed_calls",
 ];
 
-/// Buckets a statement may name; bounds its parameters and its memory.
+/// Buckets a statement may name; bounds its memory.
 const BUCKETS_PER_STATEMENT: usize = 2000;
 
 /// Neighbours in time together, so that each statement reads a short range.

@@ -1,5 +1,7 @@
 //! Facts are stored as they are, once, and known again.
 
+use std::collections::BTreeSet;
+
 use fleetlog_schemas::event::{Status, TimestampSource};
 use fleetlog_schemas::id::Key128;
 use fleetlog_schemas::record::{DeadReason, PieceCount};
@@ -118,6 +120,31 @@ async fn a_range_sent_again_is_stored_once_and_a_late_one_not_at_all() {
     let refused = store.insert_events(&range(10, 10), &late, at(10, &events)).await.unwrap_err();
     assert!(matches!(refused, StoreError::TooLate), "{refused}");
     assert_eq!(count(store, "p", "events").await, 1002);
+}
+
+/// A server refuses a parameter above 128 KiB, and these are 4 MB and more.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_asked_for_is_found_however_long_its_names_are() {
+    let Some(engine) = engine().await else { return };
+    let store = &engine.store;
+    store.migrate().await.unwrap();
+    let sessions = |filler: &str| -> Vec<AgentEvent> {
+        let of = |number: u32| {
+            let session = format!("{number:04}{}", filler.repeat(3996 / filler.len()));
+            AgentEvent { event_id: String::new(), ..full_event("p", &session, number) }
+        };
+        (0..1000).map(of).collect()
+    };
+    for (offset, filler) in (0..).zip(["x", "'", "\\", "\t", "`\n"]) {
+        let events = sessions(filler);
+        let attempt = attempt(store, 1).await;
+        store.insert_events(&range(offset, offset), &attempt, at(offset, &events)).await.unwrap();
+        let asked: Vec<&AgentEvent> = events.iter().collect();
+        let known = store.known_events(&asked, 0).await.unwrap();
+        let places: BTreeSet<_> = known.iter().map(KnownRow::position).collect();
+        assert_eq!((known.len(), places.len()), (1000, 1000), "{filler:?}");
+        assert!(places.iter().all(|(_, at, _)| *at == offset), "{filler:?}");
+    }
 }
 
 /// What the exact lookup of INV-5 costs; `FLEETLOG_LOOKUP_ROWS` makes it as many as in docs/deduplication.md.

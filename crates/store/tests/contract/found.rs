@@ -7,7 +7,8 @@ use fleetlog_schemas::id::{Key128, NanoUsd};
 use fleetlog_schemas::{AgentEvent, EventType};
 use fleetlog_store::GroupKind;
 use fleetlog_store::derived::{
-    Adopted, GroupFilter, GroupHour, GroupKey, Progress, UnderivedGroup, hour_of, loose_id_of, minute_of,
+    Adopted, GroupFilter, GroupHour, GroupKey, Progress, Reflected, UnderivedGroup, hour_of, loose_id_of,
+    minute_of,
 };
 
 use crate::support::{NOON, at, attempt, engine, full_event, range};
@@ -91,7 +92,7 @@ async fn a_traces_events_without_a_session_are_found_with_the_session_that_owns_
     let events = [of("late", 9, "c"), of("s", 3, "a"), of("", 1, "root"), of("", 4, "a"), of("", 5, "b")];
     store.insert_events(&range(7, 7), &attempt(&store, 1).await, at(7, &events)).await.unwrap();
     let hours: Vec<GroupHour> = store
-        .underived(0, (-1, i64::MAX), 100)
+        .underived(0, (-1, i64::MAX), &[], 100)
         .await
         .unwrap()
         .iter()
@@ -158,7 +159,7 @@ async fn a_summary_counts_prompts_once_and_lasts_as_long_as_its_own_times_say() 
     events[5].timestamp_source = TimestampSource::Ingest;
     events[5].timestamp += 5 * 3600 * 1_000_000_000;
     store.insert_events(&range(7, 7), &attempt, at(7, &events)).await.unwrap();
-    let underived = store.underived(0, (-1, i64::MAX), 100).await.unwrap();
+    let underived = store.underived(0, (-1, i64::MAX), &[], 100).await.unwrap();
     let hours: Vec<GroupHour> = underived.iter().map(UnderivedGroup::group_hour).collect();
     store.add_group_hours(&hours).await.unwrap();
     let filter = store.group_filter(GroupKind::Session, vec![key("s")]).await.unwrap();
@@ -182,11 +183,11 @@ async fn facts_are_found_by_group_and_progress_says_what_is_missing() {
     events.push(full_event("p", "other", 9));
     let before = store.derived_through().await.unwrap();
     store.insert_events(&range(7, 7), &attempt, at(7, &events)).await.unwrap();
-    assert!(before > NOON && store.derived_through().await.unwrap() == NOON + 1);
+    assert!(before.of("p") > NOON && store.derived_through().await.unwrap().of("p") == NOON + 1);
 
-    let underived = store.underived(0, (-1, i64::MAX), 100).await.unwrap();
+    let underived = store.underived(0, (-1, i64::MAX), &[], 100).await.unwrap();
     assert_eq!(underived.len(), 3);
-    assert!(store.underived(0, (7, i64::MAX), 100).await.unwrap().is_empty());
+    assert!(store.underived(0, (7, i64::MAX), &[], 100).await.unwrap().is_empty());
     let hours: Vec<GroupHour> = underived.iter().map(UnderivedGroup::group_hour).collect();
     store.add_group_hours(&hours).await.unwrap();
     let filter = store.group_filter(GroupKind::Session, vec![key("s")]).await.unwrap();
@@ -208,9 +209,50 @@ async fn facts_are_found_by_group_and_progress_says_what_is_missing() {
     );
 
     let version = store.next_version().await.unwrap();
-    store.record_progress(&[Progress { partition: 0, derived_offset: 7, version }]).await.unwrap();
-    assert_eq!(store.progress().await.unwrap()[&0], 7);
-    assert!(store.derived_through().await.unwrap() > NOON + 1);
+    let reflected = Reflected::up_to(7);
+    store.record_progress(&[Progress { partition: 0, reflected: reflected.clone(), version }]).await.unwrap();
+    assert_eq!(store.progress().await.unwrap()[&0], reflected);
+    assert!(store.derived_through().await.unwrap().of("p") > NOON + 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_project_that_is_behind_holds_back_no_other() {
+    let Some(engine) = engine().await else { return };
+    engine.store.migrate().await.unwrap();
+    let store = engine.store.clone().validating_rows();
+    for (offset, received_at) in [(3, NOON + 3), (5, NOON + 5)] {
+        let of = |project: &str| AgentEvent { received_at, ..full_event(project, "s", offset) };
+        let offset = i64::from(offset);
+        let events = [of("p"), of("q'\\")];
+        store
+            .insert_events(&range(offset, offset), &attempt(&store, 1).await, at(offset, &events))
+            .await
+            .unwrap();
+    }
+    let record = async |reflected: Reflected| {
+        let version = store.next_version().await.unwrap();
+        store.record_progress(&[Progress { partition: 0, reflected, version }]).await.unwrap();
+        store.derived_through().await.unwrap()
+    };
+    let behind = |offset: i64| Reflected { others: 5, behind: [("q'\\".to_owned(), offset)].into() };
+    for (offset, first) in [(-1, NOON + 3), (3, NOON + 5)] {
+        let through = record(behind(offset)).await;
+        assert_eq!(store.progress().await.unwrap()[&0], behind(offset));
+        assert_eq!(through.of("q'\\"), first);
+        assert!(through.of("p") > NOON + 5 && through.of("unknown") > NOON + 5);
+        let unsettled = store.unsettled_groups(10).await.unwrap();
+        assert_eq!(unsettled.iter().map(|key| key.project_id.as_str()).collect::<Vec<_>>(), ["q'\\"]);
+    }
+    let found = store.underived(0, (-1, 5), &["q'\\".to_owned()], 10).await.unwrap();
+    assert_eq!(found.iter().map(UnderivedGroup::key).map(|key| key.project_id).collect::<Vec<_>>(), ["q'\\"]);
+    // What an earlier version recorded holds for all projects.
+    operator(
+        &engine.url,
+        "INSERT INTO fleetlog.derivation_progress (log_partition, derived_offset, version) \
+         VALUES (0, 3, 9000000000000000000)",
+    )
+    .await;
+    assert_eq!(store.progress().await.unwrap()[&0], Reflected::up_to(3));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -275,4 +317,74 @@ async fn everything_received_since_the_edge_is_held() {
     assert_eq!(store.expiry_edge().await.unwrap(), NOON - NOON % DAY);
     operator(&engine.url, "ALTER TABLE fleetlog.events DROP PARTITION '2026-03-01'").await;
     assert_eq!(store.expiry_edge().await.unwrap(), NOON - NOON % DAY + DAY);
+}
+
+/// What a list in several parts rests on: that the engine puts them together before it looks where to read.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_in_parts_leads_through_the_keys_of_a_table_as_one_does() {
+    let Some(engine) = engine().await else { return };
+    let store = &engine.store;
+    store.migrate().await.unwrap();
+    let events: Vec<_> = (0..40_000)
+        .map(|n| AgentEvent {
+            trace_id: format!("t{}", n / 10),
+            ..full_event("p", &format!("s{:05}", n / 10), n / 100)
+        })
+        .collect();
+    store.insert_events(&range(0, 0), &attempt(store, 1).await, at(0, &events)).await.unwrap();
+    let hours: Vec<GroupHour> = (0..40_000)
+        .map(|n| GroupHour { key: key(&format!("s{n:05}")), hour: hour_of(NOON), received_day: 0 })
+        .collect();
+    store.add_group_hours(&hours).await.unwrap();
+    // Granules read, after each key and index.
+    let read = async |sql: String| {
+        let parts = [
+            ("a_0", "[('p','s00003')]"),
+            ("a_1", "[('p','s00005')]"),
+            ("a", "[('p','s00003'),('p','s00005')]"),
+            ("s_0", "['s00003']"),
+            ("s_1", "['s00005']"),
+            ("s", "['s00003','s00005']"),
+            ("h_0", "[492324]"),
+            ("h_1", "[492323]"),
+            ("h", "[492324,492323]"),
+        ];
+        let mut url = reqwest::Url::parse(&engine.url).unwrap();
+        url.query_pairs_mut().extend_pairs(parts.map(|(name, value)| (format!("param_{name}"), value)));
+        let plan =
+            operator(url.as_str(), &format!("EXPLAIN indexes = 1 SELECT count() FROM fleetlog.{sql}")).await;
+        plan.lines()
+            .filter(|line| line.contains("Granules: "))
+            .map(|line| line.trim().to_owned())
+            .collect::<Vec<_>>()
+    };
+    let hour = "intDiv(toUnixTimestamp64Nano(timestamp), 3600000000000)";
+    let texts = |name: &str| format!("arrayConcat({{{name}_0:Array(String)}}, {{{name}_1:Array(String)}})");
+    let pairs = "arrayConcat({a_0:Array(Tuple(String, String))}, {a_1:Array(Tuple(String, String))})";
+    let pair = "{a:Array(Tuple(String, String))}";
+    let many = "arrayConcat({h_0:Array(Int64)}, {h_1:Array(Int64)})";
+    for (whole, parts) in [
+        (
+            format!("events WHERE (project_id, session_id) IN {pair} AND {hour} IN {{h:Array(Int64)}}"),
+            format!("events WHERE (project_id, session_id) IN {pairs} AND {hour} IN {many}"),
+        ),
+        (
+            format!(
+                "events WHERE project_id = 'p' AND session_id IN {{s:Array(String)}} AND {hour} IN {{h:Array(Int64)}}"
+            ),
+            format!("events WHERE project_id = 'p' AND session_id IN {} AND {hour} IN {many}", texts("s")),
+        ),
+        (
+            format!("group_hours WHERE group_kind = 'session' AND (project_id, group_id) IN {pair}"),
+            format!("group_hours WHERE group_kind = 'session' AND (project_id, group_id) IN {pairs}"),
+        ),
+    ] {
+        let (of_whole, of_parts) = (read(whole.clone()).await, read(parts).await);
+        assert_eq!(of_whole, of_parts, "{whole}");
+        let narrows = |line: &String| {
+            let (read, of) = line.strip_prefix("Granules: ")?.split_once('/')?;
+            Some(read.parse::<u32>().ok()? < of.parse().ok()?)
+        };
+        assert!(of_parts.iter().any(|line| narrows(line) == Some(true)), "{whole}: {of_parts:?}");
+    }
 }
