@@ -5,8 +5,10 @@ use fleetlog_log::{Consumer, ConsumerOptions, Lease};
 use super::*;
 
 /// Sets what a stopped aggregator's group has committed for partition 0 of a topic.
-async fn commit(system: &System, topic: &str, offset: i64) {
-    let options = || ConsumerOptions::new(system.config.aggregator.group.clone(), topic);
+async fn commit(system: &System, log: &str, offset: i64) {
+    let group = &system.config.aggregator.group;
+    let group = if log == topic::DEAD { format!("{group}.dead") } else { group.clone() };
+    let options = || ConsumerOptions::new(group.clone(), log);
     // Beyond the log's end first: only from there an offset goes back.
     for offset in [1_000_000, offset] {
         let mut consumer = Consumer::start(&system.config.kafka, options()).unwrap();
