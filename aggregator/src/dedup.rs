@@ -16,8 +16,9 @@
 //! repeat it, and nothing tells the one from the other any more: it is recognised as far as memory reaches.
 //!
 //! Two events with one key are duplicates when they were received within the window of each other. What was decided
-//! is not decided again: a row that is stored was new, and a range that is stored a second time after a crash ignores
-//! whatever is stored at or after its own positions (INV-4.3).
+//! is not decided again: an event that is stored at its own place was new, and stays so when its record is read a second
+//! time (INV-4.3). Whatever else of its key is stored was there before it, wherever that is: rows at or after its place are
+//! its own range's, or those of a log that was cut off or made anew since.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
@@ -258,13 +259,11 @@ pub(crate) fn duplicates(
     {
         let rows = stored.get(&event.dedup_key.as_u128()).map_or(&[][..], Vec::as_slice);
         let near = |received_at: i64| received_at.abs_diff(event.received_at) <= window_ns.unsigned_abs();
-        let own = |row: &&KnownRow| row.position() == (at.partition, at.offset, at.index);
-        // In this partition, what is stored at or after the event's own place was judged after it.
-        let earlier = |row: &&KnownRow| {
-            row.log_partition != at.partition || row.position() < (at.partition, at.offset, at.index)
+        let own = |row: &&KnownRow| {
+            row.position() == (at.partition, at.offset, at.index) && row.received_at == event.received_at
         };
         let already_stored = rows.iter().any(own);
-        let repeats = rows.iter().any(|row| earlier(row) && near(row.received_at))
+        let repeats = rows.iter().any(|row| near(row.received_at))
             || first_new.get(&event.dedup_key).is_some_and(|times| times.iter().any(|time| near(*time)));
         if repeats && !already_stored {
             duplicates.insert(place);

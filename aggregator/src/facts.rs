@@ -10,7 +10,7 @@ use fleetlog_schemas::record::DeadReason;
 use fleetlog_schemas::{AgentEvent, DeadLetter, EventBatch, EventType, Settlement, topic};
 use fleetlog_store::derived::{GroupHour, GroupKey, hour_of, loose_id_of};
 use fleetlog_store::{
-    Attempt, FactRange, FactTable, GroupKind, Located, PieceRow, Positions, Store, StoreError,
+    Attempt, Fact, FactRange, FactTable, GroupKind, Located, PieceRow, Positions, Store, StoreError, Stored,
 };
 
 use crate::dedup::{Dedup, duplicates};
@@ -57,6 +57,10 @@ pub(crate) trait Facts: Default + Send + Sync {
 
     /// The places of the facts that go to a table.
     fn positions(&self, table: FactTable) -> Positions;
+
+    /// The places of the facts that go to a table and are not stored. A row of another fact at the same place proves nothing:
+    /// the log was another one then.
+    fn missing(&self, table: FactTable, stored: &Stored) -> Positions;
 
     /// Sends the rows of a table: all of them, or only those of some places; stand-ins where there are any.
     fn send(
@@ -128,6 +132,15 @@ impl Facts for EventFacts {
             FactTable::Events => places(&self.events),
             FactTable::Pieces => places(&self.pieces),
             FactTable::Settlements => places(&self.settlements),
+            FactTable::DeadLetters => Positions::new(),
+        }
+    }
+
+    fn missing(&self, table: FactTable, stored: &Stored) -> Positions {
+        match table {
+            FactTable::Events => missing(&self.events, stored),
+            FactTable::Pieces => missing(&self.pieces, stored),
+            FactTable::Settlements => missing(&self.settlements, stored),
             FactTable::DeadLetters => Positions::new(),
         }
     }
@@ -241,6 +254,10 @@ impl Facts for DeadFacts {
         if table == FactTable::DeadLetters { places(&self.letters) } else { Positions::new() }
     }
 
+    fn missing(&self, table: FactTable, stored: &Stored) -> Positions {
+        if table == FactTable::DeadLetters { missing(&self.letters, stored) } else { Positions::new() }
+    }
+
     async fn send(
         &self,
         _table: FactTable,
@@ -280,6 +297,10 @@ fn located<T>(at: Position, facts: Vec<T>) -> impl Iterator<Item = (Located, T)>
 
 fn places<T>(facts: &[(Located, T)]) -> Positions {
     facts.iter().map(|(at, _)| (at.offset, at.index)).collect()
+}
+
+fn missing<T: Fact>(facts: &[(Located, T)], stored: &Stored) -> Positions {
+    facts.iter().filter(|(at, fact)| !stored.has(at, fact)).map(|(at, _)| (at.offset, at.index)).collect()
 }
 
 /// All facts, or those of some places; what stands in for a fact goes in its place.

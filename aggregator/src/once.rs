@@ -3,10 +3,12 @@
 //! Before anything is sent, what will be sent is recorded beside the committed offset ([`Note`]): the range, the attempt
 //! and `insert_before`, the moment after which ClickHouse refuses to start it. So whoever comes next knows what may
 //! still be on its way. **The token is the fast path, the stored positions are the proof**: the engine writes its
-//! deduplication record before the part, so a deduplicated answer alone proves nothing.
+//! deduplication record before the part, so a deduplicated answer alone proves nothing. A position is stored when the same
+//! fact is stored there: a log that was cut off or made anew has others at the same positions.
 //!
-//! One attempt is a set of rows under one token. The first holds all rows of the range; a further one exactly those
-//! that are proved missing, under a fresh token. What may be done depends on what is known ([`Proof::next`]):
+//! One attempt is a set of rows under one token, which is of its `insert_before` too. The first holds all rows of the range;
+//! a further one exactly those that are proved missing, under a fresh token. What may be done depends on what is known
+//! ([`Proof::next`]):
 //!
 //! | sent so far | `insert_before` | still running | missing | next |
 //! |---|---|---|---|---|
@@ -18,6 +20,7 @@
 //! | refused, and no row of it on its own | ahead | | | as any open outcome: send the same rows again |
 //! | the outcome is open | ahead | | | send the same rows again under the same token, then read back |
 //! | the same, and the rows are not known here | ahead | | | read back |
+//! | nothing from here, and the log is read again | ahead | | | read back: anything of it may be stored, or on its way |
 //! | read back | ahead | | none | stored |
 //! | read back | ahead | | some | wait |
 //! | the outcome is open | past | some | | wait: it may yet commit |
@@ -32,11 +35,24 @@
 //! | after the note, before the insert | attempt | nothing | gathers that range, sends again, reads back |
 //! | during the insert | attempt | nothing, later all of it | the same; the token or `insert_before` keeps it from being stored twice |
 //! | after the insert, before the commit | attempt | all of it | sends again: ignored by the token; reads back: nothing is missing |
-//! | during a further attempt | that attempt | some | does not know its rows, so waits for `insert_before`, then reads back |
+//! | during a further attempt | that attempt | some | does not know its rows, so waits for `insert_before`, then reads back; the later tables likewise, whose first attempt may be on its way |
 //! | after a refusal, while its rows are looked for | attempt 1 | nothing | sends again, is refused, looks for them again |
 //! | with stand-ins sent as a further attempt | that attempt | all, or nothing | waits and reads back: a stand-in proves its position as any row does; else sends what is missing as it came, and is refused as at first |
 //! | ClickHouse itself, between its record and the part | attempt | a record, no rows | reads back: missing, so sends them under a fresh token |
+//!
+//! Where reading starts need not be where storing ended. What may be stored already is looked at before anything of it is
+//! sent, and what is sent is a further attempt: a successor knows its rows as little ([`Inherited`]).
+//!
+//! | committed | the log | what is stored behind where reading starts | the new owner |
+//! |---|---|---|---|
+//! | an offset within the log | whole | nothing, or the noted range | goes on; proves the noted range first |
+//! | an offset that is too low: set back, or its owner died while it read again | whole | some of what is read | stores what is missing of what it reads, up to where the store ends |
+//! | nothing: lost, or another group's | whole | all that was stored | the same, after as long as an insert that nobody tells of may start or run |
+//! | an offset beyond the end | cut off, or made anew | facts of the same places: the same ones, or others | the same, by fact; the note is of a range that is gone, and what it says of `insert_before` holds |
+//! | an offset before the first | its beginning is deleted | nothing, or the noted range's rest | the same |
+//! | an offset within it | ends before the noted range does | some of the noted range | the same with what is left of it, and commits that alone |
 
+use fleetlog_log::Start;
 use serde::{Deserialize, Serialize};
 
 /// How long after an attempt was recorded ClickHouse may still start it (INV-4.1), milliseconds.
@@ -78,10 +94,75 @@ impl Note {
     }
 }
 
+/// What may be stored of a range, or be on its way, before anything of it is sent from here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Before {
+    /// Nothing: it is read for the first time.
+    Nothing,
+    /// What an earlier owner recorded.
+    Noted(Note),
+    /// Anything: it may have been read before.
+    ReadAgain {
+        /// No insert of it starts after this time of ClickHouse's clock, milliseconds.
+        insert_before_ms: i64,
+    },
+}
+
+impl Before {
+    /// Whether all rows of the table of this number are known to be stored.
+    pub(crate) const fn proves(&self, table: usize) -> bool {
+        matches!(self, Self::Noted(note) if table < note.table)
+    }
+}
+
+/// What a new owner takes over of a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Inherited {
+    /// The range to be proved before anything else.
+    pub(crate) noted: Option<Note>,
+    /// What is read below this offset may be stored already.
+    again_below: i64,
+    insert_before_ms: i64,
+}
+
+impl Inherited {
+    /// Decides it, given where reading starts and why, the note beside the committed offset, and the offset behind all that
+    /// is stored from there on.
+    ///
+    /// Only where reading goes on at the committed offset the next records are the noted ones. A note that comes with another
+    /// start still tells what may be on its way. Where nothing is committed nobody tells: what is stored is asked for once
+    /// nothing can be on its way.
+    pub(crate) fn new(offset: i64, start: Start, note: Option<Note>, stored_end: i64) -> Self {
+        let note = note.filter(|note| note.last >= offset);
+        Self {
+            noted: note.filter(|_| start == Start::Resumed),
+            again_below: note.map_or(stored_end, |note| stored_end.max(note.last + 1)),
+            insert_before_ms: note.map_or(0, |note| note.insert_before_ms),
+        }
+    }
+
+    /// What may be stored of a range that begins with this record.
+    pub(crate) const fn before(&self, first: i64) -> Before {
+        if first < self.again_below {
+            Before::ReadAgain { insert_before_ms: self.insert_before_ms }
+        } else {
+            Before::Nothing
+        }
+    }
+
+    /// The same of the range that was gathered for the note: where the log has changed it is another one.
+    pub(crate) fn before_noted(&self, first: i64, last: i64) -> Before {
+        match self.noted {
+            Some(note) if (note.first, note.last) == (first, last) => Before::Noted(note),
+            _ => self.before(first),
+        }
+    }
+}
+
 /// What is known about one table's rows of a range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Proof {
-    /// Attempt under way; 0 before the first.
+    /// Attempt under way.
     attempt: u32,
     insert_before_ms: i64,
     doubt: Doubt,
@@ -89,8 +170,8 @@ pub(crate) struct Proof {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Doubt {
-    /// Nothing was sent.
-    Unsent,
+    /// Nothing was sent from here, and anything may be stored.
+    ReadAgain,
     /// The first attempt is recorded and has not been sent from here.
     Recorded,
     /// Something may be on its way, and its rows are at hand.
@@ -106,8 +187,6 @@ enum Doubt {
 /// What is to be done next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// Record this attempt with a new `insert_before`, then send: all rows, or exactly the missing ones.
-    Begin(u32),
     /// Send the attempt's rows under its token: for the first time, or again.
     Send,
     /// Read back which positions are missing.
@@ -130,11 +209,6 @@ pub(crate) enum Sent {
 }
 
 impl Proof {
-    /// A table to which nothing of the range was sent.
-    pub(crate) const fn unsent() -> Self {
-        Self { attempt: 0, insert_before_ms: 0, doubt: Doubt::Unsent }
-    }
-
     /// A table with a first attempt that was recorded for the whole range just now, here.
     pub(crate) const fn recorded(insert_before_ms: i64) -> Self {
         Self { attempt: 1, insert_before_ms, doubt: Doubt::Recorded }
@@ -145,6 +219,16 @@ impl Proof {
         // The first attempt holds all rows of the range, and these can be gathered again.
         let doubt = if attempt <= 1 { Doubt::Open } else { Doubt::Unrepeatable };
         Self { attempt, insert_before_ms, doubt }
+    }
+
+    /// A table of which anything may be stored; no insert of it starts after this time. What is sent is a further attempt.
+    pub(crate) const fn read_again(insert_before_ms: i64) -> Self {
+        Self { attempt: 1, insert_before_ms, doubt: Doubt::ReadAgain }
+    }
+
+    /// Whether rows that are missing may simply never have been sent.
+    pub(crate) const fn is_read_again(&self) -> bool {
+        matches!(self.doubt, Doubt::ReadAgain)
     }
 
     /// The attempt under way.
@@ -161,12 +245,13 @@ impl Proof {
     pub(crate) const fn next(&self, now_ms: i64) -> Step {
         let past = now_ms > self.insert_before_ms;
         match self.doubt {
-            Doubt::Unsent => Step::Begin(1),
             Doubt::Recorded if !past => Step::Send,
             Doubt::Open if !past => Step::Send,
-            Doubt::Unrepeatable if !past => Step::ReadBack,
+            Doubt::Unrepeatable | Doubt::ReadAgain if !past => Step::ReadBack,
             // Other rows under the same token could be ignored for those that came before.
-            Doubt::Recorded | Doubt::Open | Doubt::Unrepeatable | Doubt::Refused => Step::Settle,
+            Doubt::Recorded | Doubt::Open | Doubt::Unrepeatable | Doubt::ReadAgain | Doubt::Refused => {
+                Step::Settle
+            }
             Doubt::Stored => Step::Done,
         }
     }
@@ -191,13 +276,14 @@ impl Proof {
     }
 
     /// The positions were read back. `settled` tells that nothing of the attempt can change them any more: its time was
-    /// past, or it was answered, and nothing ran before they were read. Returns whether a further attempt is due.
-    pub(crate) const fn read_back(&mut self, missing: usize, settled: bool) -> Option<Step> {
+    /// past, or it was answered, and nothing ran before they were read. Returns the further attempt that is due: it is to be
+    /// recorded with a new `insert_before`, and holds exactly the missing rows.
+    pub(crate) const fn read_back(&mut self, missing: usize, settled: bool) -> Option<u32> {
         if missing == 0 {
             self.doubt = Doubt::Stored;
             return None;
         }
-        if settled { Some(Step::Begin(self.attempt + 1)) } else { None }
+        if settled { Some(self.attempt + 1) } else { None }
     }
 }
 

@@ -1,7 +1,8 @@
 //! One assigned partition: gather a range, store it, commit it, hand on what it touched.
 //!
 //! What a crash leaves of an insert is told by the committed offset's metadata, and proved before anything else
-//! ([`crate::once`]); what it leaves of a recomputation is touched again on assignment.
+//! ([`crate::once`]); what is read a second time is held against what is stored; what a crash leaves of a recomputation is
+//! touched again on assignment.
 
 use std::time::{Duration, Instant};
 
@@ -20,8 +21,8 @@ use crate::deriver::Deriver;
 use crate::error::AggregatorError;
 use crate::facts::Facts;
 use crate::metrics;
-use crate::once::Note;
-use crate::settle::{Settling, Unsettled};
+use crate::once::{Before, INSERT_WINDOW_MS, Inherited, Note};
+use crate::settle::{LOOK_AGAIN, Settling, Unsettled};
 
 const BACKOFF_START: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
@@ -53,6 +54,10 @@ pub(crate) async fn run_partition<F: Facts>(
     let lease = partition.lease();
     let assignment = partition.assignment();
     report_loss(F::TOPIC, &lease, assignment.start);
+    let mut settled = assignment.offset;
+    let Some(stored_end) = look_ahead::<F>(&shared, &lease, settled, assignment.start).await else {
+        return Ok(());
+    };
     if F::TOPIC == topic::EVENTS {
         shared.deriver.assigned(lease.partition(), assignment.offset - 1);
     }
@@ -60,10 +65,20 @@ pub(crate) async fn run_partition<F: Facts>(
         Some(committed) => Note::parse(&committed.metadata)?,
         None => None,
     };
-    let mut settled = assignment.offset;
+    if stored_end > note.map_or(settled, |note| settled.max(note.last + 1)) {
+        let (topic, partition) = (F::TOPIC, lease.partition());
+        tracing::warn!(
+            topic,
+            partition,
+            settled,
+            stored_end,
+            "what is read may be stored: it is held against that"
+        );
+    }
+    let inherited = Inherited::new(settled, assignment.start, note, stored_end);
     let Some(mut dedup) = remember::<F>(&shared, &lease).await else { return Ok(()) };
-    if let Some(note) = note.filter(|note| note.last >= settled)
-        && !replay::<F>(&shared, &mut partition, &mut dedup, &mut settled, note).await?
+    if let Some(note) = inherited.noted
+        && !replay::<F>(&shared, &mut partition, &mut dedup, &mut settled, &inherited, note).await?
     {
         shared.deriver.gone::<F>(lease.partition());
         return Ok(());
@@ -85,18 +100,20 @@ pub(crate) async fn run_partition<F: Facts>(
             () = until(due) => {}
             () = shared.shutdown.triggered() => break,
         }
-        if let Some(closed) = batcher.close(Instant::now())
-            && !settle(&shared, &lease, std::mem::take(&mut facts), closed, &mut dedup, &mut settled, None)
-                .await?
-        {
-            break;
+        if let Some(closed) = batcher.close(Instant::now()) {
+            let before = inherited.before(closed.first);
+            let facts = std::mem::take(&mut facts);
+            if !settle(&shared, &lease, facts, closed, &mut dedup, &mut settled, before).await? {
+                break;
+            }
         }
     }
     // Taken away: the rest is the next owner's. Told to stop: what is held is settled, so that nothing is read twice.
     if lease.is_active()
         && let Some(closed) = batcher.close_anyway(Instant::now())
     {
-        settle(&shared, &lease, facts, closed, &mut dedup, &mut settled, None).await?;
+        let before = inherited.before(closed.first);
+        settle(&shared, &lease, facts, closed, &mut dedup, &mut settled, before).await?;
     }
     shared.deriver.gone::<F>(lease.partition());
     Ok(())
@@ -218,7 +235,7 @@ async fn settle<F: Facts>(
     closed: Closed,
     dedup: &mut Dedup,
     settled: &mut i64,
-    inherited: Option<Note>,
+    before: Before,
 ) -> Result<bool, AggregatorError> {
     let range =
         FactRange { topic: F::TOPIC, partition: lease.partition(), first: closed.first, last: closed.last };
@@ -226,7 +243,7 @@ async fn settle<F: Facts>(
     if !judge(shared, lease, &mut facts, dedup).await {
         return Ok(false);
     }
-    match Settling::new(shared, lease, &mut facts, range, *settled).run(inherited).await {
+    match Settling::new(shared, lease, &mut facts, range, *settled).run(before).await {
         Ok(()) => {}
         Err(Unsettled::Abandoned) => return Ok(false),
         Err(Unsettled::Failed(error)) => return Err(error),
@@ -284,6 +301,43 @@ async fn judge<F: Facts>(shared: &Shared, lease: &Lease, facts: &mut F, dedup: &
     }
 }
 
+/// The offset behind all that is stored of a partition from `settled` on. Where nothing is committed it is asked for once
+/// no insert that somebody recorded before can start or run any more. `None`: the partition, or the service, is going away.
+async fn look_ahead<F: Facts>(shared: &Shared, lease: &Lease, settled: i64, start: Start) -> Option<i64> {
+    let (store, partition) = (&shared.store, lease.partition());
+    let range = FactRange { topic: F::TOPIC, partition, first: settled, last: settled };
+    let mut recorded_until = None;
+    let mut backoff = BACKOFF_START;
+    loop {
+        let looked = async {
+            let stored_end = store.stored_end(F::TABLES, partition, settled).await?;
+            if start != Start::Fresh || stored_end == settled {
+                return Ok(Some(stored_end));
+            }
+            let now = store.now_ms().await? - store.clock_skew_ms();
+            if now <= *recorded_until.get_or_insert(now + store.clock_skew_ms() + INSERT_WINDOW_MS) {
+                return Ok(None);
+            }
+            for table in F::TABLES {
+                if store.is_inserting(*table, &range).await? {
+                    return Ok(None);
+                }
+            }
+            store.stored_end(F::TABLES, partition, settled).await.map(Some)
+        };
+        match looked.await {
+            Ok(Some(stored_end)) => return Some(stored_end),
+            Ok(None) => tokio::select! {
+                () = tokio::time::sleep(LOOK_AGAIN) => {}
+                () = lease.revoked() => return None,
+                () = shared.shutdown.triggered() => return None,
+            },
+            Err(error) if wait_out(shared, lease, &error, &mut backoff).await => {}
+            Err(_) => return None,
+        }
+    }
+}
+
 /// What a new owner must remember of what is stored: nothing before now, and everything later.
 async fn remember<F: Facts>(shared: &Shared, lease: &Lease) -> Option<Dedup> {
     let now = shared.clock.now_ns();
@@ -333,12 +387,14 @@ async fn wait_out(shared: &Shared, lease: &Lease, error: &StoreError, backoff: &
     true
 }
 
-/// Gathers the range that an earlier owner had on its way, and settles it first. Returns false when it was abandoned.
+/// Gathers the range that an earlier owner had on its way, as far as it is still there, and settles it first. Returns false
+/// when it was abandoned.
 async fn replay<F: Facts>(
     shared: &Shared,
     partition: &mut AssignedPartition,
     dedup: &mut Dedup,
     settled: &mut i64,
+    inherited: &Inherited,
     note: Note,
 ) -> Result<bool, AggregatorError> {
     let lease = partition.lease();
@@ -351,6 +407,7 @@ async fn replay<F: Facts>(
     metrics::REPLAYED_RANGES.add_for("topic", F::TOPIC, 1);
     let mut facts = F::default();
     let mut rows = 0;
+    let mut ends = None;
     loop {
         let read = tokio::select! {
             read = partition.next() => read?,
@@ -358,17 +415,20 @@ async fn replay<F: Facts>(
         };
         match read {
             None => return Ok(false),
-            // A log that ends before the note does was truncated: what is there is proved.
+            // A log that ends before the note does was truncated: what is left is proved, and only that is settled.
             Some(Read::CaughtUp) => break,
             Some(Read::Record(record)) => {
                 let Some(taken) = take(shared, &lease, &mut facts, &record).await? else { return Ok(false) };
                 rows += taken;
-                if record.position.offset >= note.last {
+                let offset = record.position.offset;
+                ends = Some((ends.map_or(offset, |(first, _)| first), offset));
+                if offset >= note.last {
                     break;
                 }
             }
         }
     }
-    let closed = Closed { first: note.first, last: note.last, rows };
-    settle(shared, &lease, facts, closed, dedup, settled, Some(note)).await
+    let Some((first, last)) = ends else { return Ok(true) };
+    let before = inherited.before_noted(first, last);
+    settle(shared, &lease, facts, Closed { first, last, rows }, dedup, settled, before).await
 }

@@ -9,7 +9,7 @@ use fleetlog_store::{Attempt, FactRange, FactTable, Positions, StoreError};
 use crate::error::AggregatorError;
 use crate::facts::{Facts, To};
 use crate::metrics;
-use crate::once::{INSERT_WINDOW_MS, Note, Proof, Sent, Step};
+use crate::once::{Before, INSERT_WINDOW_MS, Note, Proof, Sent, Step};
 use crate::partition::Shared;
 
 mod refused;
@@ -19,7 +19,7 @@ const BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// ClickHouse refuses the range, and no row of it: repeating it is for the operator who looks.
 const BACKOFF_REFUSED: Duration = Duration::from_secs(30);
 /// Between two looks at what is on its way.
-const LOOK_AGAIN: Duration = Duration::from_millis(500);
+pub(crate) const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 /// Why a range was not stored.
 pub(crate) enum Unsettled {
@@ -52,17 +52,16 @@ impl<'a, F: Facts> Settling<'a, F> {
         Self { shared, lease, facts, range, settled, backoff: BACKOFF_START }
     }
 
-    /// Stores the range's facts, table by table, for as long as it takes; `inherited` is what an earlier owner recorded
-    /// of it.
+    /// Stores the range's facts, table by table, for as long as it takes, given what may be stored of it already.
     ///
     /// # Errors
     /// Why it is not known to be stored.
-    pub(crate) async fn run(mut self, inherited: Option<Note>) -> Result<(), Unsettled> {
-        let mut proofs = self.proofs(inherited).await?;
+    pub(crate) async fn run(mut self, before: Before) -> Result<(), Unsettled> {
+        let mut proofs = vec![self.proof(before).await?; F::TABLES.len()];
         for (number, table) in F::TABLES.iter().enumerate() {
             let wanted = self.facts.positions(*table);
             let Some(proof) = proofs.get_mut(number) else { continue };
-            if !wanted.is_empty() && inherited.is_none_or(|note| note.table <= number) {
+            if !wanted.is_empty() && !before.proves(number) {
                 self.store(number, *table, &wanted, proof).await?;
             }
         }
@@ -70,17 +69,15 @@ impl<'a, F: Facts> Settling<'a, F> {
         Ok(())
     }
 
-    /// Where each table stands before anything is done here.
-    async fn proofs(&mut self, inherited: Option<Note>) -> Result<Vec<Proof>, Unsettled> {
-        let all = |proof: Proof| vec![proof; F::TABLES.len()];
-        let Some(note) = inherited else {
+    /// Where every table that is not proved stands before anything is done here.
+    async fn proof(&mut self, before: Before) -> Result<Proof, Unsettled> {
+        Ok(match before {
             // One note for the first attempt in every table: one commit a range where nothing goes wrong.
-            return Ok(all(Proof::recorded(self.record(0, 1).await?)));
-        };
-        let noted = Proof::inherited(note.attempt, note.insert_before_ms);
-        let later = if note.attempt == 1 { noted } else { Proof::unsent() };
-        let of = |number: usize| if number == note.table { noted } else { later };
-        Ok((0..F::TABLES.len()).map(of).collect())
+            Before::Nothing => Proof::recorded(self.record(0, 1).await?),
+            // In a table after the noted one an earlier attempt may be on its way, of a time that is past sooner.
+            Before::Noted(note) => Proof::inherited(note.attempt, note.insert_before_ms),
+            Before::ReadAgain { insert_before_ms } => Proof::read_again(insert_before_ms),
+        })
     }
 
     /// Stores the rows of one table.
@@ -99,10 +96,6 @@ impl<'a, F: Facts> Settling<'a, F> {
             // On a cluster another server's clock may be behind the one that was read.
             match proof.next(self.now().await? - self.shared.store.clock_skew_ms()) {
                 Step::Done => return Ok(()),
-                Step::Begin(attempt) => {
-                    proof.begun(attempt, self.record(number, attempt).await?);
-                    sends = 0;
-                }
                 Step::Send => {
                     let attempt = Attempt {
                         number: proof.attempt(),
@@ -115,16 +108,16 @@ impl<'a, F: Facts> Settling<'a, F> {
                     proof.sent(sent);
                 }
                 Step::ReadBack => {
-                    let missing = self.missing(table, wanted).await?;
+                    let missing = self.missing(table).await?;
                     if proof.read_back(missing.len(), false).is_none() && !missing.is_empty() {
                         self.pause(LOOK_AGAIN).await?;
                     }
                 }
                 Step::Settle if self.is_inserting(table).await? => self.pause(LOOK_AGAIN).await?,
                 Step::Settle => {
-                    let missing = self.missing(table, wanted).await?;
-                    if let Some(Step::Begin(attempt)) = proof.read_back(missing.len(), true) {
-                        if !refused {
+                    let missing = self.missing(table).await?;
+                    if let Some(attempt) = proof.read_back(missing.len(), true) {
+                        if !refused && !proof.is_read_again() {
                             metrics::MISSING_ROWS.add(missing.len() as u64);
                             tracing::warn!(range = ?self.range, missing = missing.len(), attempt, "rows are proved missing");
                         }
@@ -185,9 +178,9 @@ impl<'a, F: Facts> Settling<'a, F> {
     }
 
     /// The places of a table that are not stored.
-    async fn missing(&mut self, table: FactTable, wanted: &Positions) -> Result<Positions, Unsettled> {
+    async fn missing(&mut self, table: FactTable) -> Result<Positions, Unsettled> {
         let stored = loop {
-            match self.shared.store.stored_positions(table, &self.range).await {
+            match self.shared.store.stored_facts(table, &self.range).await {
                 Ok(stored) => break stored,
                 Err(error) => self.wait_out(&error).await?,
             }
@@ -196,7 +189,7 @@ impl<'a, F: Facts> Settling<'a, F> {
             metrics::REPEATED_ROWS.add(stored.repeats as u64);
             tracing::error!(range = ?self.range, table = table.name(), repeats = stored.repeats, "rows are stored twice");
         }
-        Ok(wanted.difference(&stored.positions).copied().collect())
+        Ok(self.facts.missing(table, &stored))
     }
 
     async fn is_inserting(&mut self, table: FactTable) -> Result<bool, Unsettled> {

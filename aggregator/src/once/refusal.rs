@@ -89,8 +89,10 @@ enum Shortcut {
 fn own(world: &mut World, shortcut: Shortcut) -> bool {
     let mut rows: Vec<usize> = (0..ROWS).collect();
     let mut stands_in = false;
-    let mut proof =
-        world.note.map_or(Proof::unsent(), |note| Proof::inherited(note.attempt, note.insert_before_ms));
+    let mut proof = match world.note {
+        None => Proof::recorded(record(world, 1)),
+        Some(note) => Proof::inherited(note.attempt, note.insert_before_ms),
+    };
     loop {
         world.turn();
         if world.chance.below(12) == 0 {
@@ -98,7 +100,6 @@ fn own(world: &mut World, shortcut: Shortcut) -> bool {
         }
         match proof.next(world.now_ms) {
             Step::Done => return true,
-            Step::Begin(attempt) => begin(world, &mut proof, attempt),
             Step::Send => {
                 let insert = Insert {
                     attempt: proof.attempt(),
@@ -132,19 +133,19 @@ fn own(world: &mut World, shortcut: Shortcut) -> bool {
                     continue;
                 }
                 let missing = world.missing();
-                if let Some(Step::Begin(attempt)) = proof.read_back(missing.len(), true) {
+                if let Some(attempt) = proof.read_back(missing.len(), true) {
                     rows = missing;
-                    begin(world, &mut proof, attempt);
+                    proof.begun(attempt, record(world, attempt));
                 }
             }
         }
     }
 }
 
-fn begin(world: &mut World, proof: &mut Proof, attempt: u32) {
+fn record(world: &mut World, attempt: u32) -> i64 {
     let insert_before_ms = world.now_ms + INSERT_WINDOW_MS;
     world.note = Some(Note { first: 0, last: 9, table: 0, attempt, insert_before_ms });
-    proof.begun(attempt, insert_before_ms);
+    insert_before_ms
 }
 
 /// Owners come and go until one settles the range. Returns how often something was refused.
@@ -191,7 +192,7 @@ fn a_first_send_that_is_refused_is_over_at_once_and_a_later_one_is_not() {
     let mut proof = Proof::recorded(5);
     proof.sent(Sent::Refused);
     assert_eq!(proof.next(4), Step::Settle);
-    assert_eq!(proof.read_back(3, true), Some(Step::Begin(2)));
+    assert_eq!(proof.read_back(3, true), Some(2));
     let mut proof = Proof::recorded(5);
     proof.sent(Sent::Unknown);
     proof.sent(Sent::Refused);

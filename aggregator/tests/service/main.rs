@@ -1,11 +1,13 @@
 //! The aggregator on a real Kafka and a real ClickHouse engine.
 #![expect(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "helpers of tests")]
 
+mod again;
 mod derivations;
 mod outages;
 mod recomputed;
 mod refusals;
 
+use std::path::PathBuf;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -49,8 +51,8 @@ struct System {
     running: JoinSet<Result<(), AggregatorError>>,
     shutdown: Shutdown,
     health: Health,
-    _kafka: KafkaNode,
-    _folder: TempDir,
+    kafka: KafkaNode,
+    folder: TempDir,
 }
 
 /// Both engines and the aggregator; `None`, said aloud, where the engines cannot be had.
@@ -90,8 +92,7 @@ async fn system_on(server: Option<StoreConfig>) -> Option<System> {
         max_memory: 1_000_000_000,
         ..ClickHouseOptions::new(program, folder.path().join("clickhouse"))
     };
-    let kafka =
-        KafkaOptions { heap_mb: 256, ..KafkaOptions::new(engines.kafka_lib, folder.path().join("kafka")) };
+    let kafka = kafka_in(engines.kafka_lib, folder.path().join("kafka"));
     let embedded = async {
         if server.is_some() { None } else { Some(ClickHouseNode::start(clickhouse).await.unwrap()) }
     };
@@ -123,14 +124,28 @@ async fn system_on(server: Option<StoreConfig>) -> Option<System> {
         running: JoinSet::new(),
         shutdown: Shutdown::new(),
         health: Health::new(),
-        _kafka: kafka,
-        _folder: folder,
+        kafka,
+        folder,
     };
     system.start();
     Some(system)
 }
 
+fn kafka_in(lib: PathBuf, folder: PathBuf) -> KafkaOptions {
+    KafkaOptions { heap_mb: 256, ..KafkaOptions::new(lib, folder) }
+}
+
 impl System {
+    /// Replaces Kafka by another one that knows of nothing; the aggregator is stopped.
+    async fn renew_kafka(&mut self) {
+        self.kafka.kill().await;
+        let lib = EngineCache::of_user().unwrap().locate_or_fetch(&Progress::stderr()).unwrap().kafka_lib;
+        self.kafka = KafkaNode::start(kafka_in(lib, self.folder.path().join("anew"))).await.unwrap();
+        self.config.kafka.brokers = self.kafka.bootstrap();
+        Admin::new(&self.config.kafka).unwrap().ensure_topics().await.unwrap();
+        self.producer = Producer::new(&self.config.kafka, topic::EVENTS_MAX_MESSAGE_BYTES).unwrap();
+    }
+
     fn start(&mut self) {
         let telemetry = TelemetryConfig { log: "warn".to_owned(), ..TelemetryConfig::default() };
         let metrics = init_telemetry(&telemetry).unwrap();

@@ -35,6 +35,23 @@ impl FactTable {
         }
     }
 
+    /// What tells its facts apart, as [`FactId::key`] is made.
+    fn key(self) -> String {
+        // The raw position: beyond 64 bits, and negative numbers by their bits.
+        let raw = |index: &str| {
+            format!(
+                "bitOr(bitOr(bitShiftLeft(toUInt128(toUInt32(raw_partition)), 96), \
+                 bitShiftLeft(toUInt128(toUInt64(raw_offset)), 32)), toUInt128(toUInt32({index})))"
+            )
+        };
+        match self {
+            Self::Events => "dedup_key".to_owned(),
+            Self::Pieces => raw("first_index"),
+            Self::Settlements => raw("0"),
+            Self::DeadLetters => raw("raw_index"),
+        }
+    }
+
     /// Name of the table that takes the same rows and keeps none ([`Store::renew_probe`]).
     pub const fn probe(self) -> &'static str {
         match self {
@@ -49,13 +66,67 @@ impl FactTable {
 /// Places of facts within one partition of a topic: offset and index.
 pub type Positions = HashSet<(i64, u32)>;
 
+/// Which fact it is, whatever its place: a log that was cut off or made anew has others at the same places. What stands in
+/// for a refused fact has its id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FactId {
+    /// An event's identity; of everything else the place in the raw log that it speaks of.
+    pub key: u128,
+    /// When that was received, nanoseconds: a raw log that was made anew has the same places again.
+    pub received_at: i64,
+}
+
+impl FactId {
+    const fn of_raw(raw_partition: i32, raw_offset: i64, index: u32, received_at: i64) -> Self {
+        let key = (raw_partition as u32 as u128) << 96 | (raw_offset as u64 as u128) << 32 | index as u128;
+        Self { key, received_at }
+    }
+}
+
+/// What is stored in a table of facts.
+pub trait Fact {
+    /// Which one it is.
+    fn id(&self) -> FactId;
+}
+
+impl Fact for AgentEvent {
+    fn id(&self) -> FactId {
+        FactId { key: self.dedup_key.as_u128(), received_at: self.received_at }
+    }
+}
+
+impl Fact for PieceRow {
+    fn id(&self) -> FactId {
+        FactId::of_raw(self.raw_partition, self.raw_offset, self.first_index, self.received_at)
+    }
+}
+
+impl Fact for Settlement {
+    fn id(&self) -> FactId {
+        FactId::of_raw(self.raw_partition, self.raw_offset, 0, self.received_at)
+    }
+}
+
+impl Fact for DeadLetter {
+    fn id(&self) -> FactId {
+        FactId::of_raw(self.raw_partition, self.raw_offset, self.raw_index as u32, self.received_at)
+    }
+}
+
 /// What is stored of a range.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stored {
-    /// The places that are stored.
-    pub positions: Positions,
-    /// Rows beyond the first of their place: a broken promise, to be reported.
+    /// The facts that are stored, by their places.
+    pub facts: HashSet<((i64, u32), FactId)>,
+    /// Rows beyond the first of their place and fact: a broken promise, to be reported.
     pub repeats: usize,
+}
+
+impl Stored {
+    /// Whether a fact is stored at its place.
+    pub fn has(&self, at: &Located, fact: &impl Fact) -> bool {
+        self.facts.contains(&((at.offset, at.index), fact.id()))
+    }
 }
 
 /// A range of one partition of a topic: the unit of an insert.
@@ -72,10 +143,11 @@ pub struct FactRange {
 }
 
 impl FactRange {
-    /// The deduplication token of an attempt to store this range's rows in a table.
-    pub fn token(&self, table: FactTable, attempt: u32) -> String {
-        let inserts = self.inserts(table);
-        format!("{inserts}{}-{}~{attempt}", self.first, self.last)
+    /// The deduplication token of an attempt to store this range's rows in a table. Of its time too: a log that is read
+    /// again or made anew has the same ranges again, and nothing of them may be taken for what was stored before.
+    pub fn token(&self, table: FactTable, attempt: &Attempt) -> String {
+        let Attempt { number, insert_before_ms, .. } = attempt;
+        format!("{}{}-{}~{number}@{insert_before_ms}", self.inserts(table), self.first, self.last)
     }
 
     /// What the ids of all inserts from this partition into a table begin with.
@@ -171,18 +243,19 @@ impl Store {
 }
 
 impl Store {
-    /// The places of a range that are stored in a table.
+    /// The facts of a range that are stored in a table.
     ///
     /// # Errors
     /// Whatever keeps the query from being answered.
-    pub async fn stored_positions(&self, table: FactTable, range: &FactRange) -> Result<Stored, StoreError> {
+    pub async fn stored_facts(&self, table: FactTable, range: &FactRange) -> Result<Stored, StoreError> {
         let sql = format!(
-            "SELECT log_offset, log_index FROM {}.{} \
+            "SELECT log_offset, log_index, {} AS key, toUnixTimestamp64Nano(received_at) AS received FROM {}.{} \
              WHERE log_partition = {{partition:Int32}} AND log_offset BETWEEN {{first:Int64}} AND {{last:Int64}}",
+            table.key(),
             self.database(),
             table.name(),
         );
-        let rows: Vec<(i64, u32)> = self
+        let rows: Vec<(i64, u32, u128, i64)> = self
             .read_with(&sql, |query| {
                 query
                     .param("partition", range.partition)
@@ -191,8 +264,38 @@ impl Store {
             })
             .await?;
         let read = rows.len();
-        let positions: Positions = rows.into_iter().collect();
-        Ok(Stored { repeats: read - positions.len(), positions })
+        let facts: HashSet<_> = rows
+            .into_iter()
+            .map(|(offset, index, key, received_at)| ((offset, index), FactId { key, received_at }))
+            .collect();
+        Ok(Stored { repeats: read - facts.len(), facts })
+    }
+
+    /// The offset behind everything that these tables hold of a partition from an offset on; that offset itself where
+    /// there is nothing.
+    ///
+    /// # Errors
+    /// Whatever keeps the query from being answered.
+    pub async fn stored_end(
+        &self,
+        tables: &[FactTable],
+        partition: i32,
+        from: i64,
+    ) -> Result<i64, StoreError> {
+        let mut end = from;
+        for table in tables {
+            let sql = format!(
+                "SELECT max(log_offset) + 1 FROM {}.{} \
+                 WHERE log_partition = {{partition:Int32}} AND log_offset >= {{from:Int64}} HAVING count() > 0",
+                self.database(),
+                table.name(),
+            );
+            // What is below the end that was found already says nothing new.
+            let ends: Vec<i64> =
+                self.read_with(&sql, |query| query.param("partition", partition).param("from", end)).await?;
+            end = ends.into_iter().fold(end, i64::max);
+        }
+        Ok(end)
     }
 
     /// Whether an insert from the range's partition into a table may still be under way: on this node, or on any replica
@@ -210,7 +313,7 @@ impl Store {
 }
 
 fn identity(table: FactTable, range: &FactRange, attempt: &Attempt) -> Identity {
-    let token = range.token(table, attempt.number);
+    let token = range.token(table, attempt);
     let query_id = format!("{token}#{}", attempt.sends);
     Identity { token, query_id }
 }
@@ -220,16 +323,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_names_table_topic_partition_range_and_attempt() {
+    fn a_token_names_table_topic_partition_range_attempt_and_its_time() {
         let range = FactRange { topic: "fleetlog.events.v1", partition: 3, first: 7, last: 9 };
-        let of = |number, sends| {
-            identity(FactTable::Events, &range, &Attempt { number, sends, insert_before_ms: 0 })
-        };
-        assert_eq!(of(1, 0).token, "events/fleetlog.events.v1/3/7-9~1");
+        let attempt = |number, sends| Attempt { number, sends, insert_before_ms: 5 };
+        let of = |number, sends| identity(FactTable::Events, &range, &attempt(number, sends));
+        assert_eq!(of(1, 0).token, "events/fleetlog.events.v1/3/7-9~1@5");
         assert_eq!(of(1, 0).token, of(1, 1).token);
         assert_ne!(of(1, 0).query_id, of(1, 1).query_id);
         assert_ne!(of(1, 0).token, of(2, 0).token);
         assert!(of(2, 5).query_id.starts_with(&range.inserts(FactTable::Events)));
-        assert_ne!(range.token(FactTable::Settlements, 1), of(1, 0).token);
+        assert_ne!(range.token(FactTable::Settlements, &attempt(1, 0)), of(1, 0).token);
+        let later = Attempt { insert_before_ms: 6, ..attempt(1, 0) };
+        assert_ne!(range.token(FactTable::Events, &later), of(1, 0).token);
     }
 }

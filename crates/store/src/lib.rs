@@ -30,7 +30,7 @@ mod store;
 
 pub use config::StoreConfig;
 pub use error::StoreError;
-pub use facts::{Attempt, FactRange, FactTable, Located, Positions, Stored};
+pub use facts::{Attempt, Fact, FactId, FactRange, FactTable, Located, Positions, Stored};
 pub use known::KnownRow;
 pub use ledger::RawRun;
 pub use listed::{Listable, Listed};

@@ -21,30 +21,31 @@ async fn conforms(store: &Store, again: &Store) {
 
     // A token is the fast path: the same rows again are stored once, whoever sends them.
     let events: Vec<_> = (0..1000).map(|n| full_event("p", "s", n)).collect();
+    let first = attempt(store, 1).await;
     for sends in 0..4 {
         let sender = if sends % 2 == 0 { store } else { again };
-        let attempt = Attempt { sends, ..attempt(store, 1).await };
+        let attempt = Attempt { sends, ..first };
         sender.insert_events(&range(0, 9), &attempt, at(0, &events)).await.unwrap();
     }
     // The positions are the proof, read by whoever asks.
     for reader in [store, again] {
-        let stored = reader.stored_positions(FactTable::Events, &range(0, 9)).await.unwrap();
-        assert_eq!((stored.positions.len(), stored.repeats), (1000, 0));
+        let stored = reader.stored_facts(FactTable::Events, &range(0, 9)).await.unwrap();
+        assert_eq!((stored.facts.len(), stored.repeats), (1000, 0));
     }
     assert!(!store.is_inserting(FactTable::Events, &range(0, 9)).await.unwrap());
 
     // A further attempt is not taken for the first.
     let missing = at(0, &events).take(1).map(|(at, event)| (Located { offset: 9, ..at }, event));
     store.insert_events(&range(0, 9), &attempt(store, 2).await, missing).await.unwrap();
-    let stored = again.stored_positions(FactTable::Events, &range(0, 9)).await.unwrap();
-    assert_eq!((stored.positions.len(), stored.repeats), (1001, 0));
+    let stored = again.stored_facts(FactTable::Events, &range(0, 9)).await.unwrap();
+    assert_eq!((stored.facts.len(), stored.repeats), (1001, 0));
 
     // What comes after its insert_before is not stored, and what is refused says so.
     let mut late = attempt(store, 1).await;
     late.insert_before_ms -= 40_000 + store.clock_skew_ms();
     let refused = store.insert_events(&range(10, 10), &late, at(10, &events)).await.unwrap_err();
     assert!(matches!(refused, StoreError::TooLate), "{refused}");
-    let nothing = again.stored_positions(FactTable::Events, &range(10, 10)).await.unwrap();
+    let nothing = again.stored_facts(FactTable::Events, &range(10, 10)).await.unwrap();
     assert_eq!(nothing, Stored::default());
     for table in FactTable::ALL {
         store.renew_probe(table).await.unwrap();
@@ -78,8 +79,8 @@ async fn conforms(store: &Store, again: &Store) {
         }
     });
     futures::future::join_all(inserts).await;
-    let stored = again.stored_positions(FactTable::Events, &range(20, 39)).await.unwrap();
-    assert_eq!((stored.positions.len(), stored.repeats), (20_000, 0));
+    let stored = again.stored_facts(FactTable::Events, &range(20, 39)).await.unwrap();
+    assert_eq!((stored.facts.len(), stored.repeats), (20_000, 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]

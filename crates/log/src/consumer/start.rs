@@ -23,8 +23,8 @@ pub enum Start {
         /// First offset that is still there.
         to: i64,
     },
-    /// The log ends before the committed offset: it was truncated or created anew. Reading starts at its
-    /// beginning, because none of what is there now was ever read.
+    /// The log ends before the committed offset: it was truncated or created anew, and nothing tells which. Reading starts
+    /// at its beginning: of a new log nothing was ever read, of a truncated one all that is left may have been.
     Ahead {
         /// The committed offset.
         committed: i64,

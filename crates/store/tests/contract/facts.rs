@@ -26,6 +26,8 @@ async fn every_row_fits_its_table_and_comes_back_as_it_was() {
         project_id: "p".to_owned(),
         reason: DeadReason::BadCompression,
         failed_at: NOON,
+        raw_partition: -1,
+        raw_offset: i64::MIN,
         raw_index: -1,
         ..DeadLetter::default()
     };
@@ -40,11 +42,11 @@ async fn every_row_fits_its_table_and_comes_back_as_it_was() {
     store.insert_settlements(&range(0, 0), &attempt, [(place, &settlement)].into_iter()).await.unwrap();
     let piece = PieceRow {
         project_id: "p".to_owned(),
-        raw_partition: 0,
-        raw_offset: 0,
+        raw_partition: 3,
+        raw_offset: 1 << 40,
         received_at: NOON,
-        first_index: 0,
-        last_index: 0,
+        first_index: 7,
+        last_index: 7,
         stored: 1,
         duplicate: 0,
         events: 1,
@@ -53,6 +55,21 @@ async fn every_row_fits_its_table_and_comes_back_as_it_was() {
     for table in ["events", "dead_letters", "settlements", "piece_settlements"] {
         assert_eq!(count(&store, "p", table).await, 1, "{table}");
     }
+    // Each is known by its place and by what it is, and another one at that place is not.
+    let stored = async |table| store.stored_facts(table, &range(0, 0)).await.unwrap();
+    let later = NOON + 7;
+    let found = stored(FactTable::Events).await;
+    assert!(found.has(&place, &events[0]));
+    assert!(!found.has(&place, &AgentEvent { received_at: later, ..events[0].clone() }));
+    let found = stored(FactTable::DeadLetters).await;
+    assert!(found.has(&place, &letter) && !found.has(&place, &DeadLetter { raw_index: 0, ..letter.clone() }));
+    let found = stored(FactTable::Settlements).await;
+    assert!(found.has(&place, &settlement));
+    assert!(!found.has(&place, &Settlement { received_at: later, ..settlement.clone() }));
+    let found = stored(FactTable::Pieces).await;
+    assert!(found.has(&place, &piece) && !found.has(&place, &PieceRow { raw_offset: 0, ..piece.clone() }));
+    let end = async |partition, from| store.stored_end(&FactTable::ALL, partition, from).await.unwrap();
+    assert_eq!((end(0, 0).await, end(0, 1).await, end(1, 0).await, end(1, 5).await), (1, 1, 0, 5));
     let same = "events WHERE status = 'error' AND cost_reported = 0.002643 AND exit_code = -1 \
          AND timestamp = toDateTime64('2026-03-01 12:00:01', 9, 'UTC') AND type = 'llm.request' \
          AND data LIKE '%Überraschung%' AND log_offset = 0 AND raw_offset = 2 AND duration_ms = 12.5";
@@ -71,10 +88,11 @@ async fn a_range_sent_again_is_stored_once_and_a_late_one_not_at_all() {
     let store = &engine.store;
     store.migrate().await.unwrap();
     let events: Vec<_> = (0..1000).map(|n| full_event("p", "s", n)).collect();
-    let nothing = store.stored_positions(FactTable::Events, &range(0, 9)).await.unwrap();
+    let nothing = store.stored_facts(FactTable::Events, &range(0, 9)).await.unwrap();
     assert_eq!(nothing, Stored::default());
+    let first_attempt = attempt(store, 1).await;
     for sends in 0..3 {
-        let attempt = Attempt { sends, ..attempt(store, 1).await };
+        let attempt = Attempt { sends, ..first_attempt };
         store.insert_events(&range(0, 9), &attempt, at(0, &events)).await.unwrap();
     }
     assert_eq!(count(store, "p", "events").await, 1000);
@@ -82,9 +100,11 @@ async fn a_range_sent_again_is_stored_once_and_a_late_one_not_at_all() {
     // A further attempt has a token of its own: what it holds is stored, and the positions tell what was there before.
     let missing = at(0, &events).take(1).map(|(at, event)| (Located { offset: 9, ..at }, event));
     store.insert_events(&range(0, 9), &attempt(store, 2).await, missing).await.unwrap();
-    let stored = store.stored_positions(FactTable::Events, &range(0, 9)).await.unwrap();
-    assert_eq!((stored.positions.len(), stored.repeats), (1001, 0));
-    assert!(stored.positions.contains(&(9, 0)) && stored.positions.contains(&(0, 999)));
+    let stored = store.stored_facts(FactTable::Events, &range(0, 9)).await.unwrap();
+    assert_eq!((stored.facts.len(), stored.repeats), (1001, 0));
+    let place = |offset, index| Located { partition: 0, offset, index };
+    assert!(stored.has(&place(9, 0), &events[0]) && stored.has(&place(0, 999), &events[999]));
+    assert!(!stored.has(&place(0, 999), &events[998]), "another event at that place");
     // What is stored is known again by its identity, and nothing else is.
     let mut other = full_event("p", "s", 1);
     other.dedup_key = Key128::of([&b"other"[..]]);
@@ -114,7 +134,7 @@ async fn a_range_sent_again_is_stored_once_and_a_late_one_not_at_all() {
     let (later, complete_below) = store.later_keys(0, events[7].timestamp).await.unwrap();
     assert!(later.contains(&(events[7].dedup_key.as_u128(), events[7].timestamp)), "{}", later.len());
     assert_eq!(complete_below, i64::MAX);
-    assert!(store.stored_positions(FactTable::Settlements, &range(0, 9)).await.unwrap().positions.is_empty());
+    assert!(store.stored_facts(FactTable::Settlements, &range(0, 9)).await.unwrap().facts.is_empty());
     let mut late = attempt(store, 1).await;
     late.insert_before_ms -= 40_000;
     let refused = store.insert_events(&range(10, 10), &late, at(10, &events)).await.unwrap_err();

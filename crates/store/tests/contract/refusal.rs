@@ -106,6 +106,6 @@ async fn no_payload_is_refused_for_what_it_says() {
         assert!(probed.is_ok(), "event {index}: {probed:?}");
     }
     store.insert_events(&range(0, 0), &attempt(store, 1).await, at(0, &events)).await.unwrap();
-    let stored = store.stored_positions(FactTable::Events, &range(0, 0)).await.unwrap();
-    assert_eq!(stored.positions.len(), events.len());
+    let stored = store.stored_facts(FactTable::Events, &range(0, 0)).await.unwrap();
+    assert_eq!(stored.facts.len(), events.len());
 }
