@@ -187,6 +187,7 @@ fn sighting(event: &AgentEvent) -> Sighting {
         error_message: event.error_message,
         trace_id: event.trace_id,
         span_id: event.span_id,
+        parent_id: event.parent_id,
         turn_id: event.turn_id,
         request_id: event.request_id,
         tool_call_id: event.tool_call_id,

@@ -92,7 +92,7 @@ fn main() -> ExitCode {
             Command::Projects(projects) => projects.run().await?,
             Command::Spools(spools) => spools.run().await?,
             Command::Migrate(migrate) => migrate.run().await?,
-            Command::Replay(replay) => return replay.run().await,
+            Command::Replay(replay) => return Box::pin(replay.run()).await,
             Command::Rederive(rederive) => return rederive.run().await,
             Command::Reprice(reprice) => return reprice.run().await,
             Command::Formats(formats) => formats.run()?,
