@@ -287,6 +287,7 @@ pub const MIGRATIONS: &[Migration] = migrations![
     35 "0035_dead_letters_probe",
     36 "0036_settlements_probe",
     37 "0037_piece_settlements_probe",
+    38 "0038_scores",
 ];
 
 /// The statement that makes the probe of a table of facts anew, from the table as it is.
