@@ -16,6 +16,7 @@ use axum::Router;
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::{MethodFilter, MethodRouter};
+use fleetlog_formats::Hint;
 use fleetlog_log::Principal;
 use fleetlog_schemas::record::{Route, StreamContext};
 use serde_json::json;
@@ -56,14 +57,14 @@ pub(crate) fn dialect_of(path: &str) -> Dialect {
 /// What is taken at a path, and how it is answered.
 #[derive(Clone, Copy)]
 struct Intake {
-    hint: &'static str,
+    hint: Hint,
     shape: Shape,
     body_max_bytes: Option<usize>,
     foreign: Foreign,
 }
 
 impl Intake {
-    const fn json(hint: &'static str, foreign: Foreign) -> Self {
+    const fn json(hint: Hint, foreign: Foreign) -> Self {
         Self { hint, shape: Shape::Json, body_max_bytes: None, foreign }
     }
 
@@ -73,13 +74,13 @@ impl Intake {
             return Err(Refusal::BadRequest("the id in the path is too long"));
         }
         let stream = id.map(|id| StreamContext {
-            format: self.hint.to_owned(),
+            format: self.hint.as_str().to_owned(),
             stream_id: id,
             ..StreamContext::default()
         });
         Ok(Door {
             route: Route::Raw,
-            format_hint: self.hint.to_owned(),
+            format_hint: self.hint.as_str().to_owned(),
             stream,
             shape: self.shape,
             body_max_bytes: self.body_max_bytes,

@@ -288,6 +288,7 @@ pub const MIGRATIONS: &[Migration] = migrations![
     36 "0036_settlements_probe",
     37 "0037_piece_settlements_probe",
     38 "0038_derivation_progress",
+    39 "0039_scores",
 ];
 
 /// The statement that makes the probe of a table of facts anew, from the table as it is.

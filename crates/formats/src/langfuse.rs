@@ -10,6 +10,7 @@ use fleetlog_schemas::record::StreamContext;
 use serde_json::Value;
 
 use crate::api::{self, first_text, set_span};
+use crate::hint::Hint;
 use crate::json::{Cursor, Fault};
 use crate::records::{Object, Record, RecordFormat, Records, identify, object, text};
 use crate::{tools, unknown};
@@ -22,7 +23,7 @@ pub use batch::{Entry, ids};
 
 /// Batches of envelopes.
 pub(crate) const INGESTION: RecordFormat = RecordFormat {
-    name: "langfuse.ingestion",
+    name: Hint::LANGFUSE_INGESTION.as_str(),
     aliases: &["langfuse"],
     members: &["batch"],
     recognises: |object| {
@@ -41,7 +42,7 @@ pub(crate) fn is_batch(hint: &str) -> bool {
 
 /// Single scores.
 pub(crate) const SCORES: RecordFormat = RecordFormat {
-    name: "langfuse.scores",
+    name: Hint::LANGFUSE_SCORES.as_str(),
     aliases: &[],
     members: &[],
     recognises: |_| false,

@@ -9,6 +9,7 @@ use fleetlog_schemas::event::{AgentEvent, Channel, EventType, Status};
 use serde_json::Value;
 
 use crate::api::{self, first_text, set_span};
+use crate::hint::Hint;
 use crate::records::{Object, Record, RecordFormat, Records, identify, object, text};
 use crate::{tools, unknown, usage};
 
@@ -16,8 +17,8 @@ pub(crate) mod multipart;
 
 /// Runs, alone or in a batch.
 pub(crate) const RUNS: RecordFormat = RecordFormat {
-    name: "langsmith.runs",
-    aliases: &["langsmith", "langsmith.run.patch", multipart::HINT],
+    name: Hint::LANGSMITH_RUNS.as_str(),
+    aliases: &["langsmith", Hint::LANGSMITH_RUN_PATCH.as_str(), multipart::HINT],
     members: &["post", "patch"],
     recognises: |object| {
         ["run_type", "dotted_order"].iter().any(|name| object.contains_key(*name))
@@ -27,13 +28,10 @@ pub(crate) const RUNS: RecordFormat = RecordFormat {
     decode: run,
 };
 
-/// The hint for changed feedback, whose id is in the path.
-const FEEDBACK_PATCH: &str = "langsmith.feedback.patch";
-
-/// Feedback, one judgement a request.
+/// Feedback, one judgement a request; that of a change has its id in the path.
 pub(crate) const FEEDBACK: RecordFormat = RecordFormat {
-    name: "langsmith.feedback",
-    aliases: &[FEEDBACK_PATCH],
+    name: Hint::LANGSMITH_FEEDBACK.as_str(),
+    aliases: &[Hint::LANGSMITH_FEEDBACK_PATCH.as_str()],
     members: &[],
     recognises: |object| {
         object.contains_key("run_id") && object.contains_key("key") && object.contains_key("score")
@@ -54,7 +52,8 @@ fn id<'r>(run: &'r Object, of_path: &'r str) -> &'r str {
 
 fn run(records: &mut Records<'_>, record: &Record<'_>) {
     let run = record.object;
-    let patch = record.member == "patch" || records.input.format_hint == "langsmith.run.patch";
+    let patch =
+        record.member == "patch" || Hint::of(records.input.format_hint) == Some(Hint::LANGSMITH_RUN_PATCH);
     let id = id(run, &records.stream.stream_id).to_owned();
     if id.is_empty() {
         return records.keep(record, &RUNS, unknown::BAD_SHAPE);
@@ -175,7 +174,7 @@ fn stated_usage<'r>(run: &'r Object, metadata: &'r Object) -> Option<&'r Object>
 
 fn feedback(records: &mut Records<'_>, record: &Record<'_>) {
     let judgement = record.object;
-    let patch = records.input.format_hint == FEEDBACK_PATCH;
+    let patch = Hint::of(records.input.format_hint) == Some(Hint::LANGSMITH_FEEDBACK_PATCH);
     if text(judgement, "key").is_empty() && !patch {
         return records.keep(record, &FEEDBACK, unknown::BAD_SHAPE);
     }
@@ -184,6 +183,8 @@ fn feedback(records: &mut Records<'_>, record: &Record<'_>) {
     if let Some(id) = id {
         // The same id with another score is a correction.
         identify(&mut event, records.identities.stated(FEEDBACK.name, &[id.as_bytes(), record.text]));
+        // A change says nowhere else which feedback it changes.
+        id.clone_into(&mut event.event_id);
     }
     let created = api::time(judgement, "created_at");
     let written = api::time(judgement, "modified_at").or(created);

@@ -18,6 +18,7 @@ mod detect;
 mod framing;
 mod gemini;
 mod genai;
+mod hint;
 mod identity;
 mod input;
 pub mod inspect;
@@ -40,6 +41,7 @@ mod usage;
 mod usage_details;
 
 use detect::Door;
+pub use hint::Hint;
 pub use identity::arrival;
 pub use input::{Dead, Decoded, Eventless, Fate, Input, Undecodable};
 pub use inspect::{BadBody, Body, Inspection, Rejected};

@@ -7,12 +7,13 @@
 use fleetlog_schemas::event::{AgentEvent, Channel, EventType, Status, UsageRole};
 
 use crate::api::{self, set_span};
+use crate::hint::Hint;
 use crate::records::{Object, Record, RecordFormat, Records, identify, object, text};
 use crate::{tools, unknown, usage};
 
 /// Traces and spans.
 pub(crate) const TRACES: RecordFormat = RecordFormat {
-    name: "openai.traces",
+    name: Hint::OPENAI_TRACES.as_str(),
     aliases: &["openai", "openai-agents"],
     members: &["data"],
     recognises: |object| matches!(text(object, "object"), "trace" | "trace.span"),

@@ -8,14 +8,15 @@ use fleetlog_schemas::event::{AgentEvent, Channel, EventType, Status};
 use serde_json::Value;
 
 use crate::api::{self, set_span};
+use crate::hint::Hint;
 use crate::json::ObjectWriter;
 use crate::records::{Object, Record, RecordFormat, Records, identify, number, object, text};
 use crate::{tools, unknown, usage};
 
 /// Traces.
 pub(crate) const TRACES: RecordFormat = RecordFormat {
-    name: "opik.traces",
-    aliases: &["opik.trace.patch"],
+    name: Hint::OPIK_TRACES.as_str(),
+    aliases: &[Hint::OPIK_TRACE_PATCH.as_str()],
     members: &["traces"],
     recognises: |object| object.contains_key("project_name") && object.contains_key("start_time"),
     follow: |_, _| {},
@@ -24,8 +25,8 @@ pub(crate) const TRACES: RecordFormat = RecordFormat {
 
 /// Spans.
 pub(crate) const SPANS: RecordFormat = RecordFormat {
-    name: "opik.spans",
-    aliases: &["opik.span.patch"],
+    name: Hint::OPIK_SPANS.as_str(),
+    aliases: &[Hint::OPIK_SPAN_PATCH.as_str()],
     members: &["spans"],
     recognises: |object| object.contains_key("project_name") && object.contains_key("trace_id"),
     follow: |_, _| {},
@@ -34,19 +35,14 @@ pub(crate) const SPANS: RecordFormat = RecordFormat {
 
 /// Scores of traces, spans and threads; the path alone says of which.
 pub(crate) const FEEDBACK: RecordFormat = RecordFormat {
-    name: "opik.feedback",
-    aliases: &["opik.trace.scores", SPAN_SCORES, THREAD_SCORES],
+    name: Hint::OPIK_FEEDBACK.as_str(),
+    aliases: &[Hint::OPIK_SPAN_FEEDBACK.as_str(), Hint::OPIK_THREAD_FEEDBACK.as_str()],
     members: &["scores"],
     // Too common a shape to be known without its path.
     recognises: |_| false,
     follow: |_, _| {},
     decode: feedback,
 };
-
-/// The hint for scores of spans.
-const SPAN_SCORES: &str = "opik.span.scores";
-/// The hint for scores of threads.
-const THREAD_SCORES: &str = "opik.thread.scores";
 
 /// The id of a piece: its own, or that of its path.
 fn id<'r>(records: &'r Records<'_>, piece: &'r Object) -> &'r str {
@@ -106,7 +102,8 @@ fn envelope(
     id: &str,
     piece: &Object,
 ) -> AgentEvent {
-    let patch = records.input.format_hint.ends_with(".patch");
+    let patch =
+        matches!(Hint::of(records.input.format_hint), Some(Hint::OPIK_TRACE_PATCH | Hint::OPIK_SPAN_PATCH));
     let mut event = records.event(record, format, Channel::Api);
     let updated = text(piece, "last_updated_at");
     let sighting = if updated.is_empty() { record.text } else { updated.as_bytes() };
@@ -202,9 +199,9 @@ fn feedback(records: &mut Records<'_>, record: &Record<'_>) {
     event.event_type = EventType::Score;
     event.revision = event.received_at;
     text(score, "name").clone_into(&mut event.name);
-    match records.input.format_hint {
-        SPAN_SCORES => event.span_id = judged,
-        THREAD_SCORES => text(score, "thread_id").clone_into(&mut event.session_id),
+    match Hint::of(records.input.format_hint) {
+        Some(Hint::OPIK_SPAN_FEEDBACK) => event.span_id = judged,
+        Some(Hint::OPIK_THREAD_FEEDBACK) => text(score, "thread_id").clone_into(&mut event.session_id),
         _ => event.trace_id = judged,
     }
     records.emit(event);

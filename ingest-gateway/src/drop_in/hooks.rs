@@ -9,6 +9,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::http::StatusCode;
 use axum::routing::MethodFilter;
+use fleetlog_formats::Hint;
 use fleetlog_runtime::Classified;
 use serde_json::json;
 
@@ -19,16 +20,16 @@ use crate::pipeline::{Accepted, Gateway};
 
 const API: Foreign = Foreign { accepted: go_on, refused };
 
-const HOOKS: &[(&str, &str)] = &[
-    ("/hooks/claude", "claude.hooks"),
-    ("/hooks/cursor", "cursor.hooks"),
-    ("/hooks/gemini", "gemini.hooks"),
-    ("/hooks/goose", "goose.hooks"),
+const HOOKS: &[(&str, Hint)] = &[
+    ("/hooks/claude", Hint::CLAUDE_HOOKS),
+    ("/hooks/cursor", Hint::CURSOR_HOOKS),
+    ("/hooks/gemini", Hint::GEMINI_HOOKS),
+    ("/hooks/goose", Hint::GOOSE_HOOKS),
 ];
 
 pub(super) fn router() -> Router<Arc<Gateway>> {
     HOOKS.iter().fold(Router::new(), |router, (path, hint)| {
-        router.route(path, take(MethodFilter::POST, Intake::json(hint, API)))
+        router.route(path, take(MethodFilter::POST, Intake::json(*hint, API)))
     })
 }
 

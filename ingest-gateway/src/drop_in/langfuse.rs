@@ -9,6 +9,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::http::StatusCode;
 use axum::routing::MethodFilter;
+use fleetlog_formats::Hint;
 use fleetlog_formats::langfuse::Entry;
 use fleetlog_log::Principal;
 use fleetlog_runtime::{Classified, ErrorClass};
@@ -29,13 +30,13 @@ const BODY_MAX_BYTES: usize = 4_500_000;
 pub(super) const REFUSING: Foreign = Foreign { accepted: super::nothing, refused };
 
 const INGESTION: Intake = Intake {
-    hint: "langfuse.ingestion",
+    hint: Hint::LANGFUSE_INGESTION,
     shape: Shape::LangfuseBatch,
     body_max_bytes: Some(BODY_MAX_BYTES),
     foreign: Foreign { accepted: entries, refused: refused_batch },
 };
 const SCORES: Intake = Intake {
-    hint: "langfuse.scores",
+    hint: Hint::LANGFUSE_SCORES,
     shape: Shape::LangfuseScores,
     body_max_bytes: Some(BODY_MAX_BYTES),
     foreign: Foreign { accepted: scored, refused },

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::http::StatusCode;
 use axum::routing::MethodFilter;
+use fleetlog_formats::Hint;
 use fleetlog_runtime::Classified;
 use fleetlog_schemas::topic;
 use serde_json::json;
@@ -28,13 +29,13 @@ const PREFIXES: &[&str] = &["", "/api", "/api/v1"];
 const BATCH_MAX_BYTES: usize = topic::RAW_MAX_MESSAGE_BYTES - topic::RAW_MAX_MESSAGE_BYTES / 8;
 
 const FORM: Intake =
-    Intake { hint: "langsmith.multipart", shape: Shape::Form, body_max_bytes: None, foreign: API };
+    Intake { hint: Hint::LANGSMITH_FORM, shape: Shape::Form, body_max_bytes: None, foreign: API };
 
 pub(super) fn router() -> Router<Arc<Gateway>> {
-    let runs = Intake::json("langsmith.runs", API);
-    let patch = Intake::json("langsmith.run.patch", API);
-    let feedback = Intake::json("langsmith.feedback", API);
-    let feedback_patch = Intake::json("langsmith.feedback.patch", API);
+    let runs = Intake::json(Hint::LANGSMITH_RUNS, API);
+    let patch = Intake::json(Hint::LANGSMITH_RUN_PATCH, API);
+    let feedback = Intake::json(Hint::LANGSMITH_FEEDBACK, API);
+    let feedback_patch = Intake::json(Hint::LANGSMITH_FEEDBACK_PATCH, API);
     PREFIXES.iter().fold(Router::new(), |router, prefix| {
         router
             .route(&format!("{prefix}/info"), public(API, info))

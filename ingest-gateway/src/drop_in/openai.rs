@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::routing::MethodFilter;
+use fleetlog_formats::Hint;
 use fleetlog_runtime::{Classified, ErrorClass};
 use serde_json::json;
 
@@ -18,7 +19,7 @@ use crate::pipeline::Gateway;
 const API: Foreign = Foreign { accepted: super::nothing, refused };
 
 pub(super) fn router() -> Router<Arc<Gateway>> {
-    let traces = Intake::json("openai.traces", API);
+    let traces = Intake::json(Hint::OPENAI_TRACES, API);
     Router::new()
         .route("/v1/traces/ingest", take(MethodFilter::POST, traces))
         .route("/traces/ingest", take(MethodFilter::POST, traces))

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::http::{HeaderName, StatusCode};
 use axum::routing::{MethodFilter, MethodRouter};
+use fleetlog_formats::Hint;
 use fleetlog_log::Principal;
 use fleetlog_runtime::Classified;
 use serde_json::json;
@@ -29,14 +30,24 @@ const RESET: HeaderName = HeaderName::from_static("ratelimit-reset");
 /// What there is two of, traces and spans, and its hints.
 struct Kind {
     path: &'static str,
-    hint: &'static str,
-    patch: &'static str,
-    scores: &'static str,
+    hint: Hint,
+    patch: Hint,
+    scores: Hint,
 }
 
 const KINDS: &[Kind] = &[
-    Kind { path: "traces", hint: "opik.traces", patch: "opik.trace.patch", scores: "opik.feedback" },
-    Kind { path: "spans", hint: "opik.spans", patch: "opik.span.patch", scores: "opik.span.feedback" },
+    Kind {
+        path: "traces",
+        hint: Hint::OPIK_TRACES,
+        patch: Hint::OPIK_TRACE_PATCH,
+        scores: Hint::OPIK_FEEDBACK,
+    },
+    Kind {
+        path: "spans",
+        hint: Hint::OPIK_SPANS,
+        patch: Hint::OPIK_SPAN_PATCH,
+        scores: Hint::OPIK_SPAN_FEEDBACK,
+    },
 ];
 
 pub(super) fn router() -> Router<Arc<Gateway>> {
@@ -55,7 +66,7 @@ pub(super) fn router() -> Router<Arc<Gateway>> {
                 .route(&format!("{base}/{{id}}/feedback-scores"), scores);
         }
         router = router
-            .route(&format!("{private}/traces/threads/feedback-scores"), put("opik.thread.feedback"))
+            .route(&format!("{private}/traces/threads/feedback-scores"), put(Hint::OPIK_THREAD_FEEDBACK))
             .route(&format!("{private}/auth"), keyed(MethodFilter::POST, REFUSING, |_| Said::nothing()))
             .route(&format!("{private}/auth/workspace"), keyed(MethodFilter::GET, REFUSING, workspace))
             .route(&format!("{prefix}/is-alive/ping"), public(REFUSING, alive))
@@ -71,7 +82,7 @@ fn batch(kind: &Kind) -> MethodRouter<Arc<Gateway>> {
     also_take(take(post_or_put, new), MethodFilter::PATCH, Intake::json(kind.patch, REFUSING))
 }
 
-fn put(hint: &'static str) -> MethodRouter<Arc<Gateway>> {
+fn put(hint: Hint) -> MethodRouter<Arc<Gateway>> {
     take(MethodFilter::PUT, Intake::json(hint, REFUSING))
 }
 

@@ -44,7 +44,7 @@ pub(crate) struct Trace {
     observation_count: u64,
     /// Observations and events that failed.
     error_count: u64,
-    /// Scores.
+    /// Scores of it; one that was sent again with another value counts again.
     score_count: u64,
     /// Calls to models.
     llm_call_count: u64,
@@ -144,7 +144,7 @@ pub(crate) struct Observation {
     bytes_in: Option<u64>,
     /// Bytes of output; null when not said.
     bytes_out: Option<u64>,
-    /// Scores of it.
+    /// Scores of it; one that was sent again with another value counts again.
     score_count: u64,
     /// Distinct events that report it.
     pieces: u64,
@@ -165,7 +165,7 @@ pub(crate) struct Node {
 #[derive(Clone, Debug, Row, Serialize, Deserialize, ToSchema)]
 #[clickhouse(crate = "fleetlog_store::row")]
 pub(crate) struct Score {
-    /// Id that its sender gave it, else that of its event.
+    /// Id that its sender gave it; of Opik's, which have none, what is judged and the name; else that of its event.
     score_id: String,
     /// When it was given.
     timestamp: Instant,
@@ -179,13 +179,13 @@ pub(crate) struct Score {
     name: String,
     /// Program that gave it.
     source: String,
-    /// As a number, true being 1; null for a word.
+    /// As a number, true being 1; null where there is only a word.
     value: Option<f64>,
-    /// As it was written.
+    /// As it was written; the word where there is a number beside it.
     text: String,
     /// `NUMERIC`, `CATEGORICAL`, `BOOLEAN` or `TEXT`, in the sender's words.
     data_type: String,
-    /// Comment.
+    /// Comment, or reason.
     comment: String,
 }
 

@@ -8,11 +8,18 @@ use fleetlog_schemas::event::{AgentEvent, Channel, EventType, Status};
 use fleetlog_schemas::record::StreamContext;
 
 use super::{copy, fits, known_by, lines, tool};
+use crate::hint::Hint;
 use crate::records::{Object, Record, RecordFormat, Records, identify, number, object, text};
 
 /// Hook payloads.
-pub(crate) const FORMAT: RecordFormat =
-    RecordFormat { name: "cursor.hooks", aliases: &["cursor"], members: &[], recognises, follow, decode };
+pub(crate) const FORMAT: RecordFormat = RecordFormat {
+    name: Hint::CURSOR_HOOKS.as_str(),
+    aliases: &["cursor"],
+    members: &[],
+    recognises,
+    follow,
+    decode,
+};
 
 fn recognises(hook: &Object) -> bool {
     text(hook, "hook_event_name").starts_with(|first: char| first.is_ascii_lowercase())

@@ -16,6 +16,7 @@ use serde_json::Value;
 
 use super::{copy, ended, fits, further, known_by, moment, session_of_stream, stated, tool, truth};
 use crate::api;
+use crate::hint::Hint;
 use crate::records::{Object, Record, RecordFormat, Records, identify, number, object, set_time, text};
 use crate::unknown;
 
@@ -29,7 +30,7 @@ pub(crate) const FORMAT: RecordFormat =
 
 /// Payloads of hooks.
 pub(crate) const HOOKS: RecordFormat = RecordFormat {
-    name: "goose.hooks",
+    name: Hint::GOOSE_HOOKS.as_str(),
     aliases: &[],
     members: &[],
     recognises: is_hook,

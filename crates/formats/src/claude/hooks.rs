@@ -9,12 +9,13 @@ use fleetlog_schemas::event::{AgentEvent, Channel, EventType, Status};
 use fleetlog_schemas::record::StreamContext;
 
 use super::message::{self, SOURCE};
+use crate::hint::Hint;
 use crate::json::ObjectWriter;
 use crate::records::{Object, Record, RecordFormat, Records, identify, number, object, text};
 
 /// Hook payloads.
 pub(crate) const FORMAT: RecordFormat = RecordFormat {
-    name: "claude.hooks",
+    name: Hint::CLAUDE_HOOKS.as_str(),
     aliases: &["claude", "claude-code", "claude-hooks"],
     members: &[],
     recognises,

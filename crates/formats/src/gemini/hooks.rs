@@ -8,6 +8,7 @@ use fleetlog_schemas::record::StreamContext;
 
 use super::FAMILY;
 use super::chat::{SOURCE, note_path};
+use crate::hint::Hint;
 use crate::json::ObjectWriter;
 use crate::moment::Moment;
 use crate::records::{Object, Record, RecordFormat, Records, identify, object, set_time, text};
@@ -15,7 +16,7 @@ use crate::tools::refine_gemini;
 
 /// Hook payloads.
 pub(crate) const FORMAT: RecordFormat = RecordFormat {
-    name: "gemini.hooks",
+    name: Hint::GEMINI_HOOKS.as_str(),
     aliases: &["gemini-hooks", "gemini-cli"],
     members: &[],
     recognises,

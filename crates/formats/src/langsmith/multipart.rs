@@ -8,6 +8,7 @@ use base64::Engine as _;
 use serde_json::{Value, json};
 
 use super::{FEEDBACK, RUNS};
+use crate::hint::Hint;
 use crate::input::{Decoded, Input, Undecodable};
 use crate::inspect::{BadBody, Body, Inspection};
 use crate::json::{Cursor, mend};
@@ -15,7 +16,7 @@ use crate::multipart::{Part, each_part};
 use crate::records::{Object, Record, RecordFormat, Records};
 
 /// The format's name as a hint.
-pub(crate) const HINT: &str = "langsmith.multipart";
+pub(crate) const HINT: &str = Hint::LANGSMITH_FORM.as_str();
 
 /// Largest attachment whose content is kept with its run; of a larger one only type and size are.
 const MAX_ATTACHMENT: usize = 64 * 1024;

@@ -173,8 +173,10 @@ fn feedback_can_be_changed() {
     let changed =
         &Request { id: "f", ..Request::json("langsmith.feedback.patch", br#"{"score":0.1}"#) }.events()[0];
     for score in [created, changed] {
-        assert_eq!(score.event_type, EventType::Score);
+        assert_eq!((score.event_type, score.event_id.as_str()), (EventType::Score, "f"));
     }
+    assert_ne!(created.dedup_key, changed.dedup_key);
+    assert_eq!((changed.name.as_str(), changed.trace_id.as_str()), ("", ""));
     assert_eq!((created.name.as_str(), created.span_id.as_str()), ("quality", "r"));
     assert!(changed.revision > created.revision);
 }

@@ -28,8 +28,8 @@ fn python_sdk() {
     let sent = [
         ("opik.traces", "traces", ""),
         ("opik.spans", "spans", ""),
-        ("opik.trace.scores", "trace-scores", ""),
-        ("opik.span.scores", "span-scores", ""),
+        ("opik.feedback", "trace-scores", ""),
+        ("opik.span.feedback", "span-scores", ""),
         ("opik.spans", "span-begun", ""),
         ("opik.span.patch", "span-ended", "01a1ffaa-de14-7acd-960f-2fd9f79e3ebb"),
     ];
@@ -130,11 +130,25 @@ fn scores_judge_what_their_path_names() {
         assert_eq!((score.event_type, score.name.as_str()), (EventType::Score, "quality"));
         (score.trace_id, score.span_id)
     };
-    assert_eq!(judged("opik.trace.scores"), ("x".to_owned(), String::new()));
-    assert_eq!(judged("opik.span.scores"), (String::new(), "x".to_owned()));
+    assert_eq!(judged("opik.feedback"), ("x".to_owned(), String::new()));
+    assert_eq!(judged("opik.span.feedback"), (String::new(), "x".to_owned()));
     let thread = br#"{"scores":[{"thread_id":"th","name":"quality","value":0.5,"source":"sdk"}]}"#;
-    assert_eq!(Request::json("opik.thread.scores", thread).events()[0].session_id, "th");
+    assert_eq!(Request::json("opik.thread.feedback", thread).events()[0].session_id, "th");
     let one = br#"{"name":"quality","value":1,"source":"ui"}"#;
-    let score = &Request { id: "t9", ..Request::json("opik.trace.scores", one) }.events()[0];
-    assert_eq!(score.trace_id, "t9");
+    let at = |hint: &'static str| Request { id: "x9", ..Request::json(hint, one) }.events().remove(0);
+    assert_eq!(
+        (at("opik.feedback").trace_id.as_str(), at("opik.span.feedback").span_id.as_str()),
+        ("x9", "x9")
+    );
+}
+
+#[test]
+fn several_scores_of_a_trace_are_events_of_their_own() {
+    let sent = br#"{"scores":[{"id":"t2","project_name":"p","name":"fluency","value":0.5,"source":"sdk","reason":"reads well"},
+        {"id":"t2","project_name":"p","name":"relevance","value":0.9,"source":"sdk","category_name":"high"}]}"#;
+    let events = Request::json("opik.feedback", sent).events();
+    let [first, second] = &events[..] else { panic!("{events:?}") };
+    assert_eq!((first.name.as_str(), second.name.as_str()), ("fluency", "relevance"));
+    assert_eq!((first.trace_id.as_str(), second.trace_id.as_str()), ("t2", "t2"));
+    assert!(first.event_id != second.event_id && first.dedup_key != second.dedup_key);
 }

@@ -76,6 +76,77 @@ async fn observations_and_scores_are_merged_from_their_pieces() {
     );
 }
 
+/// Events as the decoders make them of what real clients send.
+#[tokio::test(flavor = "multi_thread")]
+async fn scores_are_told_apart_and_corrected_as_their_senders_mean_it() {
+    let Some(engine) = engine().await else { return };
+    engine.store.migrate().await.unwrap();
+    let store = &engine.store;
+    let score = |number: u32, format: &str, name: &str, data: &str| AgentEvent {
+        event_type: EventType::Score,
+        channel: Channel::Api,
+        source_format: format.to_owned(),
+        event_id: format!("e{number}"),
+        dedup_key: Key128::of([format!("score{number}").as_bytes()]),
+        trace_id: "t".to_owned(),
+        span_id: String::new(),
+        name: name.to_owned(),
+        data: data.to_owned(),
+        revision: i64::from(number),
+        timestamp: NOON + i64::from(number),
+        ..full_event("p", "", number)
+    };
+    let of = |event: AgentEvent, id: &str| AgentEvent { event_id: id.to_owned(), ..event };
+    let change = |number: u32, id: &str, data: &str| AgentEvent {
+        trace_id: String::new(),
+        ..of(score(number, "langsmith.feedback", "", data), id)
+    };
+    let again = r#"{"id":"w","body":{"id":"l","value":"bad","traceId":"t"}}"#;
+    let both = r#"{"id":"b","key":"quality","score":0.9,"value":"good","comment":"c"}"#;
+    let mut events = vec![
+        score(1, "opik.feedback", "fluency", r#"{"id":"t","value":0.5,"reason":"reads well"}"#),
+        score(
+            2,
+            "opik.feedback",
+            "relevance",
+            r#"{"id":"t","value":0.9,"category_name":"high","reason":"on topic"}"#,
+        ),
+        score(3, "opik.feedback", "fluency", r#"{"id":"t","value":0.7,"reason":null}"#),
+        of(
+            score(9, "langsmith.feedback", "upd", r#"{"id":"f","score":0.1,"value":null,"comment":"c"}"#),
+            "f",
+        ),
+        // It came before what it changes, and by a clock that is behind.
+        change(4, "f", r#"{"score":0.8,"comment":"better"}"#),
+        change(5, "f", r#"{"value":"fine"}"#),
+        change(6, "never came", r#"{"score":0.3}"#),
+        of(score(7, "langsmith.feedback", "quality", both), "b"),
+        score(8, "langfuse.scores", "tone", r#"{"id":"l","value":0.1,"traceId":"t"}"#),
+        of(score(10, "langfuse.ingestion", "tone", again), "w"),
+    ];
+    store.insert_events(&range(3, 3), &attempt(store, 1).await, at(3, &events)).await.unwrap();
+    // Order and repetition change nothing.
+    events.reverse();
+    store.insert_events(&range(4, 4), &attempt(store, 1).await, at(4, &events)).await.unwrap();
+    for (number, expected) in [
+        "name = 'fluency' AND value = 0.7 AND text = '0.7' AND comment = '' AND score_id = 't/fluency'",
+        "name = 'relevance' AND value = 0.9 AND text = 'high' AND comment = 'on topic'",
+        "name = 'upd' AND score_id = 'f' AND value = 0.8 AND text = 'fine' AND comment = 'better'",
+        "name = 'quality' AND score_id = 'b' AND value = 0.9 AND text = 'good' AND comment = 'c'",
+        "name = 'tone' AND score_id = 'l' AND value IS NULL AND text = 'bad'",
+    ]
+    .iter()
+    .enumerate()
+    {
+        let found = count(store, "p", &format!("scores WHERE trace_id = 't' AND {expected}")).await;
+        assert_eq!(found, 1, "{number}: {expected}");
+    }
+    assert_eq!(count(store, "p", "scores").await, 5);
+    let found = "EXPLAIN indexes = 1 SELECT * FROM fleetlog.scores WHERE project_id = 'p' AND trace_id = 't'";
+    let plan = operator(&engine.url, found).await;
+    assert!(plan.contains("trace_id_filter"), "{plan}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_traces_events_without_a_session_are_found_with_the_session_that_owns_it() {
     let Some(engine) = engine().await else { return };
