@@ -22,7 +22,7 @@ use fleetlog_schemas::record::{Route, StreamContext};
 use serde_json::json;
 
 use crate::answer::{Dialect, Foreign, Said};
-use crate::endpoints::{serve, tell};
+use crate::endpoints::{reply, serve, tell};
 use crate::error::Refusal;
 use crate::pipeline::{Accepted, Door, Gateway};
 use crate::shape::Shape;
@@ -41,16 +41,14 @@ pub(crate) fn router() -> Router<Arc<Gateway>> {
         .merge(hooks::router())
 }
 
-/// In whose words to say that a path does not exist.
-pub(crate) fn dialect_of(path: &str) -> Dialect {
+/// Whose a path is that is not answered here, and so in whose words to say that.
+pub(crate) fn owner_of(path: &str) -> Option<Foreign> {
     if path.contains("/api/public/") {
-        Dialect::Foreign(langfuse::REFUSING)
+        Some(langfuse::REFUSING)
     } else if path.contains("/v1/private/") {
-        Dialect::Foreign(opik::REFUSING)
-    } else if path.starts_with("/api/v1/") {
-        Dialect::Foreign(langsmith::API)
+        Some(opik::REFUSING)
     } else {
-        Dialect::Native
+        langsmith::owns(path).then_some(langsmith::API)
     }
 }
 
@@ -122,6 +120,13 @@ fn keyed(method: MethodFilter, foreign: Foreign, say: fn(&Principal) -> Said) ->
         tell(&gateway, Dialect::Foreign(foreign), &headers, say)
     };
     refusing(foreign).on(method, handler)
+}
+
+/// Answers what a body asks, which comes by POST, whoever has a key.
+fn asked(foreign: Foreign, say: fn(&[u8]) -> Result<Said, Refusal>) -> Routes {
+    refusing(foreign).post(async move |State(gateway): State<Arc<Gateway>>, request: Request| {
+        reply(&gateway, Dialect::Foreign(foreign), request, say).await
+    })
 }
 
 /// 202 with a sentence, as several APIs say it.

@@ -132,7 +132,10 @@ async fn elsewhere(State(gateway): State<Arc<Gateway>>, request: Request) -> Res
             (dialect_of(route, &request), Ok(Door { route, ..Door::default() }))
         }
         Some(route) => (dialect_of(route, &request), Err(Refusal::NoSuchMethod)),
-        None => (drop_in::dialect_of(path), Err(Refusal::NoSuchPath)),
+        None => match drop_in::owner_of(path) {
+            Some(foreign) => (Dialect::Foreign(foreign), Err(Refusal::NotOffered)),
+            None => (Dialect::Native, Err(Refusal::NoSuchPath)),
+        },
     };
     serve(&gateway, dialect, door, request).await
 }
@@ -151,6 +154,21 @@ pub(crate) fn tell(
     let request_id = request_id(gateway);
     match gateway.identify(headers) {
         Ok(principal) => say(&principal).respond(&request_id),
+        Err(refusal) => refuse(gateway, dialect, &refusal, &request_id),
+    }
+}
+
+/// Answers a question that a small body asks; nothing of it is kept.
+pub(crate) async fn reply(
+    gateway: &Gateway,
+    dialect: Dialect,
+    request: Request,
+    say: fn(&[u8]) -> Result<Said, Refusal>,
+) -> Response<Body> {
+    let request_id = request_id(gateway);
+    let (parts, body) = request.into_parts();
+    match gateway.hear(&parts.headers, body).await.and_then(|body| say(&body)) {
+        Ok(said) => said.respond(&request_id),
         Err(refusal) => refuse(gateway, dialect, &refusal, &request_id),
     }
 }

@@ -83,6 +83,11 @@ pub(crate) enum Refusal {
     /// There is no such path.
     #[error("there is no such path")]
     NoSuchPath,
+    /// A drop-in API has such a path elsewhere, and not here.
+    #[error(
+        "there is no such path here: what clients report is taken; prompts, datasets and evaluations are not there"
+    )]
+    NotOffered,
     /// The path exists and does not take this method.
     #[error("the path does not take this method")]
     NoSuchMethod,
@@ -293,7 +298,7 @@ impl Classified for Refusal {
             Self::MissingKey => ErrorClass::Unauthenticated,
             Self::Auth(auth) => auth.class(),
             Self::Role(_) => ErrorClass::Forbidden,
-            Self::NoSuchPath | Self::NoSuchMethod => ErrorClass::NotFound,
+            Self::NoSuchPath | Self::NotOffered | Self::NoSuchMethod => ErrorClass::NotFound,
             Self::BodyTooLarge { .. }
             | Self::DecodedTooLarge { .. }
             | Self::TooManyRecords { .. }
@@ -324,7 +329,7 @@ impl Classified for Refusal {
             Self::MissingKey => "missing_key",
             Self::Auth(auth) => auth.code(),
             Self::Role(_) => "role_may_not_ingest",
-            Self::NoSuchPath => "no_such_path",
+            Self::NoSuchPath | Self::NotOffered => "no_such_path",
             Self::NoSuchMethod => "method_not_allowed",
             Self::BadRequest(_) => "bad_request",
             Self::BadFrame(_) => "malformed_frame",

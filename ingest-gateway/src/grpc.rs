@@ -236,7 +236,9 @@ pub(crate) fn code(refusal: &Refusal) -> i32 {
     match refusal {
         Refusal::BodyAborted => 1,
         Refusal::BodyTimeout(_) => 4,
-        Refusal::NoSuchPath | Refusal::NoSuchMethod | Refusal::UnknownEncoding => UNIMPLEMENTED,
+        Refusal::NoSuchPath | Refusal::NotOffered | Refusal::NoSuchMethod | Refusal::UnknownEncoding => {
+            UNIMPLEMENTED
+        }
         other => class_code(other.class()),
     }
 }

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::http::HeaderMap;
 use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE, USER_AGENT};
+use bytes::Bytes;
 use fleetlog_formats::{Rejected, arrival};
 use fleetlog_log::{ControlView, Principal, Producer, Target, Topics};
 use fleetlog_runtime::Clock;
@@ -39,6 +40,8 @@ use crate::throttle::RefusalLog;
 
 /// Bodies of at least so many bytes as sent are checked on a thread that may be busy for milliseconds.
 const OFFLOAD_BYTES: usize = 64 * 1024;
+/// Longest body that only asks something.
+const QUESTION_MAX_BYTES: usize = 16 * 1024;
 /// Longest header value that is passed on; longer ones are cut.
 const HEADER_MAX_CHARS: usize = 512;
 
@@ -100,6 +103,23 @@ impl Gateway {
     /// As [`authenticate`], and before the keys are loaded.
     pub(crate) fn identify(&self, headers: &HeaderMap) -> Result<Principal, Refusal> {
         authenticate(&self.log.get().ok_or(Refusal::Starting)?.keys, headers)
+    }
+
+    /// Reads the body of a request that only asks something. It counts against what its key may send, as any body does.
+    ///
+    /// # Errors
+    /// As [`authenticate`], before the keys are loaded, and where the body or its sender exceeds a bound.
+    pub(crate) async fn hear(&self, headers: &HeaderMap, body: Body) -> Result<Bytes, Refusal> {
+        let log = self.log.get().ok_or(Refusal::Starting)?;
+        let principal = authenticate(&log.keys, headers)?;
+        let bounds = BodyBounds { bytes: QUESTION_MAX_BYTES.min(self.body.bytes), ..self.body };
+        let length = announced(headers, bounds)?;
+        let allowance = self.allowances.of(&principal, log.keys.send_limits(&principal));
+        allowance.judge(self.now())?;
+        let mut admitted = self.admission.enter(&principal.project_id, length.unwrap_or(0))?;
+        let body = receive(body, length, bounds, &mut admitted).await?;
+        allowance.charge(0, body.len() as u64, self.now())?;
+        Ok(body)
     }
 
     /// Walks a request through the chain.

@@ -1,16 +1,18 @@
 //! LangSmith's API: runs, created (`POST`) and completed (`PATCH`) piece by piece, and feedback on them.
 //!
 //! A run comes alone (`/runs`, `/runs/{id}`), in a batch (`/runs/batch`: `{"post":[…],"patch":[…]}`), or in the parts of a
-//! form (`/runs/multipart`, [`multipart`]). Its pieces share the run's id. `session_name` is the name of a project, and
-//! `session_id` at the top its id: the conversation is in `extra.metadata`. Made from langsmith-python 0.15 and
-//! langsmith-js 0.12 (captures and sources).
+//! form (`/runs/multipart`, [`multipart`]). Its pieces share the run's id, which one client may write in two ways, and
+//! so do the traces of runs sent without one ([`trace`]). `session_name` is the name of a project, and `session_id` at
+//! the top its id: the conversation is in `extra.metadata`. Made from langsmith-python 0.15 and langsmith-js 0.12
+//! (captures and sources), and from the REST example of the server's documentation.
 
 use fleetlog_schemas::event::{AgentEvent, Channel, EventType, Status};
+use fleetlog_schemas::id::NanoUsd;
 use serde_json::Value;
 
 use crate::api::{self, first_text, set_span};
 use crate::hint::Hint;
-use crate::records::{Object, Record, RecordFormat, Records, identify, object, text};
+use crate::records::{Object, Record, RecordFormat, Records, identify, number, object, text};
 use crate::{tools, unknown, usage};
 
 pub(crate) mod multipart;
@@ -43,11 +45,40 @@ pub(crate) const FEEDBACK: RecordFormat = RecordFormat {
 /// The id of a run: its own, that of the path, or the last of its dotted order (`<start>Z<id>.<start>Z<id>`), which
 /// older JavaScript clients send alone.
 fn id<'r>(run: &'r Object, of_path: &'r str) -> &'r str {
-    let ordered = || {
-        let last = text(run, "dotted_order").rsplit('.').next()?;
-        last.split_once('Z').map(|(_, id)| id)
-    };
+    let ordered = || text(run, "dotted_order").rsplit('.').next().and_then(ordered_id);
     [text(run, "id"), of_path].into_iter().find(|id| !id.is_empty()).or_else(ordered).unwrap_or_default()
+}
+
+/// The trace of a run: as stated, or the first of its dotted order. Else the run's own id, which is right for a root. Of
+/// a run below another it is the only name that all pieces know, so it keeps them together, apart from the run above.
+fn trace<'r>(run: &'r Object, id: &'r str) -> &'r str {
+    let ordered = || text(run, "dotted_order").split('.').next().and_then(ordered_id);
+    let stated = Some(text(run, "trace_id")).filter(|stated| !stated.is_empty());
+    stated.or_else(ordered).unwrap_or(id)
+}
+
+/// The id of one part of a dotted order.
+fn ordered_id(part: &str) -> Option<&str> {
+    part.split_once('Z').map(|(_, id)| id).filter(|id| !id.is_empty())
+}
+
+/// Where the dashes of a UUID stand.
+const DASHES: [usize; 4] = [8, 13, 18, 23];
+
+/// An id as all pieces have it. The server's ids are UUIDs, which clients write with dashes or as bare digits; whatever
+/// is none stays as it is.
+fn one_spelling(id: &str) -> String {
+    let mut uuid = id.to_ascii_lowercase();
+    if DASHES.iter().all(|at| uuid.as_bytes().get(*at) == Some(&b'-')) {
+        uuid.retain(|c| c != '-');
+    }
+    if uuid.len() != 32 || !uuid.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return id.to_owned();
+    }
+    for at in DASHES {
+        uuid.insert(at, '-');
+    }
+    uuid
 }
 
 fn run(records: &mut Records<'_>, record: &Record<'_>) {
@@ -65,14 +96,14 @@ fn run(records: &mut Records<'_>, record: &Record<'_>) {
     // A piece without any time can only be ordered by when it came.
     event.revision = end.or(start).map_or(event.received_at, |written| api::revision(written, patch));
     set_span(&mut event, start, end, None);
-    event.span_id = id;
+    event.trace_id = one_spelling(trace(run, &id));
+    event.span_id = one_spelling(&id);
+    event.parent_id = one_spelling(text(run, "parent_run_id"));
     text(run, "name").clone_into(&mut event.name);
-    text(run, "trace_id").clone_into(&mut event.trace_id);
-    text(run, "parent_run_id").clone_into(&mut event.parent_id);
     let none = Object::new();
     let extra = object(run, "extra").unwrap_or(&none);
     let metadata = object(extra, "metadata").unwrap_or(&none);
-    first_text(metadata, &["session_id", "thread_id", "conversation_id"]).clone_into(&mut event.session_id);
+    event.session_id = one_spelling(first_text(metadata, &["session_id", "thread_id", "conversation_id"]));
     text(metadata, "user_id").clone_into(&mut event.user_id);
     if let Some(runtime) = object(extra, "runtime") {
         text(runtime, "sdk").clone_into(&mut event.source);
@@ -136,8 +167,17 @@ fn model_call(event: &mut AgentEvent, run: &Object, extra: &Object, metadata: &O
     event.ttft_ms = api::milliseconds(api::time(run, "start_time"), first_token(run));
     if let Some(stated) = stated_usage(run, metadata) {
         usage::apply(stated, event);
-        event.cost_reported = usage::dollars(stated, "total_cost");
     }
+    event.cost_reported = usages(run, metadata).find_map(cost);
+}
+
+/// What a usage object says that the call cost: the total, else the sum of its parts.
+fn cost(usage: &Object) -> Option<NanoUsd> {
+    let parts = || {
+        let stated = ["input_cost", "output_cost"].into_iter().filter_map(|part| number(usage, part));
+        stated.reduce(|sum, part| sum + part).and_then(NanoUsd::from_usd)
+    };
+    usage::dollars(usage, "total_cost").or_else(parts)
 }
 
 /// When the first token of a streamed answer came.
@@ -148,8 +188,13 @@ fn first_token(run: &Object) -> Option<crate::moment::Moment> {
     api::time(tokens, "time")
 }
 
-/// The usage object of a run, wherever its client puts it; the normalised one first.
+/// The first usage object of a run that states token counts.
 fn stated_usage<'r>(run: &'r Object, metadata: &'r Object) -> Option<&'r Object> {
+    usages(run, metadata).find(|usage| usage::stated(usage).is_some())
+}
+
+/// The usage objects of a run, wherever its client puts them; the normalised ones first.
+fn usages<'r>(run: &'r Object, metadata: &'r Object) -> impl Iterator<Item = &'r Object> {
     let outputs = object(run, "outputs");
     let within = |path: &[&str]| {
         let (last, path) = path.split_last()?;
@@ -169,7 +214,7 @@ fn stated_usage<'r>(run: &'r Object, metadata: &'r Object) -> Option<&'r Object>
         within(&["llm_output", "usage"]),
         within(&["usage"]),
     ];
-    candidates.into_iter().flatten().find(|usage| usage::stated(usage).is_some())
+    candidates.into_iter().flatten()
 }
 
 fn feedback(records: &mut Records<'_>, record: &Record<'_>) {

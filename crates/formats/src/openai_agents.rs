@@ -58,11 +58,18 @@ fn outcome(event: &mut AgentEvent, span: &Object) {
     match object(span, "error") {
         Some(error) => {
             event.status = Status::Error;
-            text(error, "message").clone_into(&mut event.error_message);
+            event.error_message = message(error);
         }
         None if event.end_timestamp.is_some() => event.status = Status::Ok,
         None => {}
     }
+}
+
+/// What is wrong, and the reason where the SDK adds one: its message alone says only in which part of the SDK.
+fn message(error: &Object) -> String {
+    let reason = object(error, "data").map_or("", |data| text(data, "error"));
+    let said = [text(error, "message"), reason].into_iter().filter(|said| !said.is_empty());
+    said.collect::<Vec<_>>().join(": ")
 }
 
 fn describe(event: &mut AgentEvent, data: &Object) {

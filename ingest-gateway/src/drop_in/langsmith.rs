@@ -25,6 +25,31 @@ pub(super) const API: Foreign = Foreign { accepted: super::message_accepted, ref
 /// Paths stand at the host's root, or under these, depending on how the server is deployed.
 const PREFIXES: &[&str] = &["", "/api", "/api/v1"];
 
+/// Where the server has what is not answered here, by the first part of its paths.
+const ELSEWHERE: &[&str] = &[
+    "annotation-queues",
+    "commits",
+    "datasets",
+    "examples",
+    "feedback",
+    "feedback-configs",
+    "likes",
+    "platform",
+    "public",
+    "repos",
+    "runs",
+    "sessions",
+    "settings",
+    "workspaces",
+];
+
+/// Whether a path that is not answered here is the server's.
+pub(super) fn owns(path: &str) -> bool {
+    let below = path.strip_prefix("/api").unwrap_or(path);
+    let first = below.split('/').nth(1).unwrap_or_default();
+    path.starts_with("/api/v1/") || path.starts_with("/v1/platform/") || ELSEWHERE.contains(&first)
+}
+
 /// What a client puts into one request; below a message's size, since a form cannot be split.
 const BATCH_MAX_BYTES: usize = topic::RAW_MAX_MESSAGE_BYTES - topic::RAW_MAX_MESSAGE_BYTES / 8;
 

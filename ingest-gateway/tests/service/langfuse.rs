@@ -132,6 +132,38 @@ fn a_client_finds_its_project_and_no_prompts() {
 }
 
 #[test]
+fn media_are_taken_for_uploaded_and_nothing_of_them_is_kept() {
+    on_kafka(|node| async move {
+        let gateway = node.gateway().await;
+        let path = "/api/public/media";
+        let asking = |hash: &str| {
+            json!({"traceId": "t", "observationId": "o", "contentType": "image/png", "contentLength": 5,
+                "sha256Hash": hash, "field": "input"})
+            .to_string()
+        };
+        // What is no letter or digit is written as in an address.
+        let hash = "+/AB0123456789abcdefghijklmnopqrstuvwxyzABE=";
+        let told = Exchange::of(node, post(&gateway, path).body(asking(hash))).await;
+        let expected = json!({"mediaId": "-_AB0123456789abcdefgh", "uploadUrl": null});
+        assert_eq!((told.status, &told.said, told.published.len()), (200, &expected, 0));
+
+        for body in [asking("short"), "{}".to_owned(), "[".to_owned()] {
+            let bad = Exchange::of(node, post(&gateway, path).body(body)).await;
+            assert_eq!((bad.refused(), is_langfuse_error(&bad.said)), (400, true), "{}", bad.said);
+        }
+        let long = Exchange::of(node, post(&gateway, path).body(" ".repeat(20_000))).await;
+        assert_eq!((long.refused(), is_langfuse_error(&long.said)), (413, true), "{}", long.said);
+        let stranger = gateway.client.post(format!("{}{path}", gateway.url)).body(asking(hash));
+        assert_eq!(Exchange::of(node, stranger).await.refused(), 401);
+        let done = gateway.client.patch(format!("{}{path}/m1", gateway.url));
+        assert_eq!(Exchange::of(node, done.try_clone().unwrap()).await.refused(), 401);
+        let done = Exchange::of(node, done.bearer_auth(&gateway.key).body("{}")).await;
+        assert_eq!((done.status, done.published.len()), (204, 0));
+        gateway.stop().await;
+    });
+}
+
+#[test]
 fn what_is_refused_is_said_as_the_server_would() {
     on_kafka(|node| async move {
         refuses_as_all_do(node, "/api/public/ingestion", is_langfuse_error).await;

@@ -77,6 +77,27 @@ fn a_compressed_form_is_published_as_compressed_as_it_came() {
 }
 
 #[test]
+fn what_is_not_offered_is_refused_in_its_words() {
+    on_kafka(|node| async move {
+        let gateway = node.gateway().await;
+        for path in [
+            "/sessions",
+            "/api/datasets/d1",
+            "/commits/-/x/latest",
+            "/api/v1/anything",
+            "/v1/platform/datasets/d",
+        ] {
+            let exchange = Exchange::of(node, request(&gateway, reqwest::Method::GET, path)).await;
+            assert_eq!(exchange.refused(), 404, "{path}");
+            assert!(exchange.said["detail"].as_str().unwrap().contains("datasets"), "{}", exchange.said);
+        }
+        let other = Exchange::of(node, request(&gateway, reqwest::Method::GET, "/v1/sessions")).await;
+        assert_eq!((other.refused(), &other.said["error"]["code"]), (404, &json!("no_such_path")));
+        gateway.stop().await;
+    });
+}
+
+#[test]
 fn what_is_refused_is_said_as_the_server_would() {
     on_kafka(|node| async move {
         refuses_as_all_do(node, "/api/v1/runs/batch", is_langsmith_error).await;

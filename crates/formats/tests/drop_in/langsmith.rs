@@ -156,6 +156,77 @@ fn usage_is_found_wherever_clients_put_it() {
 }
 
 #[test]
+fn cost_is_the_total_or_what_its_parts_come_to() {
+    let cost = |usage: Value| {
+        let run = json!({"id": "r", "run_type": "llm", "outputs": {"usage_metadata": usage}});
+        posted(&run)[0].cost_reported.map(|cost| cost.0)
+    };
+    let parts = json!({"input_tokens": 1, "output_tokens": 1, "input_cost": 0.01, "output_cost": 0.02});
+    assert_eq!(cost(parts.clone()), Some(30_000_000));
+    let mut total = parts;
+    total["total_cost"] = 0.04.into();
+    assert_eq!(cost(total), Some(40_000_000));
+    assert_eq!(cost(json!({"input_cost": 0.01})), Some(10_000_000), "without any tokens");
+    assert_eq!(cost(json!({"input_tokens": 1})), None);
+}
+
+#[test]
+fn pieces_of_a_run_without_a_trace_are_one_call_of_one_trace() {
+    // The REST example of the server's documentation: digits in the bodies, dashes in the paths.
+    let ids = ["3f2a8c0e4b7d4e61a5c9d2b8f0e7a613", "9b1d6e2f80c34a7fb6e5d4c3b2a19f08"];
+    let dashed = ["3f2a8c0e-4b7d-4e61-a5c9-d2b8f0e7a613", "9b1d6e2f-80c3-4a7f-b6e5-d4c3b2a19f08"];
+    let patched = |id: &str, body: Value| {
+        let body = body.to_string();
+        Request { id, ..Request::json("langsmith.run.patch", body.as_bytes()) }.events().remove(0)
+    };
+    let root =
+        json!({"id": ids[0], "name": "pipeline", "run_type": "chain", "start_time": "2026-11-21T12:00:00"});
+    let call = json!({"id": ids[1], "name": "call", "run_type": "llm", "start_time": "2026-11-21T12:00:01",
+        "parent_run_id": ids[0], "extra": {"metadata": {"session_id": "s1"}}});
+    let answer = json!({"end_time": "2026-11-21T12:00:02", "outputs": {"usage": {"prompt_tokens": 12, "completion_tokens": 3}}});
+    let failure = json!({"end_time": "2026-11-21T12:00:02", "error": "ValueError('boom')"});
+    let (root, call) = (posted(&root).remove(0), posted(&call).remove(0));
+    assert_eq!((root.trace_id.as_str(), root.span_id.as_str()), (dashed[0], dashed[0]));
+    assert_eq!((call.parent_id.as_str(), call.session_id.as_str()), (dashed[0], "s1"));
+    for piece in [patched(dashed[1], answer), patched(&dashed[1].to_uppercase(), failure.clone())] {
+        assert_eq!((&piece.trace_id, &piece.span_id), (&call.trace_id, &call.span_id));
+        assert_eq!(piece.llm_call_key, call.llm_call_key);
+        assert!(piece.revision > call.revision);
+    }
+    let failed = patched(dashed[1], failure);
+    assert_eq!((failed.status, failed.error_type.as_str()), (Status::Error, "ValueError"));
+    // The newest clients state that they know none.
+    let unknown = json!({"id": dashed[0], "trace_id": null, "parent_run_id": null, "dotted_order": null});
+    assert_eq!(patched(dashed[0], unknown).trace_id, dashed[0]);
+}
+
+#[test]
+fn trace_is_as_stated_or_the_first_of_the_order() {
+    let order = "20241013T070537123456Za1.20241013T070538123456Zb2";
+    let of = |run: Value| posted(&json!({"patch": [run]})).remove(0).trace_id;
+    assert_eq!(of(json!({"id": "b2", "dotted_order": order})), "a1");
+    assert_eq!(of(json!({"id": "b2", "dotted_order": order, "trace_id": "t"})), "t");
+    assert_eq!(of(json!({"id": "b2", "dotted_order": "broken"})), "b2");
+}
+
+#[test]
+fn only_what_is_a_uuid_is_written_as_one() {
+    let digits = "3f2a8c0e4b7d4e61a5c9d2b8f0e7a613";
+    for (said, kept) in [
+        (digits.to_uppercase().as_str(), "3f2a8c0e-4b7d-4e61-a5c9-d2b8f0e7a613"),
+        ("3F2A8C0E-4B7D-4E61-A5C9-D2B8F0E7A613", "3f2a8c0e-4b7d-4e61-a5c9-d2b8f0e7a613"),
+        ("My-Session", "My-Session"),
+        (&digits[1..], &digits[1..]),
+        ("sesja-ąęółżźćńś-ąęółżźćńś", "sesja-ąęółżźćńś-ąęółżźćńś"),
+    ] {
+        let run = json!({"id": said, "run_type": "tool", "extra": {"metadata": {"thread_id": said}}});
+        let event = posted(&run).remove(0);
+        assert_eq!((event.span_id.as_str(), event.session_id.as_str()), (kept, kept), "{said}");
+        assert_eq!((event.tool_call_id.as_str(), event.trace_id.as_str()), (kept, kept));
+    }
+}
+
+#[test]
 fn project_is_no_session() {
     let run = json!({"id": "r", "trace_id": "t", "run_type": "chain", "session_name": "proj", "session_id": "uuid"});
     assert_eq!(posted(&run)[0].session_id, "");

@@ -74,8 +74,21 @@ fn tools_fail_with_their_message_and_mcp_tools_name_their_server() {
         ),
     ]));
     assert_eq!((events[0].event_type, events[0].tool_call_id.as_str()), (EventType::ToolCall, "span_1"));
-    assert_eq!((events[0].status, events[0].error_message.as_str()), (Status::Error, "Error running tool"));
+    assert_eq!(
+        (events[0].status, events[0].error_message.as_str()),
+        (Status::Error, "Error running tool: boom")
+    );
     assert_eq!((events[1].event_type, events[1].mcp_server.as_str()), (EventType::McpCall, "files"));
+}
+
+#[test]
+fn error_is_its_message_and_its_reason_where_that_is_a_text() {
+    let function = json!({"type": "function", "name": "add"});
+    let spoken =
+        |error: Value| ingested(json!([span("span_1", function.clone(), error)]))[0].error_message.clone();
+    assert_eq!(spoken(json!({"message": "Error", "data": {"error": {"code": 1}}})), "Error");
+    assert_eq!(spoken(json!({"message": "Error", "data": null})), "Error");
+    assert_eq!(spoken(json!({"message": "", "data": {"error": "boom"}})), "boom");
 }
 
 #[test]
