@@ -237,7 +237,7 @@ fn feedback(records: &mut Records<'_>, record: &Record<'_>) {
     set_span(&mut event, created, None, None);
     event.event_type = EventType::Score;
     text(judgement, "key").clone_into(&mut event.name);
-    text(judgement, "trace_id").clone_into(&mut event.trace_id);
-    text(judgement, "run_id").clone_into(&mut event.span_id);
+    event.trace_id = one_spelling(text(judgement, "trace_id"));
+    event.span_id = one_spelling(text(judgement, "run_id"));
     records.emit(event);
 }
