@@ -215,6 +215,21 @@ fn one(line: &str) -> Vec<AgentEvent> {
 }
 
 #[test]
+fn rows_of_qwen_code_are_not_taken_for_claudes() {
+    for row in [
+        r#"{"type":"assistant","session_id":"s","message":{"id":"m","role":"assistant","content":[],"usage":{"input_tokens":121,"output_tokens":33,"cache_read_input_tokens":100,"total_tokens":154}}}"#,
+        r#"{"type":"system","subtype":"init","session_id":"s","qwen_code_version":"0.15.10"}"#,
+        r#"{"type":"result","session_id":"s","usage":{"input_tokens":1261,"output_tokens":67,"total_tokens":1328}}"#,
+        r#"{"type":"assistant","sessionId":"s","uuid":"u","message":{"role":"model","parts":[{"text":"a"}]},"usageMetadata":{"promptTokenCount":121}}"#,
+        r#"{"type":"system","sessionId":"s","uuid":"u","subtype":"ui_telemetry","systemPayload":{"uiEvent":{}}}"#,
+    ] {
+        let events = one(row);
+        let [event] = &events[..] else { panic!("{row}") };
+        assert_eq!((event.event_type, event.in_total()), (EventType::RawUnknown, 0), "{row}");
+    }
+}
+
+#[test]
 fn old_rows_without_a_type_state_usage_and_cost() {
     let row = r#"{"timestamp":"2025-01-01T00:00:00.000Z","version":"1.0.0","message":{"usage":{"input_tokens":100,"output_tokens":50,"cache_creation_input_tokens":25,"cache_read_input_tokens":10}},"costUSD":0.12,"requestId":"req-1"}"#;
     let events = one(row);

@@ -357,6 +357,13 @@ fn what_fails_is_no_call_and_what_is_refused_was_decided() {
     );
     assert_eq!((failed.event_type, failed.status), (EventType::McpCall, Status::Error));
     assert_eq!((failed.exit_code, failed.session_id.as_str()), (Some(1), "s1"));
+    // Since 0.171 the tool has succeeded whatever became of the command.
+    let ran = |code: u8| {
+        let output = format!("Wall time: 0.0000 seconds\nProcess exited with code {code}\nOutput:\n");
+        let said = serde_json::json!({"tool_name": "exec_command", "success": "true", "call_id": "c2", "output": output});
+        log("codex.tool_result", said)
+    };
+    assert_eq!((ran(1).status, ran(1).exit_code, ran(0).status), (Status::Error, Some(1), Status::Ok));
     let cost = log("codex.turn_cost", serde_json::json!({"turn.id": "t1", "usage.estimated_usd": "0.04"}));
     assert_eq!((cost.usage_role, cost.cost_reported), (UsageRole::Rollup, Some(NanoUsd(40_000_000))));
 }

@@ -204,6 +204,47 @@ fn what_fails_or_is_refused_says_so_and_a_part_of_a_tool_call_is_no_other() {
 }
 
 /// Written after the program's own types: they were not captured.
+#[test]
+fn qwen_codes_logs_are_its_ancestors_with_the_thoughts_in_the_output() {
+    let log = |name: &str, attributes: serde_json::Value| {
+        let mut all = serde_json::json!({"event.name": format!("qwen-code.{name}"), "session.id": "s1",
+            "event.timestamp": "2026-11-30T01:34:18.284Z"});
+        all.as_object_mut().unwrap().extend(attributes.as_object().unwrap().clone());
+        streams::log("qwen-code", &all)
+    };
+    let call = log(
+        "api_response",
+        serde_json::json!({"model": "qwen3-coder-plus", "response_id": "chatcmpl-1", "input_token_count": 1150,
+            "output_token_count": 51, "cached_content_token_count": 1015, "thoughts_token_count": 16,
+            "total_token_count": 1201, "subagent_name": "memory"}),
+    );
+    assert_eq!((call.source.as_str(), call.event_type), ("qwen-code", EventType::LlmRequest));
+    assert_eq!((call.request_id.as_str(), call.agent_name.as_str()), ("chatcmpl-1", "memory"));
+    let counts = [call.in_uncached, call.cache_read, call.out_visible, call.out_reasoning];
+    assert_eq!(counts, [135, 1015, 35, 16]);
+    let tool = log("tool_call", serde_json::json!({"function_name": "run_shell_command", "success": false}));
+    assert_eq!((tool.event_type, tool.status), (EventType::CommandRun, Status::Error));
+}
+
+#[test]
+fn a_span_of_a_call_without_usage_is_of_the_family_too() {
+    let mut body: serde_json::Value =
+        serde_json::from_slice(&support::fixture("gemini-cli-0.61/spans.json")).unwrap();
+    let mut stripped = 0;
+    for span in body["resourceSpans"][0]["scopeSpans"][0]["spans"].as_array_mut().unwrap() {
+        let attributes = span["attributes"].as_array_mut().unwrap();
+        let before = attributes.len();
+        attributes.retain(|attribute| !attribute["key"].as_str().unwrap().starts_with("gen_ai.usage."));
+        stripped += before - attributes.len();
+    }
+    assert!(stripped > 0);
+    let body = serde_json::to_vec(&body).unwrap();
+    let events =
+        fleetlog_formats::decode(&support::input(Route::OtlpTraces, "spans.json", &body)).unwrap().events;
+    let spans: Vec<_> = events.iter().filter(|event| !event.llm_call_key.is_empty()).collect();
+    assert!(!spans.is_empty() && spans.iter().all(|span| span.call_family == "gemini"));
+}
+
 const PRINTED: Stream<'_> = Stream { hint: "", name: "gemini-cli-printed/stream.jsonl" };
 const HOOKS: Stream<'_> = Stream { hint: "", name: "gemini-cli-printed/hooks.jsonl" };
 
