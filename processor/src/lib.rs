@@ -3,7 +3,7 @@
 //! Reads the raw topic, decodes every record with `fleetlog-formats`, prices and redacts what came out, and writes events,
 //! settlements and dead letters. It keeps no state: whatever needs other records is resolved in the derivations.
 //!
-//! The cores are pure: [`transform`] turns one raw record into its [`transform::Transformed`], [`pack`] makes messages
+//! The cores are pure: [`transform`] turns one raw record into its [`transform::Transformed`], `pack` makes messages
 //! of a cycle's results, `fleetlog-pricing` and [`redact`] work on one event. `pipeline` shows how they are joined.
 
 mod config;
