@@ -32,6 +32,12 @@ const COMPILED_BYTES: usize = 1 << 20;
 /// How far beyond what a preview shows a secret is searched for, bytes: more than any key of today's has.
 const PREVIEW_MARGIN: usize = 16 * 1024;
 
+/// An escape of JSON's that stands for a character between words, with more backslashes the deeper the JSON is inside other
+/// JSON's strings. Its last letter would hide that a word begins behind it.
+const ESCAPE: &str = r"\\+(?:[nrtbf]|u[0-9A-Fa-f]{4})";
+/// Put behind an escape while secrets are looked for. JSON holds no bare control character.
+const PART: char = '\u{1}';
+
 /// A set of rules is one number of as many bits.
 const _: () = assert!(SHAPES.len() <= u128::BITS as usize);
 
@@ -113,6 +119,7 @@ pub struct Redactor {
     /// The built-in rule each literal of the prefilter belongs to.
     rule_of_literal: Vec<usize>,
     built_in: Vec<Regex>,
+    escape: Regex,
     /// Tells which of the operator's rules match at all.
     own_set: RegexSet,
     own: Vec<OwnRule>,
@@ -153,7 +160,8 @@ impl Redactor {
         let own_set = RegexSetBuilder::new(rules.iter().map(|rule| &rule.pattern))
             .size_limit(COMPILED_BYTES * (1 + rules.len()))
             .build()?;
-        Ok(Self { prefilter, rule_of_literal, built_in, own_set, own })
+        let escape = Regex::new(ESCAPE)?;
+        Ok(Self { prefilter, rule_of_literal, built_in, escape, own_set, own })
     }
 
     /// Replacements by the rules' names.
@@ -235,15 +243,22 @@ impl Redactor {
                 candidates |= 1 << rule;
             }
         }
+        let parts = candidates != 0 && text.contains('\\') && !text.contains(PART);
+        if parts {
+            *text = self.escape.replace_all(text, format!("${{0}}{PART}")).into_owned();
+        }
         while candidates != 0 {
             let rule = candidates.trailing_zeros() as usize;
             candidates &= candidates - 1;
-            let (Some(pattern), Some(shape)) = (self.built_in.get(rule), SHAPES.get(rule)) else { return };
+            let (Some(pattern), Some(shape)) = (self.built_in.get(rule), SHAPES.get(rule)) else { break };
             let found = pattern.find_iter(text).count();
             if found > 0 {
                 counts.add(rule, found);
                 *text = pattern.replace_all(text, shape.replacement).into_owned();
             }
+        }
+        if parts {
+            text.retain(|c| c != PART);
         }
     }
 

@@ -190,6 +190,32 @@ fn a_rule_that_cannot_work_is_named() {
     assert!(Redactor::with_rules(&many[..MOST_RULES]).is_ok());
 }
 
+/// The output of a tool is many lines in one JSON string.
+#[test]
+fn a_secret_is_found_behind_whatever_escape_and_nothing_else_changes() {
+    for (name, text, secret) in secrets() {
+        for before in ["one\n", "col\t", "a\r\n", "\u{ff1a}", "x\n\n\t"] {
+            let written = serde_json::json!({"output": format!("{before}{text}\nlast line")});
+            // As Python writes it: everything beyond ASCII escaped.
+            let ascii = |json: String| json.replace('\u{ff1a}', "\\uff1a");
+            let nested = serde_json::json!({"inner": ascii(written.to_string())}).to_string();
+            for json in [written.to_string(), ascii(written.to_string()), nested] {
+                let (redacted, count) = known(&json);
+                assert!(count > 0 && !redacted.contains(&secret), "{name}: {redacted}");
+                // A key's block goes on to the end of its text.
+                let goes_on = name == "private-key" || redacted.contains("last line");
+                assert!(goes_on && !redacted.contains(PART), "{name}: {redacted}");
+                serde_json::from_str::<Value>(&redacted).unwrap();
+            }
+        }
+    }
+    let lines =
+        r#"{"output":"A_SECRET=hunter2hunter2\nDB_PASSWORD=hunter2hunter2\nX_TOKEN=abcdefabcdef1234"}"#;
+    assert_eq!(known(lines).1, 3, "{}", known(lines).0);
+    let path = r#"{"path":"C:\\new\\bearer token","key":"sk-"}"#;
+    assert_eq!(known(path), (path.to_owned(), 0));
+}
+
 proptest! {
     // Each case compiles all rules anew.
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
