@@ -119,6 +119,8 @@ struct Draft<'a> {
     token_count: Option<u64>,
     context: Option<&'a [u8]>,
     data: Option<&'a [u8]>,
+    /// The name as JSON text: an event of unknown type is called by its type.
+    name: Option<&'a [u8]>,
     /// Members that have no column or do not fit theirs: name and JSON text.
     others: Vec<(Cow<'a, str>, &'a [u8])>,
     needs_mending: bool,
@@ -159,6 +161,10 @@ impl<'a> Draft<'a> {
             }
             ("context", _) => columns::put(&mut self.context, Some(Some(text))),
             ("data", _) => columns::put(&mut self.data, Some(Some(text))),
+            ("name", value) if columns::set(&mut self.event, "name", &value) => {
+                self.name = Some(text);
+                true
+            }
             ("metrics", Scalar::Object(metrics)) => self.measures(metrics)?,
             ("error", Scalar::Object(error)) => self.error(error)?,
             (name, value) => self.measure(name, &value) || columns::set(&mut self.event, name, &value),
@@ -255,6 +261,7 @@ impl<'a> Draft<'a> {
         if event.event_type == EventType::RawUnknown {
             event.unknown_reason = crate::unknown::UNKNOWN_TYPE.to_owned();
             event.name.clear();
+            self.others.extend(self.name.take().map(|name| (Cow::Borrowed("name"), name)));
         }
         if event.name.is_empty() {
             event.name = word.to_owned();

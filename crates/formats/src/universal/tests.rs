@@ -44,7 +44,10 @@ fn only_a_type_is_needed() {
 fn unknown_type_is_kept_and_says_why() {
     let event = one(r#"{"type":"deploy.started","name":"x","data":{"a":1}}"#);
     assert_eq!((event.event_type, event.name.as_str()), (EventType::RawUnknown, "deploy.started"));
-    assert_eq!((event.unknown_reason.as_str(), event.data.as_str()), ("unknown_type", r#"{"a":1}"#));
+    assert_eq!(
+        (event.unknown_reason.as_str(), event.data.as_str()),
+        ("unknown_type", r#"{"a":1,"name":"x"}"#)
+    );
 }
 
 #[test]
