@@ -45,6 +45,11 @@ fn first(object: &Object, names: &[&str]) -> Option<u64> {
 
 /// The counts of a provider's usage object, and their convention; `None` when it states none.
 pub(crate) fn stated(usage: &Object) -> Option<(Stated, TokenBasis)> {
+    read(usage).map(|(stated, _, basis)| (stated, basis))
+}
+
+/// The counts, what they say of cache writes beside their number, and their convention.
+fn read(usage: &Object) -> Option<(Stated, Writes, TokenBasis)> {
     if usage.keys().any(|key| matches!(key.as_str(), "promptTokenCount" | "prompt_token_count")) {
         return gemini(usage);
     }
@@ -66,11 +71,12 @@ pub(crate) fn stated(usage: &Object) -> Option<(Stated, TokenBasis)> {
         "priority_cache_creation",
     ];
     let write = detail(&INPUTS, &names).or(first(usage, &["cache_write_input_tokens"])).or(raw_write);
+    let writes = writes_of(usage);
     let stated = Stated {
         input: first(usage, &["input_tokens", "prompt_tokens", "promptTokens", "inputTokens"]),
         output: first(usage, &["output_tokens", "completion_tokens", "completionTokens", "outputTokens"]),
         cache_read: read.or(raw_read),
-        cache_write: writes_of(usage).all(write),
+        cache_write: writes.all(write),
         reasoning: detail(
             &outputs,
             &["reasoning_tokens", "reasoning", "flex_reasoning", "priority_reasoning"],
@@ -78,10 +84,11 @@ pub(crate) fn stated(usage: &Object) -> Option<(Stated, TokenBasis)> {
     };
     let nested = INPUTS.iter().any(|group| usage.contains_key(*group));
     let raw = !nested && (raw_read.is_some() || raw_write.is_some());
-    stated.any().then_some((stated, if raw { TokenBasis::AnthropicRaw } else { TokenBasis::Inclusive }))
+    let basis = if raw { TokenBasis::AnthropicRaw } else { TokenBasis::Inclusive };
+    stated.any().then_some((stated, writes, basis))
 }
 
-fn gemini(usage: &Object) -> Option<(Stated, TokenBasis)> {
+fn gemini(usage: &Object) -> Option<(Stated, Writes, TokenBasis)> {
     let stated = Stated {
         input: first(usage, &["promptTokenCount", "prompt_token_count"]),
         output: first(usage, &["candidatesTokenCount", "candidates_token_count"]),
@@ -89,22 +96,23 @@ fn gemini(usage: &Object) -> Option<(Stated, TokenBasis)> {
         cache_write: None,
         reasoning: first(usage, &["thoughtsTokenCount", "thoughts_token_count"]),
     };
-    stated.any().then_some((stated, TokenBasis::Gemini))
+    stated.any().then_some((stated, Writes::default(), TokenBasis::Gemini))
 }
 
 /// Writes what a usage object states into an event, as that of one call.
 pub(crate) fn apply(usage: &Object, event: &mut AgentEvent) {
-    if let Some((_, basis)) = stated(usage) {
-        apply_as(basis, usage, event);
+    if let Some((stated, writes, basis)) = read(usage) {
+        stated.apply(basis, event);
+        writes.apply(event);
         event.usage_role = UsageRole::Call;
     }
 }
 
 /// Writes the buckets that a usage object states into an event, by a convention that its reader knows.
 pub(crate) fn apply_as(basis: TokenBasis, usage: &Object, event: &mut AgentEvent) {
-    if let Some((stated, _)) = stated(usage) {
+    if let Some((stated, writes, _)) = read(usage) {
         stated.apply(basis, event);
-        writes_of(usage).apply(event);
+        writes.apply(event);
     }
 }
 
