@@ -149,29 +149,30 @@ fn assert_output(output: &Output, positions: &[Position], records: u32) {
     assert_eq!(reasons, [(DeadReason::BadCompression, 5), (DeadReason::BadEnvelope, 0)]);
 }
 
-/// A Kafka node with the topics, and how to reach it; `None` where it cannot be had.
-async fn node(data: &std::path::Path) -> Option<(KafkaNode, KafkaConfig)> {
-    let lib = match EngineCache::of_user().and_then(|cache| cache.kafka(&Progress::quiet())) {
-        Ok(lib) => lib,
-        Err(why) => {
-            println!("skipped: Kafka cannot be had here: {why}");
-            return None;
-        }
-    };
-    let options = KafkaOptions { heap_mb: 256, ..KafkaOptions::new(lib, data) };
-    let node = KafkaNode::start(options).await.unwrap();
-    let kafka =
-        KafkaConfig { brokers: node.bootstrap(), session_timeout_ms: 6_000, ..KafkaConfig::default() };
-    Admin::new(&kafka).unwrap().ensure_topics().await.unwrap();
-    Some((node, kafka))
+/// Runs a test on a Kafka node of its own that has the topics; skips it where Kafka cannot be had.
+fn on_kafka<F: Future<Output = ()>>(test: impl FnOnce(KafkaConfig) -> F) {
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let lib = match EngineCache::of_user().and_then(|cache| cache.kafka(&Progress::quiet())) {
+            Ok(lib) => lib,
+            Err(why) => {
+                println!("skipped: Kafka cannot be had here: {why}");
+                return;
+            }
+        };
+        let data = tempfile::tempdir().unwrap();
+        let options = KafkaOptions { heap_mb: 256, ..KafkaOptions::new(lib, data.path()) };
+        let node = KafkaNode::start(options).await.unwrap();
+        let kafka =
+            KafkaConfig { brokers: node.bootstrap(), session_timeout_ms: 6_000, ..KafkaConfig::default() };
+        Admin::new(&kafka).unwrap().ensure_topics().await.unwrap();
+        test(kafka).await;
+        node.stop(PATIENCE).await;
+    });
 }
 
 #[test]
 fn raw_records_come_out_once_and_a_second_run_goes_on_where_the_first_stopped() {
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    runtime.block_on(async {
-        let data = tempfile::tempdir().unwrap();
-        let Some((node, kafka)) = node(data.path()).await else { return };
+    on_kafka(|kafka| async move {
         let (payloads, records) = inputs();
         let positions = append(&kafka, &payloads).await;
         let first = with_processor(&kafka, Output::read(&kafka, &positions, 2)).await;
@@ -186,21 +187,16 @@ fn raw_records_come_out_once_and_a_second_run_goes_on_where_the_first_stopped() 
         assert_eq!(second.events.len(), first.events.len() + 1, "nothing is repeated after an orderly stop");
         assert_eq!(second.settlements.len(), positions.len() + 1);
         assert_eq!(second.dead.len(), first.dead.len());
-        node.stop(PATIENCE).await;
     });
 }
 
 #[test]
 fn records_that_one_cycle_leaves_are_settled_by_the_next_each_once() {
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    runtime.block_on(async {
-        let data = tempfile::tempdir().unwrap();
-        let Some((node, kafka)) = node(data.path()).await else { return };
+    on_kafka(|kafka| async move {
         let (payloads, records) = inputs();
         let positions = append(&kafka, &payloads).await;
         let output = with_cycles_of(1, &kafka, Output::read(&kafka, &positions, 2)).await;
         assert_output(&output, &positions, records);
-        node.stop(PATIENCE).await;
     });
 }
 
@@ -249,10 +245,7 @@ fn child(brokers: &str) -> tokio::process::Child {
 /// INV-8.
 #[test]
 fn a_record_that_ends_the_process_is_buried_after_three_tries_and_its_neighbours_are_not() {
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    runtime.block_on(async {
-        let data = tempfile::tempdir().unwrap();
-        let Some((node, kafka)) = node(data.path()).await else { return };
+    on_kafka(|kafka| async move {
         let good = raw(Route::Events, 1, br#"{"type":"log"}"#.to_vec());
         let poison = format!(r#"{{"type":"log","data":"{}"}}"#, String::from_utf8_lossy(POISON));
         let poison = raw(Route::Events, 1, poison.into_bytes());
@@ -262,11 +255,10 @@ fn a_record_that_ends_the_process_is_buried_after_three_tries_and_its_neighbours
             .collect();
         let positions = append(&kafka, &payloads).await;
 
-        let brokers = node.bootstrap();
         let deaths = std::cell::Cell::new(0);
         let dying = async {
             loop {
-                let status = child(&brokers).wait().await.unwrap();
+                let status = child(&kafka.brokers).wait().await.unwrap();
                 assert!(!status.success() && deaths.get() < 10, "{status} after {} deaths", deaths.get());
                 deaths.set(deaths.get() + 1);
             }
@@ -286,6 +278,5 @@ fn a_record_that_ends_the_process_is_buried_after_three_tries_and_its_neighbours
         }
         let [dead] = &output.dead[..] else { panic!("{} dead letters", output.dead.len()) };
         assert_eq!((dead.reason, dead.payload.clone()), (DeadReason::Poison, poison.payload));
-        node.stop(PATIENCE).await;
     });
 }
