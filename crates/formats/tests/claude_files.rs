@@ -15,6 +15,7 @@ use support::{decoded, fixture, input, view};
 const SESSION: &str = "claude-code-2.1/transcripts/session.jsonl";
 const SUBAGENT: &str = "claude-code-2.1/transcripts/subagent.jsonl";
 const SHORT: &str = "claude-code-2.1-short/transcript.jsonl";
+const FORKED: &str = "claude-code-2.1-fork/forked.jsonl";
 const HOOKS: &str = "claude-code-2.1-hooks/hooks.jsonl";
 const PRINTED: &str = "claude-code-2.1-stream/two-turns.jsonl";
 const RESUMED: &str = "claude-code-2.1-stream/resumed.jsonl";
@@ -111,6 +112,37 @@ fn transcripts_and_otlp_channels_name_the_same_calls_and_tools() {
     assert_eq!(from_files.0, named(&decoded(Route::OtlpTraces, "claude-code-2.1/spans.json")).0);
 }
 
+/// Its first 15 lines with a time are the other session's, under the fork's id and with their old times.
+#[test]
+fn what_a_forked_session_copied_is_its_history_and_not_counted_again() {
+    let events = events(&fixture(FORKED));
+    let own: Vec<&str> = calls(&events).into_keys().collect();
+    assert_eq!(own, ["req_0ea39179d51e0022"], "three more calls are copied");
+    assert!(events.iter().all(|event| !event.event_type.is_tool()), "its only tool call is copied");
+    let prompts = events.iter().filter(|event| event.event_type == EventType::UserPrompt).count();
+    assert_eq!((prompts, events.len()), (1, 22), "a copied line is kept as what it is: history");
+}
+
+/// Whoever sets the clock back during a session takes nothing away.
+#[test]
+fn a_line_older_than_its_file_counts_once_own_lines_have_begun() {
+    let line = |kind: &str, time: &str, rest: &str| {
+        format!(r#"{{"type":"{kind}","sessionId":"s","timestamp":"2026-11-30T01:{time}:00Z"{rest}}}"#)
+    };
+    let answer = |uuid: &str| {
+        let message = r#"{"id":"MSG","role":"assistant","model":"m","content":[],"usage":{"input_tokens":1,"output_tokens":1}}"#;
+        format!(r#","uuid":"{uuid}","requestId":"{uuid}","message":{}"#, message.replace("MSG", uuid))
+    };
+    let lines = [
+        line("queue-operation", "10", ""),
+        line("assistant", "05", &answer("copied")),
+        line("assistant", "11", &answer("own")),
+        line("assistant", "06", &answer("late")),
+    ];
+    let events = events(lines.join("\n").as_bytes());
+    assert_eq!(calls(&events).into_keys().collect::<Vec<_>>(), ["late", "own"]);
+}
+
 #[test]
 fn a_tool_call_without_a_result_has_not_failed() {
     let text = fixture(SESSION);
@@ -129,7 +161,7 @@ fn a_file_cut_at_any_line_gives_the_same_events() {
     let places = |events: Vec<AgentEvent>| -> Vec<AgentEvent> {
         events.into_iter().map(|event| AgentEvent { raw_index: 0, ..event }).collect()
     };
-    for text in [fixture(SESSION), fixture(SUBAGENT), fixture(SHORT), fixture(PRINTED), fixture(RESUMED)] {
+    for text in [SESSION, SUBAGENT, SHORT, FORKED, PRINTED, RESUMED].map(fixture) {
         let fresh = StreamContext { stream_id: "f".into(), ..StreamContext::default() };
         let whole = places(decode(&raw(&text, Some(&fresh))).unwrap().events);
         let lines: Vec<&[u8]> = text.split_inclusive(|byte| *byte == b'\n').collect();

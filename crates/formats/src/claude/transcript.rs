@@ -5,7 +5,11 @@
 //! is known by then. So the lines of one request are revisions of one call: the last counts, and they are never summed.
 //! The call's key is `requestId`, as in the OTLP channels. A sub-agent's file may repeat its parent's messages under
 //! request ids of its own; `message.id`, which stays the same, is therefore the event's `span_id`, by which the
-//! derivation joins the lines of a session. What a forked session copied from another is its history, not its doing.
+//! derivation joins the lines of a session.
+//!
+//! What a forked session copied from another is its history, not its doing. An interactive fork marks the copies; one
+//! that a program asked for (`--fork-session`) gives them its own session and changes nothing else. Its file begins with
+//! the prompt being queued, so the copies that follow it are older than what the file begins with ([`is_copied`]).
 
 use fleetlog_schemas::event::{AgentEvent, Channel, EventType, Status, TimestampSource, UsageRole};
 use fleetlog_schemas::id::NanoUsd;
@@ -48,6 +52,12 @@ const TYPES: &[&str] = &[
     "mode",
     "pr-link",
 ];
+
+/// Type of the line that tells of a prompt being queued.
+const QUEUED: &str = "queue-operation";
+
+/// What is noted of a stream once its own lines have begun; else the time at which the file began, where it says so.
+const OWN: &str = "own";
 
 /// Beginnings of a user's line that no user wrote.
 const NOT_PROMPTS: &[&str] = &[
@@ -93,6 +103,12 @@ fn follow(context: &mut StreamContext, line: &Object) {
     if !session.is_empty() && session != context.session_id {
         session.clone_into(&mut context.session_id);
         context.turn_id.clear();
+        context.noted.clear();
+    }
+    if context.noted.is_empty() && text(line, "type") == QUEUED {
+        text(line, "timestamp").clone_into(&mut context.noted);
+    } else if line.contains_key("uuid") && !is_copied(context, line) {
+        OWN.clone_into(&mut context.noted);
     }
     for (column, name) in
         [(&mut context.cwd, "cwd"), (&mut context.version, "version"), (&mut context.turn_id, "promptId")]
@@ -107,10 +123,17 @@ fn follow(context: &mut StreamContext, line: &Object) {
     }
 }
 
+/// Whether a line is older than the beginning of its file, which is known until the file's first own line was read.
+fn is_copied(context: &StreamContext, line: &Object) -> bool {
+    let time = |text: &str| Moment::of_text(text).map(|moment| moment.nanos);
+    let (begun, written) = (time(&context.noted), time(text(line, "timestamp")));
+    line.contains_key("uuid") && begun.zip(written).is_some_and(|(begun, written)| written < begun)
+}
+
 fn decode(records: &mut Records<'_>, record: &Record<'_>) {
     let line = record.object;
     let mut event = base(records, record);
-    if line.contains_key("forkedFrom") {
+    if line.contains_key("forkedFrom") || is_copied(&records.stream, line) {
         event.event_type = EventType::Log;
         return records.emit(event);
     }
