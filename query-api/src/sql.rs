@@ -13,11 +13,12 @@ mod dead_letters;
 mod events;
 mod explain;
 mod formats;
+mod search;
 mod sessions;
 mod traces;
 mod usage;
 
-pub(crate) use calls::{llm_calls, tool_calls};
+pub(crate) use calls::{costs_of_trace, llm_calls, tool_calls};
 pub(crate) use completeness::{completeness, completeness_totals};
 pub(crate) use dead_letters::{DeadLetterFilter, dead_letters};
 pub(crate) use events::{EventFilter, EventKey, Order, Payload, event_by_id, events};

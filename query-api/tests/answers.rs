@@ -56,7 +56,12 @@ async fn filters_select_and_the_payload_comes_only_when_asked_for() {
     odd.agent_id = "agent-1".to_owned();
     odd.data = r#"{"text":"needle7 in the Haystack\nSecond line\t\"quoted\""}"#.to_owned();
     let old = AgentEvent { timestamp: NOON - 80 * 86_400 * S, ..event("p", "old", 1) };
-    let events = [event("p", "s", 1), event("p", "s", 2), odd, old];
+    let mut escaped = event("p", "s", 1);
+    escaped.data = r#"{"text":"needle1 in the Haystack, \u00dcber gr\u00fcne W\u00c4LDER","said":"{\"a\":\"na\\u00efve\"}"}"#.to_owned();
+    let mut spelled = event("p", "s", 2);
+    spelled.data =
+        "{\"text\":\"needle2 in the Haystack\",\"said\":\"\u{fc}ber GR\u{dc}NE W\u{e4}lder\"}".to_owned();
+    let events = [escaped, spelled, odd, old];
     service.store_events(0, &events).await;
 
     let count = async |filter: &str| service.all("viewer-p", &format!("/v1/events?{filter}")).await.len();
@@ -80,6 +85,10 @@ async fn filters_select_and_the_payload_comes_only_when_asked_for() {
         ("search=needle7", 1),
         ("search=HAYSTACK%20needle7", 1),
         ("search=second%20Quoted", 1),
+        ("search=%C3%9Cber%20haystack", 2),
+        ("search=GR%C3%9CNE+w%C3%A4lder", 2),
+        ("search=gr%C3%BCn", 0),
+        ("search=na%C3%AFve", 1),
         ("search=needle", 0),
         ("search=%27)%20OR%201%3D1", 0),
     ] {

@@ -6,8 +6,8 @@ use fleetlog_query_api::QueryConfig;
 use fleetlog_schemas::event::{Channel, Status, UsageRole};
 use fleetlog_schemas::id::Key128;
 use fleetlog_schemas::{AgentEvent, EventType};
-use fleetlog_store::Trace;
 use fleetlog_store::derived::SessionTrace;
+use fleetlog_store::{Call, Trace};
 use support::{NOON, S, call, event, seconds, service, session};
 
 /// An observation of the trace, without a session of its own.
@@ -62,7 +62,13 @@ async fn a_trace_shows_its_tree_its_scores_and_its_sums() {
     ];
     service.store_events(0, &events).await;
     let started = NOON - 3_600 * S;
-    let mut group = session("p", "s", started, &[], &[]);
+    let priced = Call {
+        trace_id: "t1".to_owned(),
+        span_id: "a".to_owned(),
+        cost_computed: Some(8_750_000),
+        ..call("a", started, "gpt-5")
+    };
+    let mut group = session("p", "s", started, &[priced], &[]);
     group.traces = vec![Trace {
         trace_id: "t1".to_owned(),
         name: "step root".to_owned(),
@@ -115,6 +121,8 @@ async fn a_trace_shows_its_tree_its_scores_and_its_sums() {
         (&merged["type"], &merged["name"], &merged["model"], &merged["pieces"]),
         (&"llm.request".into(), &"step a".into(), &"gpt-5".into(), &2.into())
     );
+    assert_eq!(merged["cost_computed"].to_string(), "0.00875", "priced as the call of both pieces");
+    assert_eq!(trace["observations"][0]["cost_computed"], serde_json::Value::Null);
     assert_eq!((&merged["score_count"], &trace["truncated"]), (&1.into(), &false.into()));
     let scores = trace["scores"].as_array().unwrap();
     assert_eq!((&scores[0]["text"], &scores[0]["value"]), (&"warm".into(), &serde_json::Value::Null));

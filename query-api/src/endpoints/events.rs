@@ -262,7 +262,8 @@ pub(crate) struct EventParams {
     tool: Option<String>,
     /// Only events of this person or account.
     user: Option<String>,
-    /// Only events whose payload contains all of these words, whatever their case.
+    /// Only events whose payload contains all of these words. A word is a run of letters and digits; its case does not
+    /// matter, nor whether the sender wrote letters beyond ASCII as they are or as JSON's `\\u` escapes.
     search: Option<String>,
     /// `data` to get `context` and `data` too. Lists are fast without.
     include: Option<String>,

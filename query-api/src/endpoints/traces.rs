@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use axum::Json;
 use axum::extract::State;
+use fleetlog_schemas::event::UsageRole;
 use fleetlog_store::row::Row;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -152,6 +153,21 @@ pub(crate) struct Observation {
     event_id: String,
 }
 
+impl Observation {
+    /// Whether no single one of its pieces says enough to be priced, but its call may have been.
+    fn may_be_priced(&self) -> bool {
+        self.pieces > 1 && self.cost_computed.is_none() && self.usage_role == UsageRole::Call.as_str()
+    }
+}
+
+/// What the call of a span cost.
+#[derive(Clone, Debug, Row, Serialize, Deserialize)]
+#[clickhouse(crate = "fleetlog_store::row")]
+struct SpanCost {
+    span_id: String,
+    cost_computed: Option<Money>,
+}
+
 /// An observation at its place in the tree.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub(crate) struct Node {
@@ -278,10 +294,23 @@ pub(crate) async fn one(
     let truncated = observations.len() > most || scores.len() > most;
     observations.truncate(most);
     scores.truncate(most);
+    if observations.iter().any(Observation::may_be_priced) {
+        let statement = sql::costs_of_trace(project_id, &trace.session_id, &trace.trace_id, PARTS_MAX);
+        price(&mut observations, api.rows::<SpanCost>(&caller, statement).await?);
+    }
     Ok(Json(One {
         data: WholeTrace { trace, observations: tree(observations), truncated, scores },
         currency,
     }))
+}
+
+/// Gives observations that came in pieces the costs of their calls, which were priced when all pieces were known.
+fn price(observations: &mut [Observation], costs: Vec<SpanCost>) {
+    let costs: HashMap<String, Option<Money>> =
+        costs.into_iter().map(|cost| (cost.span_id, cost.cost_computed)).collect();
+    for observation in observations.iter_mut().filter(|observation| observation.may_be_priced()) {
+        observation.cost_computed = costs.get(&observation.observation_id).copied().flatten();
+    }
 }
 
 /// Observations in the order of their tree, given in the order of their times.

@@ -27,6 +27,24 @@ pub(crate) fn llm_calls(
     of_session(LLM, project_id, session_id, after, limit)
 }
 
+/// What the calls of a trace cost by the price table, by the span that made them. `session_id` is the trace's, empty when
+/// it has none: where the calls are found.
+pub(crate) fn costs_of_trace(project_id: &str, session_id: &str, trace_id: &str, limit: u32) -> Statement {
+    let (kind, group) = match session_id {
+        "" => ("trace", trace_id),
+        session_id => ("session", session_id),
+    };
+    Builder::select("SELECT span_id, cost_computed FROM llm_calls")
+        .project(project_id)
+        .and_text("group_kind = {kind:String}", "kind", kind)
+        .and_text("group_id = {group:String}", "group", group)
+        .and_text("trace_id = {trace:String}", "trace", trace_id)
+        .and("cost_computed IS NOT NULL")
+        .push("\nORDER BY timestamp, call_key")
+        .limit(limit)
+        .build()
+}
+
 /// The tool calls of a session, oldest first; `after` is the time and key of the last one shown.
 pub(crate) fn tool_calls(
     project_id: &str,

@@ -1,6 +1,6 @@
 //! SELECTs over the stored events.
 
-use super::{Builder, Param, Statement, within};
+use super::{Builder, Param, Statement, search, within};
 use crate::time_range::TimeRange;
 
 /// Which events a list has.
@@ -141,7 +141,7 @@ pub(crate) fn events(
 }
 
 fn filtered(query: Builder, filter: &EventFilter) -> Builder {
-    query
+    let query = query
         .and_some("session_id = {session:String}", "session", filter.session.as_deref())
         .and_some("trace_id = {trace:String}", "trace", filter.trace.as_deref())
         .and_any("type IN {types:Array(String)}", "types", &filter.types)
@@ -155,8 +155,11 @@ fn filtered(query: Builder, filter: &EventFilter) -> Builder {
         .and_some("name = {name:String}", "name", filter.name.as_deref())
         .and_some("source = {source:String}", "source", filter.source.as_deref())
         .and_some("tool_name = {tool:String}", "tool", filter.tool.as_deref())
-        .and_some("user_id = {user:String}", "user", filter.user.as_deref())
-        .and_some("hasAllTokens(data_words, lower({search:String}))", "search", filter.search.as_deref())
+        .and_some("user_id = {user:String}", "user", filter.user.as_deref());
+    match &filter.search {
+        Some(words) => search::all_words(query, words),
+        None => query,
+    }
 }
 
 /// The stored rows of one event id: more than one when its sender repeated it. The earliest stored is the one shown.

@@ -43,6 +43,10 @@ fn calls_of_a_session() {
     let after = (5_000_000_000, HOSTILE.to_owned());
     insta::assert_snapshot!("llm_calls", shown(&llm_calls("p", HOSTILE, Some(&after), 101)));
     insta::assert_snapshot!("tool_calls", shown(&tool_calls("p", HOSTILE, None, 101)));
+    insta::assert_snapshot!("costs_of_trace", shown(&costs_of_trace("p", HOSTILE, HOSTILE, 101)));
+    let without_session = costs_of_trace("p", "", HOSTILE, 101);
+    assert_eq!(without_session.params[1], ("kind", Param::Text("trace".to_owned())));
+    assert_eq!(without_session.params[2], ("group", Param::Text(HOSTILE.to_owned())));
 }
 
 #[test]
