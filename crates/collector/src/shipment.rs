@@ -86,7 +86,7 @@ impl Shipment {
         let fresh = || StreamContext {
             stream_id: self.stream_id(),
             format: options.format.clone().unwrap_or_default(),
-            ..StreamContext::default()
+            ..fleetlog_formats::place(&self.path)
         };
         if let Some(remembered) = self.checkpoint.stream.clone() {
             return Ok(remembered);

@@ -46,7 +46,7 @@ pub use identity::arrival;
 pub use input::{Dead, Decoded, Eventless, Fate, Input, Undecodable};
 pub use inspect::{BadBody, Body, Inspection, Rejected};
 pub use plausible::Implausible;
-pub use records::{follow, follow_body, record_formats};
+pub use records::{follow, follow_body, place, record_formats};
 
 /// Decodes the payload of one raw record.
 ///

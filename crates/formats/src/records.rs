@@ -6,6 +6,8 @@
 //! function ([`follow`]), so a file cut at any line gives the same events. Whatever no format takes, or a format cannot
 //! use, is kept whole as `raw.unknown`; a record costs only itself.
 
+use std::path::Path;
+
 use fleetlog_schemas::event::{AgentEvent, Channel};
 use fleetlog_schemas::id::Key128;
 use fleetlog_schemas::record::StreamContext;
@@ -83,6 +85,12 @@ pub fn record_formats() -> impl Iterator<Item = &'static str> {
 
 fn recognised(object: &Object) -> Option<&'static RecordFormat> {
     FORMATS.iter().copied().find(|format| (format.recognises)(object))
+}
+
+/// What the place of a file says of the stream in it, before its first line is read.
+pub fn place(path: &Path) -> StreamContext {
+    let session_id = gemini::chat::session_of_place(path).unwrap_or_default().to_owned();
+    StreamContext { session_id, ..StreamContext::default() }
 }
 
 /// Takes from one line of a stream what its later lines need.

@@ -6,10 +6,13 @@
 mod streams;
 mod support;
 
+use std::path::Path;
+
+use fleetlog_formats::{Input, decode, place as place_of};
 use fleetlog_schemas::event::{AgentEvent, Channel, EventType, Status, TokenBasis, UsageRole};
-use fleetlog_schemas::record::Route;
+use fleetlog_schemas::record::{Route, StreamContext};
 use streams::Stream;
-use support::{decoded, view};
+use support::{decoded, input, view};
 
 const SESSION: &str = "2184ea55-fb33-4574-b6ca-07938e95f6d2";
 const CALL_ID: &str = "run_shell_command__run_shell_command_1795263423589_0";
@@ -295,4 +298,31 @@ fn documents_of_others_are_read() {
     assert_eq!((of(&events, EventType::UserPrompt), of(&events, EventType::LlmResponse)), (2, 2));
     assert!(events.iter().all(|event| event.session_id == "sess-uuid-1"));
     assert_eq!(of(&read("gemini__thinking_only.json"), EventType::LlmResponse), 1);
+}
+
+/// Gemini CLI 0.61 puts it into a folder named after the session, and says nowhere else whose it is.
+#[test]
+fn a_sub_agents_file_belongs_to_the_session_that_its_folder_names() {
+    let folder = Path::new("tmp/app/chats").join(SESSION);
+    let file = br#"{"sessionId":"19dbbf90-f3ad-4451-b698-b1869c4dcb97","projectHash":"2159","startTime":"2026-11-30T01:20:18.511Z","kind":"subagent"}
+{"id":"d1989541","timestamp":"2026-11-30T01:20:18.678Z","type":"gemini","content":"done","tokens":{"input":1180,"output":38,"cached":1024,"thoughts":0,"tool":0,"total":1218},"model":"gemini-2.5-pro"}
+{"$set":{"sessionId":"19dbbf90-f3ad-4451-b698-b1869c4dcb97","lastUpdated":"2026-11-30T01:20:19Z"}}
+"#;
+    let sent_from = |place: &Path| {
+        let stream = StreamContext { stream_id: "f".to_owned(), ..place_of(place) };
+        let input = Input { stream: Some(&stream), ..input(Route::Raw, "", file) };
+        decode(&input).unwrap().events
+    };
+    let agent = "19dbbf90-f3ad-4451-b698-b1869c4dcb97";
+    for (place, session) in [
+        (folder.join(format!("{agent}.jsonl")), SESSION),
+        (Path::new("tmp/app/chats").join(format!("{agent}.jsonl")), agent),
+        (Path::new("chats/2026/x.jsonl").to_owned(), agent),
+    ] {
+        let events = sent_from(&place);
+        assert_eq!(sum(calls(&events)), [156, 1_024, 38, 0]);
+        for event in events {
+            assert_eq!((event.session_id.as_str(), event.agent_id.as_str()), (session, agent), "{place:?}");
+        }
+    }
 }

@@ -5,8 +5,12 @@
 //! become. The document is header and messages in one, and is written again as a whole: as many messages as it has, so
 //! far has it come, which also orders it against the log that continues it. What a message of the model used is a call of
 //! its own, named by the message's id.
+//!
+//! A sub-agent's file has a session id of its own and does not say whose sub-agent it is; the folder in which it lies
+//! does. Its doings belong to that session, as in the telemetry, which knows no other.
 
 use std::collections::HashSet;
+use std::path::Path;
 
 use fleetlog_schemas::event::{AgentEvent, Channel, EventType, Status};
 use fleetlog_schemas::record::StreamContext;
@@ -40,12 +44,21 @@ fn follow(stream: &mut StreamContext, record: &Object) {
     SOURCE.clone_into(&mut stream.source);
     let stated = object(record, "$set").unwrap_or(record);
     let session = text(stated, "sessionId");
-    if !session.is_empty() {
-        session.clone_into(&mut stream.session_id);
-    }
     if text(stated, "kind") == "subagent" {
         session.clone_into(&mut stream.agent_id);
     }
+    let is_agents = session == stream.agent_id && !stream.session_id.is_empty();
+    if !session.is_empty() && !is_agents {
+        session.clone_into(&mut stream.session_id);
+    }
+}
+
+/// The session that a file's place names, if it is a sub-agent's: `chats/<session>/<sub-agent>.jsonl`.
+pub(crate) fn session_of_place(path: &Path) -> Option<&str> {
+    let folder = path.parent()?;
+    let session = folder.file_name()?.to_str()?;
+    let is_id = session.len() == 36 && session.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-');
+    (is_id && folder.parent()?.file_name()? == "chats").then_some(session)
 }
 
 fn decode(records: &mut Records<'_>, record: &Record<'_>) {
