@@ -139,6 +139,20 @@ pub const CATALOGUE: &[Format] = &[
         channel: Channel::Other,
     },
     Format {
+        name: crate::gemini::qwen::chat::FORMAT.name,
+        title: "Qwen Code, chat files of sessions and sub-agents",
+        recognised_by: "sessionId, uuid, and message.parts or systemPayload",
+        made_from: "0.24.4",
+        channel: Channel::Transcript,
+    },
+    Format {
+        name: crate::gemini::qwen::stream::FORMAT.name,
+        title: "Qwen Code, output of -p --output-format stream-json",
+        recognised_by: "session_id, and qwen_code_version or a usage with total_tokens; then as Claude Code's rows",
+        made_from: "0.24.4",
+        channel: Channel::Other,
+    },
+    Format {
         name: crate::codex::logs::FORMAT,
         title: "Codex, OTLP log events",
         recognised_by: "event name codex.*, or scope codex_* or codex-*",

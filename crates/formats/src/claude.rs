@@ -13,7 +13,7 @@ use crate::tokens::Stated;
 
 pub(crate) mod hooks;
 pub(crate) mod logs;
-mod message;
+pub(crate) mod message;
 pub(crate) mod spans;
 pub(crate) mod stream_json;
 pub(crate) mod transcript;

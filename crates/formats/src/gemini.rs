@@ -1,17 +1,18 @@
-//! Gemini CLI (MAPPING §5): OTLP logs and spans, the chat file, hooks, and printed events.
+//! Gemini CLI (MAPPING §5): OTLP logs and spans, the chat file, hooks, and printed events; and Qwen Code's.
 //!
 //! The channels share no id of a call to the model, so whatever states usage says that it is of this family and leaves
 //! it to the derivation which channel counts. Of Gemini's counts the input includes what was read from the cache, while
 //! the output excludes the thoughts. Qwen Code, which was made of it and speaks to models of other makers, has the
 //! thoughts in the output; the total says which it is.
 
-use fleetlog_schemas::event::{AgentEvent, TokenBasis, UsageRole};
+use fleetlog_schemas::event::{AgentEvent, Status, TokenBasis, UsageRole};
 
 use crate::tokens::Stated;
 
 pub(crate) mod chat;
 pub(crate) mod hooks;
 pub(crate) mod logs;
+pub(crate) mod qwen;
 pub(crate) mod spans;
 pub(crate) mod stream;
 
@@ -47,6 +48,18 @@ impl Counts {
         self.stated.apply(TokenBasis::Gemini, event);
         event.usage_role = UsageRole::Call;
         event.call_family = FAMILY.to_owned();
+    }
+}
+
+/// Notes what was decided about a tool call; one that was refused did not run.
+fn decide(event: &mut AgentEvent, decision: &str) {
+    match decision {
+        "accept" | "auto_accept" | "modify" => event.decision = "accept".to_owned(),
+        "reject" => {
+            event.decision = "reject".to_owned();
+            event.status = Status::Denied;
+        }
+        _ => {}
     }
 }
 

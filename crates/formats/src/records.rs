@@ -59,6 +59,8 @@ pub(crate) const FORMATS: &[&RecordFormat] = &[
     &codex::rollout::FORMAT,
     &claude::transcript::FORMAT,
     &claude::stream_json::FORMAT,
+    &gemini::qwen::chat::FORMAT,
+    &gemini::qwen::stream::FORMAT,
     &codex::exec::FORMAT,
     &agents::copilot::FORMAT,
     &agents::opencode::FORMAT,

@@ -118,7 +118,9 @@ pub(crate) fn refine_gemini(event: &mut AgentEvent) {
         "replace" | "edit" => (EventType::FileEdit, "builtin"),
         "glob" | "grep_search" | "search_file_content" | "list_directory" => (EventType::Search, "builtin"),
         "web_fetch" | "google_web_search" => (EventType::WebFetch, "builtin"),
-        "delegate_to_agent" | "invoke_agent" | "codebase_investigator" => (EventType::ToolCall, "agent"),
+        "agent" | "task" | "delegate_to_agent" | "invoke_agent" | "codebase_investigator" => {
+            (EventType::ToolCall, "agent")
+        }
         name => match name.strip_prefix("mcp_") {
             Some(rest) => {
                 event.mcp_server =

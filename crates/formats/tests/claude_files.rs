@@ -256,8 +256,11 @@ fn rows_of_qwen_code_are_not_taken_for_claudes() {
         r#"{"type":"system","sessionId":"s","uuid":"u","subtype":"ui_telemetry","systemPayload":{"uiEvent":{}}}"#,
     ] {
         let events = one(row);
-        let [event] = &events[..] else { panic!("{row}") };
-        assert_eq!((event.event_type, event.in_total()), (EventType::RawUnknown, 0), "{row}");
+        assert!(!events.is_empty());
+        for event in events {
+            assert!(event.source_format.starts_with("qwen."), "{row}: {}", event.source_format);
+            assert_eq!((event.source.as_str(), event.unknown_reason.as_str()), ("qwen-code", ""), "{row}");
+        }
     }
 }
 

@@ -2,6 +2,8 @@
 
 #![cfg(test)]
 
+#[path = "gemini/qwen.rs"]
+mod qwen;
 #[path = "support/streams.rs"]
 mod streams;
 mod support;

@@ -25,7 +25,7 @@ const REFUSALS: &[&str] =
     &["The user doesn't want to ", "Permission to use ", "Claude requested permissions to use "];
 
 /// The identity of a line: session and its own `uuid`, else its place.
-pub(super) fn key_of(records: &Records<'_>, record: &Record<'_>, format: &RecordFormat) -> Key128 {
+pub(crate) fn key_of(records: &Records<'_>, record: &Record<'_>, format: &RecordFormat) -> Key128 {
     let (session, uuid) = (records.stream.session_id.as_str(), text(record.object, "uuid"));
     if session.is_empty() || uuid.is_empty() {
         return records.place(record, format);
@@ -34,14 +34,14 @@ pub(super) fn key_of(records: &Records<'_>, record: &Record<'_>, format: &Record
 }
 
 /// The event as the `nth` part of its line, from 1, with an identity of its own.
-pub(super) fn part(mut event: AgentEvent, nth: u64) -> AgentEvent {
+pub(crate) fn part(mut event: AgentEvent, nth: u64) -> AgentEvent {
     let key = Key128::of([event.dedup_key.0.as_slice(), &nth.to_le_bytes()]);
     identify(&mut event, key);
     event
 }
 
 /// Where and when a line's event happened, without what it says.
-pub(super) fn bare(line: &AgentEvent) -> AgentEvent {
+pub(crate) fn bare(line: &AgentEvent) -> AgentEvent {
     AgentEvent {
         event_id: line.event_id.clone(),
         dedup_key: line.dedup_key,
@@ -115,13 +115,13 @@ fn json(block: &Object) -> String {
 }
 
 /// The blocks of one type within a message's content.
-pub(super) fn blocks<'o>(message: &'o Object, kind: &'static str) -> impl Iterator<Item = &'o Object> {
+pub(crate) fn blocks<'o>(message: &'o Object, kind: &'static str) -> impl Iterator<Item = &'o Object> {
     let content = message.get("content").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     content.iter().filter_map(Value::as_object).filter(move |block| text(block, "type") == kind)
 }
 
 /// The first text of a content, be it a string or blocks.
-pub(super) fn words(content: Option<&Value>) -> &str {
+pub(crate) fn words(content: Option<&Value>) -> &str {
     match content {
         Some(Value::String(words)) => words,
         Some(Value::Array(blocks)) => {

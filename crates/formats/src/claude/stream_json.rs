@@ -51,9 +51,13 @@ fn recognises(row: &Object) -> bool {
 }
 
 /// Qwen Code prints the same rows with counts that mean something else: its input includes what came from the cache, and
-/// the sums at the end go on over resumed sessions. What Claude Code states has no total.
+/// the sums at the end go on over resumed sessions. What Claude Code states of answers and turns has no total.
 fn is_of_qwen(row: &Object) -> bool {
-    let usage = object(row, "usage").or_else(|| object(object(row, "message")?, "usage"));
+    let usage = match text(row, "type") {
+        "assistant" => object(row, "message").and_then(|message| object(message, "usage")),
+        "result" => object(row, "usage"),
+        _ => None,
+    };
     row.contains_key("qwen_code_version") || usage.is_some_and(|usage| usage.contains_key("total_tokens"))
 }
 

@@ -6,7 +6,7 @@
 
 use fleetlog_schemas::event::{AgentEvent, Channel, EventType, Status};
 
-use super::{Counts, FAMILY};
+use super::{Counts, FAMILY, decide};
 use crate::json::ObjectWriter;
 use crate::moment::Moment;
 use crate::otlp::Decoder;
@@ -210,14 +210,7 @@ fn classify(event: &mut AgentEvent, signs: &Signs) {
         EventType::ToolCall => {
             tools::refine_gemini(event);
             event.call_family = FAMILY.to_owned();
-            match signs.decision.as_str() {
-                "accept" | "auto_accept" | "modify" => event.decision = "accept".to_owned(),
-                "reject" => {
-                    event.decision = "reject".to_owned();
-                    event.status = Status::Denied;
-                }
-                _ => {}
-            }
+            decide(event, &signs.decision);
         }
         _ => {}
     }
