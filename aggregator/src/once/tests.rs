@@ -130,7 +130,8 @@ impl World {
         match self.chance.below(16) {
             _ if unseen => (self.committed, self.note) = (None, None),
             0 if told => (self.committed, self.note) = (None, None),
-            1 if self.on_its_way.is_empty() => {
+            // An offset beyond the log's end is of another log: whoever sets it back within this one skips what nobody read.
+            1 if self.on_its_way.is_empty() && !self.beyond => {
                 let back = |chance: &mut Chance, committed: usize| chance.place(committed + 1);
                 self.committed = self.committed.map(|committed| back(&mut self.chance, committed));
                 self.note = None;
