@@ -135,6 +135,54 @@ async fn a_trace_shows_its_tree_its_scores_and_its_sums() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_score_that_names_an_observation_alone_is_shown_with_its_trace() {
+    let Some(service) = service(QueryConfig::default()).await else { return };
+    let of = |trace: &str, event: AgentEvent| AgentEvent { trace_id: trace.to_owned(), ..event };
+    let named = |name: &str, number: u32, trace: &str, observation: &str| {
+        let data = format!(r#"{{"id":"{name}","value":1}}"#);
+        of(trace, score(number, name, observation, &data))
+    };
+    // Some come before what they judge.
+    let events = [
+        named("early", 1, "", "a"),
+        named("stated", 2, "t1", "a"),
+        of("t1", part(3, "a", "")),
+        of("t2", part(4, "b", "")),
+        named("late", 5, "", "a"),
+        named("other", 6, "", "b"),
+        named("elsewhere", 7, "t2", "a"),
+        named("lost", 8, "", "gone"),
+        named("of a session", 9, "", ""),
+    ];
+    service.store_events(0, &events).await;
+    let mut group = session("p", "s", NOON - 3_600 * S, &[], &[]);
+    group.traces = vec![Trace {
+        trace_id: "t1".to_owned(),
+        started_at: NOON,
+        ended_at: NOON,
+        last_received_at: NOON,
+        event_count: 2,
+        ..Trace::default()
+    }];
+    service.derive(&[group], 0).await;
+    let names = |rows: &[serde_json::Value]| -> Vec<String> {
+        rows.iter().map(|row| row["name"].as_str().unwrap().to_owned()).collect()
+    };
+    let whole = service.ask("viewer-p", "/v1/traces/t1").await.good();
+    assert_eq!(names(whole["data"]["scores"].as_array().unwrap()), ["late", "stated", "early"]);
+    // Page by page, and with the other filters.
+    let listed = service.all("viewer-p", "/v1/scores?limit=1&trace=t1").await;
+    assert_eq!(names(&listed), ["late", "stated", "early"]);
+    let listed = service.all("viewer-p", "/v1/scores?limit=1&trace=t2").await;
+    assert_eq!(names(&listed), ["elsewhere", "other"]);
+    let listed = service.all("viewer-p", "/v1/scores?limit=9&trace=t1&observation=a&name=early").await;
+    assert_eq!(names(&listed), ["early"]);
+    assert_eq!(service.all("viewer-p", "/v1/scores?limit=9").await.len(), 7);
+    assert!(service.all("viewer-q", "/v1/scores?limit=9&trace=t1").await.is_empty());
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_number_says_how_it_came_about() {
     let Some(service) = service(QueryConfig::default()).await else { return };
     let told = |number: u32, channel: Channel, session: &str, trace: &str| AgentEvent {

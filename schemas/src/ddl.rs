@@ -289,6 +289,8 @@ pub const MIGRATIONS: &[Migration] = migrations![
     37 "0037_piece_settlements_probe",
     38 "0038_derivation_progress",
     39 "0039_scores",
+    40 "0040_events",
+    41 "0041_scores",
 ];
 
 /// The statement that makes the probe of a table of facts anew, from the table as it is.

@@ -45,7 +45,7 @@ pub(crate) struct Trace {
     observation_count: u64,
     /// Observations and events that failed.
     error_count: u64,
-    /// Scores of it; one that was sent again with another value counts again.
+    /// Scores that name the trace; one that was sent again with another value counts again.
     score_count: u64,
     /// Calls to models.
     llm_call_count: u64,
@@ -145,7 +145,7 @@ pub(crate) struct Observation {
     bytes_in: Option<u64>,
     /// Bytes of output; null when not said.
     bytes_out: Option<u64>,
-    /// Scores of it; one that was sent again with another value counts again.
+    /// Scores that name the trace; one that was sent again with another value counts again.
     score_count: u64,
     /// Distinct events that report it.
     pieces: u64,
@@ -185,7 +185,7 @@ pub(crate) struct Score {
     score_id: String,
     /// When it was given.
     timestamp: Instant,
-    /// Trace that is judged.
+    /// Trace that is judged; empty where only an observation or a session is named.
     trace_id: String,
     /// Observation that is judged; empty when it is the whole trace or session.
     observation_id: String,
@@ -215,7 +215,7 @@ pub(crate) struct WholeTrace {
     observations: Vec<Node>,
     /// Whether there are more observations or scores than an answer has.
     truncated: bool,
-    /// What was thought of it, newest first.
+    /// What was thought of it and of its observations, newest first.
     scores: Vec<Score>,
 }
 
@@ -356,7 +356,7 @@ fn tree(observations: Vec<Observation>) -> Vec<Node> {
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct ScoreParams {
-    /// Only scores of this trace.
+    /// Only scores of this trace and of its observations.
     trace: Option<String>,
     /// Only scores of this observation.
     observation: Option<String>,

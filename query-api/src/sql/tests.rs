@@ -114,6 +114,8 @@ fn traces_and_what_they_consist_of() {
     insta::assert_snapshot!("observations", shown(&observations("p", HOSTILE, 101)));
     let filter =
         ScoreFilter { trace: hostile(), observation: hostile(), session: hostile(), name: hostile() };
+    insta::assert_snapshot!("scores_of_a_trace", shown(&scores("p", RANGE, &filter, Some(&after), 101)));
+    let filter = ScoreFilter { trace: None, ..filter };
     insta::assert_snapshot!("list_of_scores", shown(&scores("p", RANGE, &filter, Some(&after), 101)));
 }
 

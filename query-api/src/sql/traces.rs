@@ -88,7 +88,7 @@ FROM observations",
 /// Which scores a list has.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ScoreFilter {
-    /// Trace that is judged.
+    /// Trace that is judged, or whose observation is.
     pub(crate) trace: Option<String>,
     /// Observation that is judged.
     pub(crate) observation: Option<String>,
@@ -98,6 +98,33 @@ pub(crate) struct ScoreFilter {
     pub(crate) name: Option<String>,
 }
 
+macro_rules! scores_from {
+    ($from:literal) => {
+        concat!(
+            "SELECT
+  score_id, timestamp, trace_id, observation_id, session_id, name, source, value, text, data_type, comment
+FROM ",
+            $from
+        )
+    };
+}
+
+const SCORES: &str = scores_from!("scores");
+
+/// The scores that name the trace, and those that name no trace but an observation of it. Two selects, since each is found
+/// through another index.
+const SCORES_OF_TRACE: &str = scores_from!(
+    "(
+  SELECT * FROM scores WHERE project_id = {project:String} AND trace_id = {trace:String}
+  UNION ALL
+  SELECT * FROM scores WHERE project_id = {project:String} AND trace_id = '' AND observation_id IN (
+    SELECT span_id FROM events
+    WHERE project_id = {project:String} AND trace_id = {trace:String} AND trace_id != '' AND span_id != ''
+      AND channel IN ('span', 'api') AND type != 'score'
+  )
+)"
+);
+
 /// Scores given within the range, newest first; `after` is the time and id of the last one shown.
 pub(crate) fn scores(
     project_id: &str,
@@ -106,17 +133,16 @@ pub(crate) fn scores(
     after: Option<&(i64, String)>,
     limit: u32,
 ) -> Statement {
-    let mut query = Builder::select(
-        "SELECT
-  score_id, timestamp, trace_id, observation_id, session_id, name, source, value, text, data_type, comment
-FROM scores",
-    )
-    .project(project_id)
-    .range(within!("timestamp"), range)
-    .and_some("trace_id = {trace:String}", "trace", filter.trace.as_deref())
-    .and_some("observation_id = {observation:String}", "observation", filter.observation.as_deref())
-    .and_some("session_id = {session:String}", "session", filter.session.as_deref())
-    .and_some("name = {name:String}", "name", filter.name.as_deref());
+    let query = match &filter.trace {
+        None => Builder::select(SCORES),
+        Some(trace) => Builder::select(SCORES_OF_TRACE).bind("trace", Param::Text(trace.clone())),
+    };
+    let mut query = query
+        .project(project_id)
+        .range(within!("timestamp"), range)
+        .and_some("observation_id = {observation:String}", "observation", filter.observation.as_deref())
+        .and_some("session_id = {session:String}", "session", filter.session.as_deref())
+        .and_some("name = {name:String}", "name", filter.name.as_deref());
     if let Some((given_ns, score_id)) = after {
         query = query
             .and(concat!(

@@ -145,6 +145,11 @@ async fn scores_are_told_apart_and_corrected_as_their_senders_mean_it() {
     let found = "EXPLAIN indexes = 1 SELECT * FROM fleetlog.scores WHERE project_id = 'p' AND trace_id = 't'";
     let plan = operator(&engine.url, found).await;
     assert!(plan.contains("trace_id_filter"), "{plan}");
+    // Those that name no trace, by what they judge.
+    let found = "EXPLAIN indexes = 1 SELECT * FROM fleetlog.scores WHERE project_id = 'p' AND trace_id = '' \
+         AND observation_id IN (SELECT span_id FROM fleetlog.events WHERE project_id = 'p' AND trace_id = 't')";
+    let plan = operator(&engine.url, found).await;
+    assert!(plan.contains("judged_span"), "{plan}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
