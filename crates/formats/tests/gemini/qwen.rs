@@ -105,7 +105,7 @@ fn a_chat_tells_of_every_call_once_also_after_it_was_resumed() {
     for event in &events {
         assert_eq!((event.source.as_str(), event.source_version.as_str()), ("qwen-code", "0.24.4"));
         assert_eq!((event.channel, event.timestamp_source), (Channel::Transcript, TimestampSource::Event));
-        assert!(event.context.contains(r#""cwd":"/work/app""#) && !event.session_id.is_empty());
+        assert!(event.context.contains(r#""cwd":"/home/dev/app""#) && !event.session_id.is_empty());
     }
 }
 
@@ -124,7 +124,7 @@ fn a_tool_call_is_one_by_its_id_and_says_how_it_went() {
     );
     let written = of(&events, EventType::FileCreate);
     assert!(written.iter().any(|event| event.lines_added == Some(2) && event.decision == "accept"));
-    assert!(written.iter().all(|event| event.file_path == "/work/app/hello.txt"));
+    assert!(written.iter().all(|event| event.file_path == "/home/dev/app/hello.txt"));
     let read = of(&events, EventType::FileRead);
     assert!(read.iter().any(|event| event.error_type == "file_not_found"));
     assert!(of(&events, EventType::CommandRun).iter().any(|event| event.exit_code == Some(3)));
