@@ -8,7 +8,7 @@ use fleetlog_schemas::record::StreamContext;
 use serde_json::Value;
 
 use crate::moment::Moment;
-use crate::records::{Object, Record, RecordFormat, Records, count, identify, text};
+use crate::records::{Object, Record, RecordFormat, Records, copy, count, identify, text};
 use crate::tokens::Stated;
 use crate::tools;
 use crate::unknown;
@@ -27,14 +27,6 @@ pub(crate) mod swe_agent;
 fn stated(usage: &Object, names: [&str; 5]) -> Stated {
     let [input, output, cache_read, cache_write, reasoning] = names.map(|name| count(usage, name));
     Stated { input, output, cache_read, cache_write, reasoning }
-}
-
-/// Copies the text of a member where there is one.
-fn copy(column: &mut String, object: &Object, name: &str) {
-    let said = text(object, name);
-    if !said.is_empty() {
-        said.clone_into(column);
-    }
 }
 
 /// Gives an event the identity that its sender's id of the record makes; without one its place stays.

@@ -18,7 +18,7 @@ use crate::framing::{self, Layout, Place, RecordReader};
 use crate::identity::Identities;
 use crate::input::{Decoded, Eventless, Fate, Input};
 use crate::inspect::Body;
-use crate::json::{Cursor, Fault, Scalar, mend};
+use crate::json::{Cursor, Fault, ObjectWriter, Scalar, mend};
 use crate::media::{Media, media};
 use crate::moment::Moment;
 use crate::{agents, api, claude, codex, gemini, unknown};
@@ -87,6 +87,26 @@ pub fn record_formats() -> impl Iterator<Item = &'static str> {
 
 fn recognised(object: &Object) -> Option<&'static RecordFormat> {
     FORMATS.iter().copied().find(|format| (format.recognises)(object))
+}
+
+/// Copies the text of a member where there is one.
+pub(crate) fn copy(column: &mut String, object: &Object, name: &str) {
+    let said = text(object, name);
+    if !said.is_empty() {
+        said.clone_into(column);
+    }
+}
+
+/// The members of an object that are texts with something in them, as an object of their own.
+pub(crate) fn said(object: &Object, names: &[&str]) -> String {
+    let mut said = ObjectWriter::new();
+    for name in names {
+        let word = text(object, name);
+        if !word.is_empty() {
+            said.field(name, word);
+        }
+    }
+    said.finish()
 }
 
 /// What the place of a file says of the stream in it, before its first line is read.

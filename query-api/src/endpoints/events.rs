@@ -262,8 +262,9 @@ pub(crate) struct EventParams {
     tool: Option<String>,
     /// Only events of this person or account.
     user: Option<String>,
-    /// Only events whose payload contains all of these words. A word is a run of letters and digits; its case does not
-    /// matter, nor whether the sender wrote letters beyond ASCII as they are or as JSON's `\\u` escapes.
+    /// Only events whose payload contains all of these words. A word is a run of letters and digits. Case does not matter;
+    /// a word with letters beyond ASCII is found in small letters, in capitals, with a capital first and as given, be they
+    /// written as they are or as JSON's escapes (four such words, further ones only as given).
     search: Option<String>,
     /// `data` to get `context` and `data` too. Lists are fast without.
     include: Option<String>,

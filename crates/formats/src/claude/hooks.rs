@@ -10,8 +10,7 @@ use fleetlog_schemas::record::StreamContext;
 
 use super::message::{self, SOURCE};
 use crate::hint::Hint;
-use crate::json::ObjectWriter;
-use crate::records::{Object, Record, RecordFormat, Records, identify, number, object, text};
+use crate::records::{Object, Record, RecordFormat, Records, identify, number, object, said, text};
 
 /// Hook payloads.
 pub(crate) const FORMAT: RecordFormat = RecordFormat {
@@ -47,14 +46,7 @@ fn decode(records: &mut Records<'_>, record: &Record<'_>) {
     text(hook, "hook_event_name").clone_into(&mut event.name);
     text(hook, "agent_type").clone_into(&mut event.agent_name);
     text(hook, "model").clone_into(&mut event.model);
-    let mut context = ObjectWriter::new();
-    for name in ["cwd", "permission_mode"] {
-        let said = text(hook, name);
-        if !said.is_empty() {
-            context.field(name, said);
-        }
-    }
-    event.context = context.finish();
+    event.context = said(hook, &["cwd", "permission_mode"]);
     classify(&mut event, hook);
     if !event.tool_call_id.is_empty() && !event.session_id.is_empty() {
         let parts = [&event.session_id, &event.name, &event.tool_call_id].map(|part| part.as_bytes());

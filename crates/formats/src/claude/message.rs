@@ -40,6 +40,22 @@ pub(crate) fn part(mut event: AgentEvent, nth: u64) -> AgentEvent {
     event
 }
 
+/// The event of the `nth` block of a line's message: the line's own for 0, else a part of it that says the block alone.
+pub(crate) fn of_block(line: &AgentEvent, nth: u64, block: &Object) -> AgentEvent {
+    match nth {
+        0 => line.clone(),
+        nth => AgentEvent { data: json(block), ..part(bare(line), nth) },
+    }
+}
+
+/// Names the event of a printed row by its type, or what a `system` row tells of, and the tool call that it is below.
+pub(crate) fn name_row(event: &mut AgentEvent, row: &Object) {
+    let (kind, subtype) = (text(row, "type"), text(row, "subtype"));
+    let name = if kind == "system" && !subtype.is_empty() { subtype } else { kind };
+    name.clone_into(&mut event.name);
+    text(row, "parent_tool_use_id").clone_into(&mut event.parent_id);
+}
+
 /// Where and when a line's event happened, without what it says.
 pub(crate) fn bare(line: &AgentEvent) -> AgentEvent {
     AgentEvent {
@@ -71,7 +87,7 @@ pub(crate) fn bare(line: &AgentEvent) -> AgentEvent {
 /// The tools that an assistant's message asks for, as events of their own beside the line's.
 pub(super) fn tools_asked(line: &AgentEvent, message: &Object) -> Vec<AgentEvent> {
     let asked = (1..).zip(blocks(message, "tool_use")).map(|(nth, block)| {
-        let mut tool = AgentEvent { data: json(block), ..part(bare(line), nth) };
+        let mut tool = of_block(line, nth, block);
         text(message, "id").clone_into(&mut tool.parent_id);
         asked(&mut tool, text(block, "name"), text(block, "id"), object(block, "input"));
         tool
@@ -90,10 +106,7 @@ pub(super) fn tools_answered(
     let results: Vec<&Object> = blocks(message, "tool_result").collect();
     let outcome = outcome.filter(|_| results.len() == 1);
     let answered = (0..).zip(results).map(|(nth, block)| {
-        let mut tool = match nth {
-            0 => line.clone(),
-            nth => AgentEvent { data: json(block), ..part(bare(line), nth) },
-        };
+        let mut tool = of_block(line, nth, block);
         answered(&mut tool, block, outcome);
         tool
     });

@@ -88,9 +88,7 @@ fn decode(records: &mut Records<'_>, record: &Record<'_>) {
     let row = record.object;
     let mut event = records.event(record, &FORMAT, Channel::Other);
     let (kind, subtype) = (text(row, "type"), text(row, "subtype"));
-    let name = if kind == "system" && !subtype.is_empty() { subtype } else { kind };
-    name.clone_into(&mut event.name);
-    text(row, "parent_tool_use_id").clone_into(&mut event.parent_id);
+    message::name_row(&mut event, row);
     set_time(&mut event, Moment::of_text(text(row, "timestamp")));
     identify(&mut event, message::key_of(records, record, &FORMAT));
     match (kind, object(row, "message")) {

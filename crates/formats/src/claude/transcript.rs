@@ -17,10 +17,9 @@ use fleetlog_schemas::record::StreamContext;
 use serde_json::Value;
 
 use super::message::{self, SOURCE, SYNTHETIC, words};
-use crate::json::ObjectWriter;
 use crate::moment::Moment;
 use crate::records::{
-    Object, Record, RecordFormat, Records, count, identify, number, object, set_time, text,
+    Object, Record, RecordFormat, Records, copy, count, identify, number, object, said, set_time, text,
 };
 use crate::unknown;
 
@@ -113,10 +112,7 @@ fn follow(context: &mut StreamContext, line: &Object) {
     for (column, name) in
         [(&mut context.cwd, "cwd"), (&mut context.version, "version"), (&mut context.turn_id, "promptId")]
     {
-        let said = text(line, name);
-        if !said.is_empty() {
-            said.clone_into(column);
-        }
+        copy(column, line, name);
     }
     if line.contains_key("isSidechain") {
         text(line, "agentId").clone_into(&mut context.agent_id);
@@ -126,8 +122,9 @@ fn follow(context: &mut StreamContext, line: &Object) {
 /// Whether a line is older than the beginning of its file, which is known until the file's first own line was read.
 fn is_copied(context: &StreamContext, line: &Object) -> bool {
     let time = |text: &str| Moment::of_text(text).map(|moment| moment.nanos);
-    let (begun, written) = (time(&context.noted), time(text(line, "timestamp")));
-    line.contains_key("uuid") && begun.zip(written).is_some_and(|(begun, written)| written < begun)
+    // Of nearly every line only this is looked at.
+    let Some(begun) = time(&context.noted) else { return false };
+    line.contains_key("uuid") && time(text(line, "timestamp")).is_some_and(|written| written < begun)
 }
 
 fn decode(records: &mut Records<'_>, record: &Record<'_>) {
@@ -168,14 +165,7 @@ fn base(records: &Records<'_>, record: &Record<'_>) -> AgentEvent {
     text(line, "parentUuid").clone_into(&mut event.parent_id);
     text(line, "attributionAgent").clone_into(&mut event.agent_name);
     set_time(&mut event, Moment::of_text(text(line, "timestamp")));
-    let mut context = ObjectWriter::new();
-    for name in ["cwd", "gitBranch", "entrypoint"] {
-        let said = text(line, name);
-        if !said.is_empty() {
-            context.field(name, said);
-        }
-    }
-    event.context = context.finish();
+    event.context = said(line, &["cwd", "gitBranch", "entrypoint"]);
     identify(&mut event, message::key_of(records, record, &FORMAT));
     event
 }

@@ -13,11 +13,10 @@ use serde_json::Value;
 
 use super::super::{Counts, FAMILY, decide};
 use super::{ANSWERED, ASKED, RECORDED, SOURCE};
-use crate::claude::message::{bare, key_of, part};
-use crate::json::ObjectWriter;
+use crate::claude::message::{key_of, of_block};
 use crate::moment::Moment;
 use crate::records::{
-    Object, Record, RecordFormat, Records, count, identify, number, object, set_time, text,
+    Object, Record, RecordFormat, Records, copy, count, identify, number, object, said, set_time, text,
 };
 use crate::tokens::Stated;
 use crate::unknown;
@@ -39,10 +38,7 @@ fn follow(context: &mut StreamContext, line: &Object) {
     for (column, name) in
         [(&mut context.session_id, "sessionId"), (&mut context.cwd, "cwd"), (&mut context.version, "version")]
     {
-        let said = text(line, name);
-        if !said.is_empty() {
-            said.clone_into(column);
-        }
+        copy(column, line, name);
     }
     text(line, "agentId").clone_into(&mut context.agent_id);
 }
@@ -78,14 +74,7 @@ fn base(records: &Records<'_>, record: &Record<'_>) -> AgentEvent {
     text(line, "parentUuid").clone_into(&mut event.parent_id);
     text(line, "agentName").clone_into(&mut event.agent_name);
     set_time(&mut event, Moment::of_text(text(line, "timestamp")));
-    let mut context = ObjectWriter::new();
-    for name in ["cwd", "gitBranch"] {
-        let said = text(line, name);
-        if !said.is_empty() {
-            context.field(name, said);
-        }
-    }
-    event.context = context.finish();
+    event.context = said(line, &["cwd", "gitBranch"]);
     identify(&mut event, key_of(records, record, &FORMAT));
     event
 }
@@ -128,8 +117,7 @@ fn assistant(records: &mut Records<'_>, line: &Object, mut event: AgentEvent, me
     });
     super::answer(&mut event, usage.unwrap_or_default());
     let asked = (1..).zip(parts(message, "functionCall")).map(|(nth, call)| {
-        let mut tool = part(bare(&event), nth);
-        tool.data = serde_json::to_string(call).unwrap_or_default();
+        let mut tool = of_block(&event, nth, call);
         tool.parent_id = text(line, "uuid").to_owned();
         super::tool(&mut tool, text(call, "name"), text(call, "id"), object(call, "args"), ASKED);
         tool
@@ -148,13 +136,7 @@ fn results(records: &mut Records<'_>, line: &Object, mut event: AgentEvent, mess
         return records.emit(event);
     }
     for (nth, answer) in (0..).zip(answers) {
-        let mut tool = match nth {
-            0 => event.clone(),
-            nth => part(bare(&event), nth),
-        };
-        if nth > 0 {
-            tool.data = serde_json::to_string(answer).unwrap_or_default();
-        }
+        let mut tool = of_block(&event, nth, answer);
         let id = text(answer, "id");
         super::tool(&mut tool, text(answer, "name"), id, None, ANSWERED);
         tool.end_timestamp = Some(tool.timestamp);
@@ -210,10 +192,7 @@ fn recorded(event: &mut AgentEvent, told: &Object) {
         (&mut event.error_type, "error_type"),
         (&mut event.request_id, "response_id"),
     ] {
-        let said = text(told, name);
-        if !said.is_empty() {
-            said.clone_into(column);
-        }
+        copy(column, told, name);
     }
     let errors = [text(told, "error_message"), text(told, "error")];
     errors

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::super::Counts;
 use super::{ANSWERED, ASKED, SOURCE};
-use crate::claude::message::{bare, blocks, key_of, part, words};
+use crate::claude::message::{bare, blocks, key_of, name_row, of_block, part, words};
 use crate::records::{Object, Record, RecordFormat, Records, count, identify, number, object, text};
 use crate::tokens::Stated;
 
@@ -48,9 +48,7 @@ fn decode(records: &mut Records<'_>, record: &Record<'_>) {
     let row = record.object;
     let mut event = records.event(record, &FORMAT, Channel::Other);
     let (kind, subtype) = (text(row, "type"), text(row, "subtype"));
-    let name = if kind == "system" && !subtype.is_empty() { subtype } else { kind };
-    name.clone_into(&mut event.name);
-    text(row, "parent_tool_use_id").clone_into(&mut event.parent_id);
+    name_row(&mut event, row);
     // Its `uuid` is the session's id, in every process that goes on with the session; so its place and text tell it.
     if subtype != "init" {
         identify(&mut event, key_of(records, record, &FORMAT));
@@ -111,8 +109,7 @@ fn assistant(records: &mut Records<'_>, mut event: AgentEvent, message: &Object)
     event.status = Status::Ok;
     super::answer(&mut event, object(message, "usage").map(usage).unwrap_or_default());
     let asked = (1..).zip(blocks(message, "tool_use")).map(|(nth, block)| {
-        let mut tool = part(bare(&event), nth);
-        tool.data = serde_json::to_string(block).unwrap_or_default();
+        let mut tool = of_block(&event, nth, block);
         super::tool(&mut tool, text(block, "name"), text(block, "id"), object(block, "input"), ASKED);
         tool
     });
@@ -128,11 +125,7 @@ fn user(records: &mut Records<'_>, mut event: AgentEvent, message: &Object) {
         return records.emit(event);
     }
     for (nth, block) in (0..).zip(results) {
-        let mut tool = event.clone();
-        if nth > 0 {
-            tool = part(bare(&event), nth);
-            tool.data = serde_json::to_string(block).unwrap_or_default();
-        }
+        let mut tool = of_block(&event, nth, block);
         super::tool(&mut tool, "", text(block, "tool_use_id"), None, ANSWERED);
         tool.status = Status::Ok;
         if block.get("is_error").and_then(Value::as_bool) == Some(true) {
